@@ -1,0 +1,51 @@
+# syntax=docker/dockerfile:1
+
+# A static binary in an empty image: no shell, no libraries, no package database to keep patched.
+#
+# Why musl: the binary is all that the image holds, so it has to bring its resolver along, and the API server's address
+# can be a host name. musl's resolver reads the /etc/resolv.conf that the kubelet mounts, follows `search` and `ndots`,
+# and asks again over TCP when an answer is cut off; the last since musl 1.2.4, and Rust links 1.2.5 since 1.93: do not
+# go below. Its allocator is slow under many threads, which does not matter to a program that waits for one server.
+# Why no CA certificates: a pod trusts the cluster's own CA, which comes with the service account.
+#
+# Each platform of a multi-platform build compiles natively: `docker buildx build --platform linux/amd64,linux/arm64 .`
+
+ARG RUST_VERSION=1.95
+
+FROM rust:${RUST_VERSION}-alpine AS build
+# For ring's C and assembly, and for linking. Usually in the image already; then this does nothing.
+RUN apk add --no-cache binutils gcc musl-dev
+WORKDIR /build
+
+# The dependencies alone, in layers that a change of the sources leaves valid. Cargo wants to see a source file of every
+# package in the workspace, so each gets an empty one.
+COPY Cargo.toml Cargo.lock ./
+COPY tests/testbed/Cargo.toml tests/testbed/
+RUN mkdir -p src tests/it tests/testbed/src \
+ && touch src/lib.rs tests/it/main.rs tests/testbed/src/lib.rs \
+ && echo 'fn main() {}' > src/main.rs \
+ && cargo build --locked --release --package volume-snapshotter --bin volume-snapshotter
+
+# README.md, because the crate's documentation may include it.
+COPY README.md ./
+COPY src src
+# Cargo compares times: files that are older than the empty ones would count as built already.
+RUN find src -name '*.rs' -exec touch {} + \
+ && cargo build --locked --release --package volume-snapshotter --bin volume-snapshotter
+# An empty image has no loader: a binary that asks for one has to fail here and not in the cluster.
+RUN headers="$(readelf --program-headers --wide target/release/volume-snapshotter)" \
+ && case "$headers" in *INTERP*) echo 'the binary is not static' >&2; exit 1 ;; esac
+
+FROM scratch
+ARG VERSION=0.1.0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="volume-snapshotter" \
+      org.opencontainers.image.description="Takes a VolumeSnapshot of each chosen PersistentVolumeClaim, waits until it is ready, then prunes the older ones" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
+COPY LICENSE /
+COPY --from=build /build/target/release/volume-snapshotter /
+# In numbers: there is no /etc/passwd, and `runAsNonRoot` can only check a number.
+USER 65532:65532
+ENTRYPOINT ["/volume-snapshotter"]

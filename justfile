@@ -1,0 +1,56 @@
+# The parameters are exported to the shell ($overlay) and not pasted into the commands, so no value can break the quoting.
+
+set shell := ["bash", "-euo", "pipefail", "-c"]
+
+export CONTAINER_ENGINE := env("CONTAINER_ENGINE", "docker")
+
+# List the recipes.
+@_default:
+    {{ quote(just_executable()) }} --justfile {{ quote(justfile()) }} --list --unsorted
+
+# Watch a run against an API server in this process: no cluster needed.
+demo:
+    cargo run --locked --example demo
+
+# Run all tests.
+test:
+    cargo test --locked
+
+# Check formatting, lints and the documentation.
+lint:
+    cargo fmt --all --check
+    cargo clippy --locked --workspace --all-targets -- -D warnings
+    RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps
+
+# Check licences, sources, duplicates and advisories of the dependencies.
+deny:
+    cargo deny --locked check
+
+# Do everything that a change has to pass.
+ci:
+    .ci/run
+
+# Build the container image; CONTAINER_ENGINE=podman works as well.
+image $tag="volume-snapshotter:0.1.0":
+    "$CONTAINER_ENGINE" build --build-arg "REVISION=$(git rev-parse HEAD 2>/dev/null || echo unknown)" --tag "$tag" .
+
+# Print the manifests of an overlay.
+render $overlay="gardener":
+    kubectl kustomize "deploy/overlays/$overlay"
+
+# (`kubectl diff` exits with 1 when there are differences, with more when it fails.)
+# Show what `apply` would change in the cluster.
+diff $overlay="gardener":
+    kubectl diff --kustomize "deploy/overlays/$overlay" || test "$?" -eq 1
+
+# Install or update an overlay in the cluster that kubectl points at.
+apply $overlay="gardener":
+    kubectl apply --kustomize "deploy/overlays/$overlay"
+
+# Start a run now instead of at the next full hour.
+snapshot $namespace="default":
+    kubectl --namespace "$namespace" create job --from=cronjob/volume-snapshotter "volume-snapshotter-$(date +%s)"
+
+# Show the log lines of the runs that are still there.
+logs $namespace="default":
+    kubectl --namespace "$namespace" logs --selector=app.kubernetes.io/name=volume-snapshotter --tail=-1 --prefix

@@ -1,0 +1,61 @@
+//! Where the API server is and who we are to it: the pod's ServiceAccount in a cluster, the
+//! kubeconfig elsewhere.
+
+use std::{env, time::Duration};
+
+use http::{HeaderValue, header::USER_AGENT};
+use kube::{Client, Config, config::KubeConfigOptions};
+
+use super::{Cluster, Error, error::with_causes, request::Requests};
+
+/// How long to wait for a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a connection may be silent before it counts as dead. Longer than a watch lasts
+/// (290 s), which may have nothing to tell; every other request has its own, shorter time.
+const SILENCE: Duration = Duration::from_secs(300);
+
+/// Connects to the cluster; no request is made yet. Without a `namespace` it is the pod's own, or
+/// that of the kubeconfig's context.
+///
+/// # Errors
+/// If there is neither a ServiceAccount nor a kubeconfig that can be used.
+pub async fn connect(namespace: Option<&str>, concurrency: usize) -> Result<Cluster, Error> {
+    // As kubectl has it, a kubeconfig that somebody names wins, even in a pod.
+    let in_pod = env::var_os("KUBERNETES_SERVICE_HOST").is_some() && env::var_os("KUBECONFIG").is_none();
+    let config = match in_pod {
+        true => Config::incluster()
+            .map_err(|error| Error::no_way(&format!("the pod's ServiceAccount: {}", with_causes(error))))?,
+        false => Config::from_kubeconfig(&KubeConfigOptions::default())
+            .await
+            .map_err(|error| Error::no_way(&format!("the kubeconfig: {}", with_causes(error))))?,
+    };
+    let namespace = namespace.unwrap_or(&config.default_namespace).to_owned();
+    let client = Client::try_from(adapt(config)).map_err(|error| Error::no_way(&with_causes(error)))?;
+    Ok(Cluster { requests: Requests::new(client, concurrency), namespace })
+}
+
+/// Sets what the client library's defaults leave open.
+fn adapt(mut config: Config) -> Config {
+    // It would resend every request, a POST included, up to 15 times; `super::request` decides.
+    config.default_retry = false;
+    config.connect_timeout = Some(CONNECT_TIMEOUT);
+    config.read_timeout = Some(SILENCE);
+    config.reset_reader_on_write = true;
+    let agent = HeaderValue::from_static(concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION")));
+    config.headers.push((USER_AGENT, agent));
+    config
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_client_library_repeats_nothing_by_itself_and_notices_a_dead_connection() {
+        let config = adapt(Config::new(http::Uri::from_static("https://localhost:6443")));
+        assert!(!config.default_retry);
+        assert!(config.read_timeout > Some(Duration::from_secs(super::super::WATCH_SECONDS.into())));
+        assert!(config.connect_timeout.is_some() && config.write_timeout.is_some());
+    }
+}

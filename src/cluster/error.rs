@@ -1,0 +1,222 @@
+//! What can go wrong between us and the API server: what was tried, what was said, and what to do
+//! about it. What a failure means for a run and its exit code is decided in [`crate::report`].
+
+use std::{fmt, time::Duration};
+
+use kube::core::Status;
+
+use super::{Right, request::Action};
+use crate::text;
+
+/// A request that failed. `Display` says what was tried, what the server said, and what to do.
+#[derive(Clone, Debug)]
+pub struct Error {
+    /// What was tried, as `list the snapshots of …`.
+    tried: String,
+    /// The right that it needs.
+    right: Option<Right>,
+    /// The class of the failure.
+    cause: Cause,
+    /// The server's or the system's own words.
+    said: String,
+    /// How long the server wishes us to wait.
+    retry_after: Option<Duration>,
+}
+
+/// Why a request failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// There is no such object.
+    NotFound,
+    /// The cluster does not serve the API at all.
+    NotServed,
+    /// The name is taken.
+    AlreadyExists,
+    /// The object is not in the state that the request was made for.
+    Conflict,
+    /// The resourceVersion or the continue token is too old.
+    Expired,
+    /// The Role does not allow it.
+    Forbidden,
+    /// A ResourceQuota is used up.
+    Quota,
+    /// Refused by other than the Role: the namespace is being deleted, an admission webhook.
+    Refused,
+    /// The API server does not know who we are.
+    Unauthorized,
+    /// The API server cannot make sense of the request.
+    Invalid,
+    /// Too many requests; this one was not carried out.
+    Busy,
+    /// The API server failed, perhaps after it carried the request out.
+    Unavailable,
+    /// There was no answer, or half of one.
+    Unreachable,
+    /// We cannot say who we are: no kubeconfig, no token, no certificate.
+    Credentials,
+}
+
+impl Error {
+    /// The API server answered with other than success. `status` is missing if the body was not
+    /// the API's own.
+    pub(super) fn answered(
+        action: &Action,
+        code: u16,
+        status: Option<Status>,
+        body: &str,
+        retry_after: Option<Duration>,
+    ) -> Self {
+        let status = status.unwrap_or_default();
+        let terminating = status
+            .details
+            .iter()
+            .flat_map(|details| &details.causes)
+            .any(|cause| cause.reason == "NamespaceTerminating");
+        let cause = match (code, status.reason.as_str()) {
+            // A path that no API serves is answered in plain text.
+            (404, "NotFound") => Cause::NotFound,
+            (404, _) => Cause::NotServed,
+            (409, "AlreadyExists") => Cause::AlreadyExists,
+            (409, _) => Cause::Conflict,
+            (410, _) => Cause::Expired,
+            (403, _) if terminating => Cause::Refused,
+            (403, _) if status.message.contains("exceeded quota") => Cause::Quota,
+            (403, _) if status.message.contains(&format!(" cannot {} ", action.right().verb)) => {
+                Cause::Forbidden
+            }
+            (403, _) => Cause::Refused,
+            (401, _) => Cause::Unauthorized,
+            (429, _) => Cause::Busy,
+            (500.., _) => Cause::Unavailable,
+            _ => Cause::Invalid,
+        };
+        let said = match status.message.as_str() {
+            "" => text::foreign(body),
+            message => text::foreign(message),
+        };
+        let said = match said.as_str() {
+            "" => format!("HTTP {code}"),
+            _ if cause == Cause::Unavailable => format!("{said} (HTTP {code})"),
+            _ => said,
+        };
+        let details = status.details.map_or(0, |details| details.retry_after_seconds);
+        let retry_after = retry_after.or_else(|| (details > 0).then(|| Duration::from_secs(details.into())));
+        Error { tried: action.tried(), right: Some(action.right()), cause, said, retry_after }
+    }
+
+    /// Something failed that is not an answer of the API server.
+    pub(super) fn other(action: &Action, cause: Cause, said: &str) -> Self {
+        Error {
+            tried: action.tried(),
+            right: Some(action.right()),
+            cause,
+            said: text::foreign(said),
+            retry_after: None,
+        }
+    }
+
+    /// There is no way to the API server.
+    pub(super) fn no_way(said: &str) -> Self {
+        Error {
+            tried: "find out where the API server is".to_owned(),
+            right: None,
+            cause: Cause::Credentials,
+            said: text::foreign(said),
+            retry_after: None,
+        }
+    }
+
+    /// Why it failed.
+    pub fn cause(&self) -> Cause {
+        self.cause
+    }
+
+    /// How long the server wishes us to wait.
+    pub(super) fn retry_after(&self) -> Option<Duration> {
+        self.retry_after
+    }
+
+    /// Whether the same request may be answered differently in a moment.
+    pub(super) fn is_passing(&self) -> bool {
+        matches!(self.cause, Cause::Busy | Cause::Unavailable | Cause::Unreachable)
+    }
+
+    /// Whether the request may have been carried out although it failed.
+    pub(super) fn is_unclear(&self) -> bool {
+        matches!(self.cause, Cause::Unavailable | Cause::Unreachable)
+    }
+
+    /// Whether another run may succeed without anybody's doing.
+    pub fn may_pass(&self) -> bool {
+        match self.cause {
+            Cause::AlreadyExists
+            | Cause::Conflict
+            | Cause::Expired
+            | Cause::Quota
+            | Cause::Busy
+            | Cause::Unavailable
+            | Cause::Unreachable => true,
+            Cause::NotFound
+            | Cause::NotServed
+            | Cause::Forbidden
+            | Cause::Refused
+            | Cause::Unauthorized
+            | Cause::Invalid
+            | Cause::Credentials => false,
+        }
+    }
+
+    /// What the reader can do about it.
+    fn advice(&self) -> Option<String> {
+        match (self.cause, self.right) {
+            (Cause::Forbidden, Some(Right { group, resource, verb })) => Some(format!(
+                "let the Role allow it: apiGroups: [\"{group}\"], resources: [\"{resource}\"], verbs: \
+                 [\"{verb}\"]"
+            )),
+            (Cause::NotServed, _) => Some(
+                "install the snapshot CRDs (volumesnapshots, volumesnapshotclasses and \
+                 volumesnapshotcontents of snapshot.storage.k8s.io/v1) and the snapshot controller"
+                    .to_owned(),
+            ),
+            (Cause::Unauthorized, _) => {
+                Some("check the ServiceAccount's token, or the kubeconfig's credentials".to_owned())
+            }
+            (Cause::Quota, _) => {
+                Some("raise the ResourceQuota, or let SNAPSHOT_RETENTION keep fewer snapshots".to_owned())
+            }
+            (Cause::Unreachable, _) => Some("check that the API server can be reached from here".to_owned()),
+            (Cause::Credentials, _) => {
+                Some("run it in a pod with a ServiceAccount, or let KUBECONFIG name a kubeconfig".to_owned())
+            }
+            _ => None,
+        }
+    }
+}
+
+/// An error of a library with its causes, for the last of them is what an operator needs
+/// ("Connection refused"). Some libraries repeat the cause in their own words: that is left out.
+pub(super) fn with_causes(error: impl Into<anyhow::Error>) -> String {
+    let mut said = String::new();
+    for cause in error.into().chain().map(ToString::to_string) {
+        if said.contains(&cause) {
+            continue;
+        }
+        if !said.is_empty() {
+            said.push_str(": ");
+        }
+        said.push_str(&cause);
+    }
+    said
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cannot {}: {}", self.tried, self.said)?;
+        match self.advice() {
+            Some(advice) => write!(f, "; {advice}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for Error {}

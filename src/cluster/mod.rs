@@ -1,0 +1,345 @@
+//! The cluster: every request that this program makes is made here, and only here is one repeated.
+//!
+//! [`Cluster`] offers what a run needs in a run's own words. How a request is sent, bounded and
+//! repeated is in [`request`](self::request) and [`backoff`](self::backoff); where the API server
+//! is and who we are to it in [`connect`](self::connect); what can go wrong in [`Error`].
+
+mod backoff;
+mod connect;
+mod error;
+mod request;
+
+use std::collections::BTreeMap;
+
+use futures::{Stream, StreamExt};
+use kube::{
+    api::{DeleteParams, GetParams, ListParams, PostParams, Preconditions, WatchEvent, WatchParams},
+    core::Request as ApiRequest,
+};
+use serde::de::{DeserializeOwned, IgnoredAny};
+
+pub use backoff::Pause;
+pub use connect::connect;
+pub use error::{Cause, Error};
+
+use crate::{
+    api::{
+        Claim, NewMetadata, NewVolumeSnapshot, Page, SNAPSHOT_API, SNAPSHOT_GROUP, VolumeSnapshot,
+        VolumeSnapshotSource, VolumeSnapshotSpec,
+    },
+    names,
+    snapshot::Snapshot,
+};
+use request::{Action, Requests, wait_to_repeat};
+
+/// One thing that the Role has to allow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Right {
+    /// API group; empty for the core group.
+    pub group: &'static str,
+    /// Resource, in the plural as the Role has it.
+    pub resource: &'static str,
+    /// Verb.
+    pub verb: &'static str,
+}
+
+const CLAIMS: &str = "persistentvolumeclaims";
+const SNAPSHOTS: &str = "volumesnapshots";
+
+const fn on_claims(verb: &'static str) -> Right {
+    Right { group: "", resource: CLAIMS, verb }
+}
+
+const fn on_snapshots(verb: &'static str) -> Right {
+    Right { group: SNAPSHOT_GROUP, resource: SNAPSHOTS, verb }
+}
+
+const GET_CLAIM: Right = on_claims("get");
+const LIST_CLAIMS: Right = on_claims("list");
+const CREATE: Right = on_snapshots("create");
+const GET: Right = on_snapshots("get");
+const LIST: Right = on_snapshots("list");
+const WATCH: Right = on_snapshots("watch");
+const DELETE: Right = on_snapshots("delete");
+
+/// Every right that a run uses. No request can be made without naming one of these, and a test
+/// holds the Role of the manifests to this list.
+pub const RIGHTS: &[Right] = &[GET_CLAIM, LIST_CLAIMS, CREATE, GET, LIST, WATCH, DELETE];
+
+/// How many objects a page of a list has. 500 is what kubectl asks for.
+const PAGE: u32 = 500;
+
+/// How often a list that expired half-way is begun anew.
+const LIST_ATTEMPTS: usize = 3;
+
+/// The longest that the API server is asked to keep a watch open, in seconds. Servers end one
+/// after 30 to 60 minutes by themselves; a shorter one notices sooner that a connection is dead.
+const WATCH_SECONDS: u32 = 290;
+
+/// The objects of one namespace of a cluster, and the right to change them.
+pub struct Cluster {
+    requests: Requests,
+    namespace: String,
+}
+
+/// What a new snapshot is to be.
+#[derive(Clone, Debug)]
+pub struct NewSnapshot {
+    /// Its name, which is its label `name` too.
+    pub name: String,
+    /// The claim to take it of.
+    pub claim: String,
+    /// The class; `None` for the cluster's default.
+    pub class: Option<String>,
+    /// The schedule that it belongs to.
+    pub job: String,
+    /// The run that makes it.
+    pub run: String,
+    /// Whether it is held.
+    pub hold: bool,
+}
+
+/// What a watch tells.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// A snapshot is there, or changed.
+    Seen(VolumeSnapshot),
+    /// A snapshot is gone.
+    Gone(VolumeSnapshot),
+    /// Nothing changed up to this resourceVersion.
+    Bookmark(String),
+}
+
+/// What became of a deletion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deleted {
+    /// The API server accepted it; finalizers may keep the object for a while.
+    Accepted,
+    /// There was nothing to delete any more.
+    AlreadyGone,
+}
+
+impl Cluster {
+    /// The namespace that all requests are about.
+    pub fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    /// Reads a claim.
+    ///
+    /// # Errors
+    /// [`Cause::NotFound`] if there is none of that name, [`Cause::Forbidden`] without the right.
+    pub async fn claim(&self, name: &str) -> Result<Claim, Error> {
+        let action = self.action(format!("read claim {name}"), GET_CLAIM);
+        let request = action.build(self.path(CLAIMS).get(name, &GetParams::default()))?;
+        self.requests.send(&action, &request).await
+    }
+
+    /// Lists the claims that a label selector matches.
+    ///
+    /// # Errors
+    /// [`Cause::Invalid`] if the API server cannot read the selector.
+    pub async fn claims(&self, selector: &str) -> Result<Vec<Claim>, Error> {
+        let action = self.action(format!("list the claims that match {selector:?}"), LIST_CLAIMS);
+        let (claims, _) = self.list(&action, CLAIMS, selector, Some).await?;
+        Ok(claims)
+    }
+
+    /// Lists the snapshots that a label selector matches and `keep` keeps something of, and tells
+    /// the resourceVersion from which a watch goes on.
+    ///
+    /// # Errors
+    /// [`Cause::NotServed`] if the cluster has no snapshot API.
+    pub async fn snapshots<T>(
+        &self,
+        selector: &str,
+        keep: impl FnMut(VolumeSnapshot) -> Option<T>,
+    ) -> Result<(Vec<T>, String), Error> {
+        let action = self.action(format!("list the snapshots that match {selector:?}"), LIST);
+        self.list(&action, SNAPSHOTS, selector, keep).await
+    }
+
+    /// Reads a snapshot.
+    ///
+    /// # Errors
+    /// [`Cause::NotFound`] if there is none of that name.
+    pub async fn snapshot(&self, name: &str) -> Result<VolumeSnapshot, Error> {
+        let action = self.action(format!("read snapshot {name}"), GET);
+        let request = action.build(self.path(SNAPSHOTS).get(name, &GetParams::default()))?;
+        self.requests.send(&action, &request).await
+    }
+
+    /// Watches the snapshots that a label selector matches, from a list's resourceVersion on. The
+    /// stream ends after five minutes at the latest, and is then to be opened again.
+    ///
+    /// # Errors
+    /// [`Cause::Forbidden`] without the right; [`Cause::Expired`], also from the stream, if the
+    /// resourceVersion is too old.
+    pub async fn watch(
+        &self,
+        selector: &str,
+        resource_version: &str,
+    ) -> Result<impl Stream<Item = Result<Event, Error>> + use<>, Error> {
+        let what = format!("watch the snapshots that match {selector:?}");
+        let action = self.action(what.clone(), WATCH);
+        let parameters = WatchParams {
+            label_selector: Some(selector.to_owned()),
+            timeout: Some(WATCH_SECONDS),
+            bookmarks: true,
+            ..WatchParams::default()
+        };
+        let request = action.build(self.path(SNAPSHOTS).watch(&parameters, resource_version))?;
+        let events = self.requests.watch::<VolumeSnapshot>(action, request).await?;
+        let action = self.action(what, WATCH);
+        Ok(events.map(move |event| {
+            Ok(match event? {
+                WatchEvent::Added(snapshot) | WatchEvent::Modified(snapshot) => Event::Seen(snapshot),
+                WatchEvent::Deleted(snapshot) => Event::Gone(snapshot),
+                WatchEvent::Bookmark(bookmark) => Event::Bookmark(bookmark.metadata.resource_version),
+                WatchEvent::Error(status) => {
+                    return Err(Error::answered(&action, status.code, Some(*status), "", None));
+                }
+            })
+        }))
+    }
+
+    /// Makes a snapshot. After an answer that was lost it looks for the name before it asks again,
+    /// so that there is never more than one.
+    ///
+    /// With `dry_run` the API server checks everything and stores nothing.
+    ///
+    /// # Errors
+    /// [`Cause::AlreadyExists`] if somebody else's has the name. After an error that leaves open
+    /// whether the request was carried out, the snapshot may be there.
+    pub async fn create(&self, new: &NewSnapshot, dry_run: bool) -> Result<VolumeSnapshot, Error> {
+        let action = self.action(format!("make snapshot {} of claim {}", new.name, new.claim), CREATE);
+        let parameters = PostParams { dry_run, ..PostParams::default() };
+        let body = serde_json::to_vec(&new.object())
+            .map_err(|error| Error::other(&action, Cause::Invalid, &error.to_string()))?;
+        let request = action.build(self.path(SNAPSHOTS).create(&parameters, body))?;
+        let mut pause = Pause::between_tries();
+        let mut unclear = false;
+        loop {
+            let error = match self.requests.send_once(&action, &request).await {
+                Ok(made) => return Ok(made),
+                Err(error) => error,
+            };
+            let taken = error.cause() == Cause::AlreadyExists;
+            if !(error.is_passing() || taken && unclear) {
+                return Err(error);
+            }
+            unclear |= error.is_unclear() && !dry_run;
+            if !taken {
+                wait_to_repeat(&mut pause, error.clone()).await?;
+            }
+            if unclear {
+                match self.snapshot(&new.name).await {
+                    Ok(found) if new.is(&found) => return Ok(found),
+                    Ok(_) => return Err(error),
+                    Err(missing) if missing.cause() == Cause::NotFound => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+    }
+
+    /// Deletes exactly the object, in exactly the state, that `snapshot` remembers. Carried out
+    /// twice it does no harm.
+    ///
+    /// With `dry_run` the API server checks everything and deletes nothing.
+    ///
+    /// # Errors
+    /// [`Cause::Conflict`] if it is another object or in another state by now.
+    pub async fn delete(&self, snapshot: &Snapshot, dry_run: bool) -> Result<Deleted, Error> {
+        let action = self.action(format!("delete snapshot {}", snapshot.name), DELETE);
+        let parameters = DeleteParams {
+            dry_run,
+            preconditions: Some(Preconditions {
+                uid: Some(snapshot.uid.clone()),
+                resource_version: Some(snapshot.resource_version.clone()),
+            }),
+            ..DeleteParams::default()
+        };
+        let request = action.build(self.path(SNAPSHOTS).delete(&snapshot.name, &parameters))?;
+        // The answer is the object if finalizers keep it, else a Status: neither is needed.
+        match self.requests.send::<IgnoredAny>(&action, &request).await {
+            Ok(_) => Ok(Deleted::Accepted),
+            Err(error) if error.cause() == Cause::NotFound => Ok(Deleted::AlreadyGone),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Lists page by page; begins anew if the pages expire under it.
+    async fn list<T: DeserializeOwned, U>(
+        &self,
+        action: &Action,
+        resource: &str,
+        selector: &str,
+        mut keep: impl FnMut(T) -> Option<U>,
+    ) -> Result<(Vec<U>, String), Error> {
+        let first_page = ListParams::default().labels(selector).limit(PAGE);
+        let mut attempt = 1;
+        let mut parameters = first_page.clone();
+        let mut kept = Vec::new();
+        loop {
+            let request = action.build(self.path(resource).list(&parameters))?;
+            let page: Page<T> = match self.requests.send(action, &request).await {
+                Err(error) if error.cause() == Cause::Expired && attempt < LIST_ATTEMPTS => {
+                    attempt += 1;
+                    parameters = first_page.clone();
+                    kept.clear();
+                    continue;
+                }
+                page => page?,
+            };
+            kept.extend(page.items.into_iter().filter_map(&mut keep));
+            if page.metadata.next.is_empty() {
+                return Ok((kept, page.metadata.resource_version));
+            }
+            parameters.continue_token = Some(page.metadata.next);
+        }
+    }
+
+    fn action(&self, what: String, right: Right) -> Action {
+        Action::new(what, &self.namespace, right)
+    }
+
+    fn path(&self, resource: &str) -> ApiRequest {
+        let api = match resource {
+            SNAPSHOTS => format!("/apis/{SNAPSHOT_API}"),
+            _ => "/api/v1".to_owned(),
+        };
+        ApiRequest::new(format!("{api}/namespaces/{}/{resource}", self.namespace))
+    }
+}
+
+impl NewSnapshot {
+    fn object(&self) -> NewVolumeSnapshot {
+        let mut labels = BTreeMap::from([
+            (names::JOB_LABEL, self.job.clone()),
+            (names::NAME_LABEL, self.name.clone()),
+            (names::RUN_LABEL, self.run.clone()),
+            (names::MANAGED_BY_LABEL, names::PROGRAM.to_owned()),
+        ]);
+        if self.hold {
+            labels.insert(names::HOLD_LABEL, "true".to_owned());
+        }
+        NewVolumeSnapshot {
+            api_version: SNAPSHOT_API,
+            kind: "VolumeSnapshot",
+            metadata: NewMetadata { name: self.name.clone(), labels },
+            spec: VolumeSnapshotSpec {
+                source: VolumeSnapshotSource { persistent_volume_claim_name: Some(self.claim.clone()) },
+                volume_snapshot_class_name: self.class.clone(),
+            },
+        }
+    }
+
+    /// Whether `found` is what this asked for, made by this run, and not somebody else's.
+    fn is(&self, found: &VolumeSnapshot) -> bool {
+        let label = |key| found.metadata.labels.get(key).map(String::as_str);
+        label(names::JOB_LABEL) == Some(&self.job)
+            && label(names::RUN_LABEL) == Some(&self.run)
+            && found.spec.source.persistent_volume_claim_name.as_deref() == Some(&self.claim)
+    }
+}

@@ -1,0 +1,176 @@
+//! How one request is sent: within the bound on requests in flight, within a time, repeated where
+//! that is safe. What is asked for is in [`super`].
+
+use std::time::Duration;
+
+use futures::{Stream, StreamExt};
+use http::{Request, Response, StatusCode, header::RETRY_AFTER};
+use http_body_util::BodyExt;
+use kube::{
+    Client,
+    api::WatchEvent,
+    client::Body,
+    core::{Status, request::Error as BuildError},
+};
+use serde::de::DeserializeOwned;
+use tokio::{
+    sync::Semaphore,
+    time::{sleep, timeout},
+};
+
+use super::{Cause, Error, Pause, Right, error::with_causes};
+
+/// How long one try of a request may take, its whole answer included. The API server itself gives
+/// up after 60 s by default; a page of 500 snapshots takes well under a second.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What a request is for, for messages, and the right that it needs.
+pub(super) struct Action {
+    what: String,
+    namespace: String,
+    right: Right,
+}
+
+impl Action {
+    /// `what` completes "cannot …".
+    pub(super) fn new(what: String, namespace: &str, right: Right) -> Self {
+        Action { what, namespace: namespace.to_owned(), right }
+    }
+
+    pub(super) fn right(&self) -> Right {
+        self.right
+    }
+
+    pub(super) fn tried(&self) -> String {
+        format!("{} in namespace {}", self.what, self.namespace)
+    }
+
+    /// A request that could be put together, or why not.
+    pub(super) fn build(
+        &self,
+        request: Result<Request<Vec<u8>>, BuildError>,
+    ) -> Result<Request<Vec<u8>>, Error> {
+        request.map_err(|error| Error::other(self, Cause::Invalid, &error.to_string()))
+    }
+}
+
+/// Sends requests.
+pub(super) struct Requests {
+    client: Client,
+    in_flight: Semaphore,
+}
+
+impl Requests {
+    /// At most `concurrency` requests are in flight at a time; a watch counts until it is open.
+    pub(super) fn new(client: Client, concurrency: usize) -> Self {
+        Requests { client, in_flight: Semaphore::new(concurrency) }
+    }
+
+    /// Sends a request that does no harm if it is carried out twice, again and again while the
+    /// failure may pass.
+    pub(super) async fn send<T: DeserializeOwned>(
+        &self,
+        action: &Action,
+        request: &Request<Vec<u8>>,
+    ) -> Result<T, Error> {
+        let mut pause = Pause::between_tries();
+        loop {
+            match self.send_once(action, request).await {
+                Err(error) if error.is_passing() => wait_to_repeat(&mut pause, error).await?,
+                answer => return answer,
+            }
+        }
+    }
+
+    /// Sends a request once.
+    pub(super) async fn send_once<T: DeserializeOwned>(
+        &self,
+        action: &Action,
+        request: &Request<Vec<u8>>,
+    ) -> Result<T, Error> {
+        let exchange = async {
+            let response = self
+                .client
+                .send(request.clone().map(Body::from))
+                .await
+                .map_err(|error| failed(action, error))?;
+            answer(action, response).await
+        };
+        self.bounded(action, exchange).await
+    }
+
+    /// Opens a watch, once.
+    pub(super) async fn watch<T: Clone + DeserializeOwned + 'static>(
+        &self,
+        action: Action,
+        request: Request<Vec<u8>>,
+    ) -> Result<impl Stream<Item = Result<WatchEvent<T>, Error>> + use<T>, Error> {
+        let open =
+            async { self.client.request_events(request).await.map_err(|error| failed(&action, error)) };
+        let events = self.bounded(&action, open).await?;
+        Ok(events.map(move |event| event.map_err(|error| failed(&action, error))))
+    }
+
+    /// Takes a place among the requests in flight, and no longer than [`TIMEOUT`] once it has one.
+    async fn bounded<T>(
+        &self,
+        action: &Action,
+        exchange: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        let Ok(_place) = self.in_flight.acquire().await else {
+            return Err(Error::other(action, Cause::Unreachable, "no more requests are made"));
+        };
+        timeout(TIMEOUT, exchange).await.unwrap_or_else(|_| {
+            let said = format!("no answer within {}", crate::text::duration(TIMEOUT));
+            Err(Error::other(action, Cause::Unreachable, &said))
+        })
+    }
+}
+
+/// Waits until a request may be repeated; gives the error back once patience is at an end.
+pub(super) async fn wait_to_repeat(pause: &mut Pause, error: Error) -> Result<(), Error> {
+    let Some(wait) = pause.next(error.retry_after()) else {
+        return Err(error);
+    };
+    tracing::warn!(again_in_ms = wait.as_millis() as u64, "{error}");
+    sleep(wait).await;
+    Ok(())
+}
+
+/// Reads an answer to its end.
+async fn answer<T: DeserializeOwned>(action: &Action, response: Response<Body>) -> Result<T, Error> {
+    let code = response.status();
+    let retry_after = response
+        .headers()
+        .get(RETRY_AFTER)
+        .and_then(|seconds| seconds.to_str().ok()?.parse().ok())
+        .map(Duration::from_secs);
+    let body = response.into_body().collect().await.map_err(|error| failed(action, error))?.to_bytes();
+    if !code.is_success() {
+        let status = serde_json::from_slice::<Status>(&body).ok();
+        let text = String::from_utf8_lossy(&body);
+        return Err(Error::answered(action, code.as_u16(), status, &text, retry_after));
+    }
+    serde_json::from_slice(&body).map_err(|error| {
+        let said = format!("the answer cannot be read: {error}");
+        Error::other(action, Cause::Unreachable, &said)
+    })
+}
+
+/// What a failure of the client library means.
+fn failed(action: &Action, error: kube::Error) -> Error {
+    match error {
+        kube::Error::Api(status) => {
+            let code = match status.code {
+                0 => StatusCode::INTERNAL_SERVER_ERROR.as_u16(),
+                code => code,
+            };
+            Error::answered(action, code, Some(*status), "", None)
+        }
+        kube::Error::Auth(error) => Error::other(action, Cause::Credentials, &with_causes(error)),
+        kube::Error::Service(error) => {
+            Error::other(action, Cause::Unreachable, &with_causes(anyhow::Error::from_boxed(error)))
+        }
+        error => Error::other(action, Cause::Unreachable, &with_causes(error)),
+    }
+}

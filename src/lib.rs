@@ -1,0 +1,49 @@
+//! Takes a VolumeSnapshot of each chosen PersistentVolumeClaim, waits until it is ready, and only
+//! then deletes the older ones that the retention policy no longer wants. One run of the binary
+//! does this once; a CronJob repeats it; the snapshots themselves are the only state.
+//!
+//! This library exists for the binary and its tests. Its modules, from the ground up, each using
+//! only those above it:
+//!
+//! | module | what lives there |
+//! |---|---|
+//! | [`text`] | how durations, counts and foreign messages are spelt |
+//! | [`names`] | label keys, and what Kubernetes accepts as a name or a label's value |
+//! | [`api`] | the fields of claims and snapshots that are read and written |
+//! | [`snapshot`] | what is remembered of a snapshot |
+//! | [`retention`] | which snapshots stay and why: rules, and the safety rules above them |
+//! | [`settings`] | the environment variables, checked as a whole |
+//! | [`cluster`] | every request, its bounds and its repetition |
+//! | [`report`] | what a run came to: exit code, summary, termination message |
+//! | [`run`] | the run: find, list, watch; make, wait, prune |
+//! | [`process`] | the command line, the log, signals, the termination message's file |
+//!
+//! [`retention`], [`settings`], [`report`] and what they use are pure: they know neither clock nor
+//! cluster. [`run`] knows no HTTP. `main` wires the parts together and does nothing else.
+//!
+//! # What never happens
+//!
+//! The safety of users' backups rests on these, and each is held by tests:
+//!
+//! - A snapshot is deleted only while a newer one of the same claim is ready
+//!   ([`run`] asks again before each deletion), and only if the schedule owns it
+//!   ([`snapshot::Snapshot::owned`]).
+//! - The newest ready one stays, and so do held, terminating, group members' and future-dated ones
+//!   ([`retention::judge`]).
+//! - A deletion holds for exactly the object and the state that was judged
+//!   ([`cluster::Cluster::delete`]), and no create is blindly repeated
+//!   ([`cluster::Cluster::create`]).
+//! - A setting that cannot be understood stops the run before anything is changed
+//!   ([`settings::Settings::parse`]).
+//! - A run ends ([`settings::Settings::bound`]).
+
+pub mod api;
+pub mod cluster;
+pub mod names;
+pub mod process;
+pub mod report;
+pub mod retention;
+pub mod run;
+pub mod settings;
+pub mod snapshot;
+pub mod text;

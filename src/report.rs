@@ -1,0 +1,347 @@
+//! What a run came to: for each claim, for the whole, as an exit code, and as the termination
+//! message that Kubernetes keeps. Pure: how the message is stored is [`crate::process`]'s.
+
+use std::time::Duration;
+
+use crate::text;
+
+/// The most bytes of a termination message that Kubernetes keeps.
+const MAX_MESSAGE: usize = 4096;
+
+/// What a run came to.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// Every claim that was chosen.
+    pub claims: Vec<ClaimReport>,
+    /// What kept the run as a whole from going on.
+    pub trouble: Option<Failure>,
+    /// What ended the run before its time.
+    pub stopped: Option<Stop>,
+    /// Whether nothing was to be changed.
+    pub dry_run: bool,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// What a run came to for one claim.
+#[derive(Clone, Debug)]
+pub struct ClaimReport {
+    /// The claim's name.
+    pub claim: String,
+    /// The snapshot that was made of it, or taken over.
+    pub snapshot: Option<String>,
+    /// How long after its making it was ready.
+    pub ready_after: Option<Duration>,
+    /// How many older snapshots were deleted.
+    pub deleted: usize,
+    /// How many older snapshots stay.
+    pub kept: usize,
+    /// How it ended.
+    pub end: End,
+}
+
+/// How it ended for one claim.
+#[derive(Clone, Debug)]
+pub enum End {
+    /// It did not: the run ended before.
+    Unfinished(Step),
+    /// There is a new ready snapshot, and all that had to go is gone.
+    Done,
+    /// There is no new ready snapshot.
+    Failed(Failure),
+    /// There is a new ready snapshot, but older ones that had to go could not be deleted.
+    NotPruned(String),
+}
+
+/// What was being done for a claim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Nothing yet.
+    Waiting,
+    /// Its snapshot was being made.
+    Creating,
+    /// Its snapshot was not ready yet.
+    AwaitingReady,
+    /// Older snapshots were being deleted.
+    Pruning,
+}
+
+/// Why there is no new ready snapshot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// In words for an operator.
+    pub message: String,
+    /// Whether another attempt may succeed without anybody's doing.
+    pub may_pass: bool,
+}
+
+/// What ended a run before its time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// A signal, by its number.
+    Signal(u8),
+    /// The run's own bound.
+    OutOfTime,
+}
+
+/// Every claim is done. Exit codes are what the CronJob's `podFailurePolicy` goes by.
+pub const EXIT_DONE: u8 = 0;
+/// Some claim has no new ready snapshot, and another attempt may help.
+pub const EXIT_TRY_AGAIN: u8 = 1;
+/// Some claim has no new ready snapshot, and trying again cannot help.
+pub const EXIT_HOPELESS: u8 = 2;
+/// All snapshots are ready, but some old ones could not be deleted.
+pub const EXIT_NOT_PRUNED: u8 = 3;
+
+impl From<crate::cluster::Error> for Failure {
+    fn from(error: crate::cluster::Error) -> Self {
+        Failure { may_pass: error.may_pass(), message: error.to_string() }
+    }
+}
+
+impl ClaimReport {
+    /// Nothing was done for this claim yet.
+    pub fn new(claim: String) -> Self {
+        ClaimReport {
+            claim,
+            snapshot: None,
+            ready_after: None,
+            deleted: 0,
+            kept: 0,
+            end: End::Unfinished(Step::Waiting),
+        }
+    }
+
+    /// Whether there is a new ready snapshot of this claim.
+    pub fn is_ready(&self) -> bool {
+        match self.end {
+            End::Done | End::NotPruned(_) | End::Unfinished(Step::Pruning) => true,
+            End::Unfinished(_) | End::Failed(_) => false,
+        }
+    }
+
+    /// One line on this claim, without its name.
+    fn line(&self, dry_run: bool) -> String {
+        let snapshot = self.snapshot.as_deref().unwrap_or("its snapshot");
+        match &self.end {
+            End::Unfinished(Step::Waiting) => "not begun".to_owned(),
+            End::Unfinished(Step::Creating) => "stopped while its snapshot was being made".to_owned(),
+            End::Unfinished(Step::AwaitingReady) => {
+                format!("stopped while {snapshot} was not ready yet; the Job's next attempt goes on with it")
+            }
+            End::Unfinished(Step::Pruning) => {
+                format!("{snapshot} is ready; stopped while older snapshots were being deleted")
+            }
+            End::Done if dry_run => format!(
+                "would make a snapshot, delete {} and keep {}",
+                text::count(self.deleted, "older one"),
+                self.kept
+            ),
+            End::Done => format!(
+                "{snapshot} ready after {}, {} deleted, {} kept",
+                text::duration(self.ready_after.unwrap_or_default()),
+                text::count(self.deleted, "older snapshot"),
+                self.kept
+            ),
+            End::Failed(failure) => failure.message.clone(),
+            End::NotPruned(problem) => format!("{snapshot} is ready, but {problem}"),
+        }
+    }
+}
+
+impl Report {
+    /// A run that came to nothing.
+    pub fn of_trouble(trouble: Failure) -> Self {
+        Report { trouble: Some(trouble), ..Report::default() }
+    }
+
+    /// A run that was ended before it began.
+    pub fn of_stop(stop: Stop) -> Self {
+        Report { stopped: Some(stop), ..Report::default() }
+    }
+
+    /// How many claims have a new ready snapshot.
+    pub fn ready(&self) -> usize {
+        self.claims.iter().filter(|claim| claim.is_ready()).count()
+    }
+
+    /// How many older snapshots were deleted.
+    pub fn deleted(&self) -> usize {
+        self.claims.iter().map(|claim| claim.deleted).sum()
+    }
+
+    /// What the process exits with: 128 and the signal's number if one ended the run; else 1 if
+    /// any failure may pass, else 2 if there is any, else 3 if older snapshots could not be
+    /// deleted, else 0.
+    pub fn exit_code(&self) -> u8 {
+        if let Some(Stop::Signal(number)) = self.stopped {
+            return 128 + number;
+        }
+        let ends = || self.claims.iter().map(|claim| &claim.end);
+        let failures = || {
+            let of_claims = ends().filter_map(|end| match end {
+                End::Failed(failure) => Some(failure),
+                _ => None,
+            });
+            of_claims.chain(&self.trouble)
+        };
+        if self.stopped.is_some() || failures().any(|failure| failure.may_pass) {
+            EXIT_TRY_AGAIN
+        } else if failures().next().is_some() {
+            EXIT_HOPELESS
+        } else if ends().any(|end| matches!(end, End::Unfinished(_))) {
+            EXIT_TRY_AGAIN
+        } else if ends().any(|end| matches!(end, End::NotPruned(_))) {
+            EXIT_NOT_PRUNED
+        } else {
+            EXIT_DONE
+        }
+    }
+
+    /// The whole run in one line.
+    pub fn summary(&self) -> String {
+        let claims = text::count(self.claims.len(), "claim");
+        let mut said = match (self.dry_run, self.claims.is_empty()) {
+            (_, true) => "no snapshot was made".to_owned(),
+            (true, _) => {
+                format!("dry run: nothing was changed; {} of {claims} could be snapshotted", self.ready())
+            }
+            (false, _) => format!(
+                "{} of {claims} {} a new ready snapshot",
+                self.ready(),
+                match self.claims.len() {
+                    1 => "has",
+                    _ => "have",
+                }
+            ),
+        };
+        match self.stopped {
+            Some(Stop::Signal(_)) => said.push_str("; the run was told to stop"),
+            Some(Stop::OutOfTime) => said.push_str("; the run's time was over"),
+            None => {}
+        }
+        if let Some(trouble) = &self.trouble {
+            said.push_str("; ");
+            said.push_str(&trouble.message);
+        }
+        said
+    }
+
+    /// The message for Kubernetes: the summary, what failed, then what went well, as much of it as
+    /// fits into 4096 bytes.
+    pub fn termination_message(&self) -> String {
+        const ROOM_FOR_REST: usize = 40;
+        let mut message = self.summary();
+        truncate(&mut message, MAX_MESSAGE / 2);
+        message.push('\n');
+        let (well, badly): (Vec<_>, Vec<_>) =
+            self.claims.iter().partition(|claim| matches!(claim.end, End::Done));
+        let mut left = self.claims.len();
+        for claim in badly.into_iter().chain(well) {
+            let line = format!("{}: {}\n", claim.claim, claim.line(self.dry_run));
+            if message.len() + line.len() + ROOM_FOR_REST > MAX_MESSAGE {
+                message.push_str(&format!("and {}: see the log\n", text::count(left, "more claim")));
+                break;
+            }
+            message.push_str(&line);
+            left -= 1;
+        }
+        message
+    }
+}
+
+/// Cuts `text` to at most `most` bytes, at a character's border.
+pub fn truncate(text: &mut String, most: usize) {
+    if text.len() > most {
+        let mut end = most.saturating_sub('…'.len_utf8());
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        text.truncate(end);
+        text.push('…');
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn claim(name: &str, end: End) -> ClaimReport {
+        ClaimReport {
+            snapshot: Some(format!("volume-snapshot-{name}")),
+            ready_after: Some(Duration::from_millis(612)),
+            deleted: 1,
+            kept: 2,
+            end,
+            ..ClaimReport::new(name.to_owned())
+        }
+    }
+
+    fn failure(may_pass: bool) -> Failure {
+        Failure { message: "cannot: because".to_owned(), may_pass }
+    }
+
+    fn report(ends: Vec<End>) -> Report {
+        let claims = ends.into_iter().enumerate().map(|(index, end)| claim(&format!("c{index}"), end));
+        Report { claims: claims.collect(), ..Report::default() }
+    }
+
+    #[test]
+    fn the_exit_code_says_whether_trying_again_can_help() {
+        let not_pruned = || End::NotPruned("cannot delete".to_owned());
+        let (passing, hopeless) = (|| End::Failed(failure(true)), || End::Failed(failure(false)));
+        for (ends, code) in [
+            (vec![End::Done], 0),
+            (vec![End::Done, not_pruned()], 3),
+            (vec![End::Done, not_pruned(), hopeless()], 2),
+            (vec![hopeless(), passing(), not_pruned()], 1),
+            (vec![End::Done, End::Unfinished(Step::AwaitingReady)], 1),
+        ] {
+            let said = format!("{ends:?}");
+            assert_eq!(report(ends).exit_code(), code, "{said}");
+        }
+        assert_eq!(Report::of_trouble(failure(true)).exit_code(), 1);
+        assert_eq!(Report::of_trouble(failure(false)).exit_code(), 2);
+        let unbegun =
+            Report { trouble: Some(failure(false)), ..report(vec![End::Unfinished(Step::Waiting)]) };
+        assert_eq!(unbegun.exit_code(), 2);
+        assert_eq!(Report::of_stop(Stop::Signal(15)).exit_code(), 143);
+        let stopped = Report { stopped: Some(Stop::OutOfTime), ..report(vec![End::Done, hopeless()]) };
+        assert_eq!(stopped.exit_code(), 1);
+    }
+
+    #[test]
+    fn the_termination_message_says_what_failed_first() {
+        let report = report(vec![
+            End::Done,
+            End::Failed(failure(true)),
+            End::Unfinished(Step::AwaitingReady),
+            End::NotPruned("1 older snapshot that had to go could not be deleted: because".to_owned()),
+        ]);
+        assert_eq!(
+            report.termination_message(),
+            "2 of 4 claims have a new ready snapshot\n\
+             c1: cannot: because\n\
+             c2: stopped while volume-snapshot-c2 was not ready yet; the Job's next attempt goes on with it\n\
+             c3: volume-snapshot-c3 is ready, but 1 older snapshot that had to go could not be deleted: because\n\
+             c0: volume-snapshot-c0 ready after 0.61 s, 1 older snapshot deleted, 2 kept\n"
+        );
+    }
+
+    #[test]
+    fn the_termination_message_fits_whatever_it_has_to_say() {
+        for length in [10, 100, 5000] {
+            let failure = Failure { message: "ä".repeat(length), may_pass: true };
+            let many = report(vec![End::Failed(failure.clone()); 2000]);
+            for report in [many, Report::of_trouble(failure)] {
+                let message = report.termination_message();
+                assert!(message.len() <= 4096, "{}", message.len());
+                assert!(report.claims.is_empty() || message.contains("2000 claims"), "{message}");
+            }
+        }
+        let report = report(vec![End::Done; 100]);
+        let message = report.termination_message();
+        let lines = message.lines().filter(|line| line.contains(" ready after ")).count();
+        assert!(message.ends_with(&format!("and {} more claims: see the log\n", 100 - lines)), "{message}");
+    }
+}

@@ -1,0 +1,107 @@
+//! What keeps the [`Ledger`](super::ledger::Ledger) up to date: one watch for the whole run, and
+//! what is done where there is none.
+
+use std::{convert::Infallible, pin::pin, time::Duration};
+
+use futures::StreamExt;
+use tokio::time::{Instant, sleep};
+
+use super::Run;
+use crate::{
+    cluster::{Cause, Error, Event, Pause},
+    names,
+    snapshot::Snapshot,
+};
+
+/// A watch that lasted this long was a good one: the next that breaks does so for other reasons.
+const GOOD_WATCH: Duration = Duration::from_secs(10);
+
+/// Why a watch is over.
+enum Over {
+    /// It goes on from where it ended.
+    Ended,
+    /// It cannot go on: what happened meanwhile has to be listed.
+    Expired,
+    /// We may not watch.
+    Forbidden(Error),
+}
+
+/// Follows the snapshots that `selector` matches, from a list's `resource_version` on, until
+/// nobody is interested any more.
+pub(super) async fn follow(run: &Run<'_>, selector: &str, mut resource_version: String) -> Infallible {
+    let mut pause = Pause::between_watches();
+    loop {
+        let began = Instant::now();
+        match watch(run, selector, &mut resource_version).await {
+            Over::Ended => {}
+            Over::Expired => {
+                tracing::debug!("the watch expired; listing anew");
+                let listed =
+                    run.cluster.snapshots(selector, |object| Snapshot::owned(object, &run.settings.job));
+                match listed.await {
+                    Ok((owned, version)) => {
+                        run.ledger.replace(owned);
+                        resource_version = version;
+                    }
+                    Err(error) => tracing::warn!("{error}"),
+                }
+            }
+            Over::Forbidden(error) => {
+                tracing::warn!("reading again and again instead of watching: {error}");
+                read_again_and_again(run).await;
+            }
+        }
+        if began.elapsed() > GOOD_WATCH {
+            pause = Pause::between_watches();
+        } else if let Some(pause) = pause.next(None) {
+            sleep(pause).await;
+        }
+    }
+}
+
+/// One watch, from its opening to its end. `resource_version` moves on with it.
+async fn watch(run: &Run<'_>, selector: &str, resource_version: &mut String) -> Over {
+    let over = |error: Error| match error.cause() {
+        Cause::Expired => Over::Expired,
+        Cause::Forbidden => Over::Forbidden(error),
+        _ => {
+            tracing::warn!("{error}");
+            Over::Ended
+        }
+    };
+    let events = match run.cluster.watch(selector, resource_version).await {
+        Ok(events) => events,
+        Err(error) => return over(error),
+    };
+    let mut events = pin!(events);
+    while let Some(event) = events.next().await {
+        match event {
+            Ok(Event::Seen(object)) => {
+                resource_version.clone_from(&object.metadata.resource_version);
+                run.ledger.see(object);
+            }
+            Ok(Event::Gone(object)) => {
+                resource_version.clone_from(&object.metadata.resource_version);
+                run.ledger.forget(&object);
+            }
+            Ok(Event::Bookmark(version)) => *resource_version = version,
+            Err(error) => return over(error),
+        }
+    }
+    Over::Ended
+}
+
+/// Where we may not watch: lists the snapshots that this run made, and no others, in growing
+/// pauses. One small list serves all claims.
+async fn read_again_and_again(run: &Run<'_>) -> Infallible {
+    let selector = format!("{}={},{}={}", names::JOB_LABEL, run.settings.job, names::RUN_LABEL, run.id);
+    let mut pause = Pause::between_reads();
+    loop {
+        sleep(pause.next(None).unwrap_or(GOOD_WATCH)).await;
+        let listed = run.cluster.snapshots(&selector, |object| Snapshot::owned(object, &run.settings.job));
+        match listed.await {
+            Ok((owned, _)) => run.ledger.replace_of_run(run.id, owned),
+            Err(error) => tracing::warn!("{error}"),
+        }
+    }
+}

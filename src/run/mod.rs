@@ -1,0 +1,155 @@
+//! One run: find the claims, list the snapshots that the schedule owns, and then, for every claim
+//! side by side, make a snapshot, wait until it is ready, and prune the older ones.
+//!
+//! Here is the order of things. What is known of the snapshots at any moment is in
+//! [`ledger`](self::ledger), what keeps it up to date in [`follow`](self::follow), the way of one
+//! claim in [`take`](self::take) and [`prune`](self::prune). Requests are made by
+//! [`crate::cluster`]; nothing here knows HTTP.
+
+mod find;
+mod follow;
+mod ledger;
+mod prune;
+mod take;
+
+use std::{cell::RefCell, time::Duration};
+
+use futures::{StreamExt, stream::FuturesUnordered};
+use tokio::time::{Instant, sleep};
+
+use crate::{
+    cluster::Cluster,
+    names,
+    report::{ClaimReport, End, Failure, Report, Stop},
+    settings::Settings,
+    snapshot::Snapshot,
+    text,
+};
+use ledger::Ledger;
+
+/// What every step of a run has at hand.
+struct Run<'a> {
+    cluster: &'a Cluster,
+    settings: &'a Settings,
+    /// The Kubernetes Job that this pod belongs to, or a random name.
+    id: &'a str,
+    ledger: Ledger,
+}
+
+/// Everything that is to be reported, filled in step by step, so that a run that is stopped can
+/// say how far it came.
+#[derive(Default)]
+struct Progress {
+    claims: RefCell<Vec<ClaimReport>>,
+    trouble: RefCell<Option<Failure>>,
+}
+
+/// The place in the report of one claim.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    progress: &'a Progress,
+    index: usize,
+}
+
+impl Place<'_> {
+    fn update(&self, change: impl FnOnce(&mut ClaimReport)) {
+        if let Some(report) = self.progress.claims.borrow_mut().get_mut(self.index) {
+            change(report);
+        }
+    }
+}
+
+/// Runs once, for at most [`Settings::bound`], and until `stop` comes. `id` is the Kubernetes Job's
+/// name: snapshots that it has made already are taken over.
+pub async fn run(
+    cluster: &Cluster,
+    settings: &Settings,
+    id: &str,
+    stop: impl Future<Output = Stop>,
+) -> Report {
+    let began = Instant::now();
+    let progress = Progress::default();
+    tracing::info!(
+        namespace = cluster.namespace(),
+        job = settings.job,
+        run = id,
+        retention = %settings.retention,
+        dry_run = settings.dry_run,
+        bound_s = settings.bound().as_secs(),
+        "the run begins"
+    );
+    let stopped = tokio::select! {
+        biased;
+        stop = stop => Some(stop),
+        () = sleep(settings.bound()) => Some(Stop::OutOfTime),
+        () = steps(cluster, settings, id, &progress) => None,
+    };
+    Report {
+        claims: progress.claims.into_inner(),
+        trouble: progress.trouble.into_inner(),
+        stopped,
+        dry_run: settings.dry_run,
+        took: began.elapsed(),
+    }
+}
+
+/// The run without its end.
+async fn steps(cluster: &Cluster, settings: &Settings, id: &str, progress: &Progress) {
+    let claims = match find::claims(cluster, &settings.claims, progress).await {
+        Ok(claims) => claims,
+        Err(failure) => {
+            *progress.trouble.borrow_mut() = Some(failure);
+            return;
+        }
+    };
+    if claims.is_empty() {
+        return;
+    }
+
+    let selector = format!("{}={}", names::JOB_LABEL, settings.job);
+    let chosen: std::collections::HashSet<&str> = claims.iter().map(|(_, claim)| claim.as_str()).collect();
+    let listed = cluster.snapshots(&selector, |object| {
+        Snapshot::owned(object, &settings.job).filter(|(claim, _)| chosen.contains(claim.as_str()))
+    });
+    let (owned, resource_version) = match listed.await {
+        Ok(listed) => listed,
+        Err(error) => {
+            *progress.trouble.borrow_mut() = Some(error.into());
+            return;
+        }
+    };
+    tracing::info!(
+        claims = claims.len(),
+        snapshots = owned.len(),
+        "found {} and {} of theirs",
+        text::count(claims.len(), "claim"),
+        text::count(owned.len(), "snapshot"),
+    );
+
+    let ledger = Ledger::new(&settings.job, claims.iter().map(|(_, claim)| claim.clone()), owned);
+    let run = Run { cluster, settings, id, ledger };
+    let mut taking: FuturesUnordered<_> = claims
+        .iter()
+        .map(|(index, claim)| take::take(&run, claim, Place { progress, index: *index }))
+        .collect();
+    let all_taken = async { while taking.next().await.is_some() {} };
+    if settings.dry_run {
+        all_taken.await;
+    } else {
+        tokio::select! {
+            () = all_taken => {}
+            never = follow::follow(&run, &selector, resource_version) => match never {},
+        }
+    }
+}
+
+/// Notes that there is no new snapshot of a claim, and says so.
+fn fail(place: Place<'_>, claim: &str, failure: Failure) {
+    tracing::error!(claim, "{}", failure.message);
+    place.update(|report| report.end = End::Failed(failure));
+}
+
+/// A duration for a log line's field, in milliseconds.
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

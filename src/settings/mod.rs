@@ -1,0 +1,417 @@
+//! The settings: environment variables `SNAPSHOT_*` (and `RUST_LOG`) in, [`Settings`] or all that
+//! is wrong with them out.
+//!
+//! Pure: the variables are handed in, and nothing is looked up. What one value may look like is in
+//! [`values`](self::values); what a retention rule may look like is in [`crate::retention`].
+
+mod values;
+
+use std::{ffi::OsString, fmt, path::PathBuf, time::Duration};
+
+use serde::Deserialize;
+use tracing_subscriber::filter::Targets;
+
+use crate::{names, retention::Rules};
+
+/// What the variables' names begin with.
+const PREFIX: &str = "SNAPSHOT_";
+
+/// The variable that filters the log, by the name that Rust programs use.
+const FILTER: &str = "RUST_LOG";
+
+/// How long a run may take besides waiting for snapshots: finding, listing, creating and pruning,
+/// with all their repetitions. Five minutes are 4,000 claims with a create and a delete each at
+/// the default concurrency of 8 and 300 ms a request.
+const ALLOWANCE: Duration = Duration::from_secs(300);
+
+/// The longest that a run may be told to wait for a snapshot.
+const MAX_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// All that a user can choose.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Which claims (`SNAPSHOT_PVC_NAMES` or `SNAPSHOT_PVC_SELECTOR`).
+    pub claims: ClaimChoice,
+    /// The namespace; unset for the pod's own, or the kubeconfig context's
+    /// (`SNAPSHOT_NAMESPACE`).
+    pub namespace: Option<String>,
+    /// The VolumeSnapshotClass; unset for the cluster's default (`SNAPSHOT_CLASS_NAME`).
+    pub class: Option<String>,
+    /// What the snapshots' names begin with (`SNAPSHOT_NAME_PREFIX`).
+    pub name_prefix: String,
+    /// The schedule: value of the label `job` (`SNAPSHOT_JOB`).
+    pub job: String,
+    /// How many windows to wait (`SNAPSHOT_READY_ATTEMPTS`).
+    pub ready_attempts: u32,
+    /// How long one window is (`SNAPSHOT_READY_INTERVAL`).
+    pub ready_interval: Duration,
+    /// Which snapshots stay (`SNAPSHOT_RETENTION`).
+    pub retention: Rules,
+    /// The most requests in flight at a time (`SNAPSHOT_CONCURRENCY`).
+    pub concurrency: usize,
+    /// Whether to change nothing (`SNAPSHOT_DRY_RUN`).
+    pub dry_run: bool,
+    /// Whether to hold what this run makes (`SNAPSHOT_HOLD`).
+    pub hold: bool,
+    /// The Kubernetes Job that this pod belongs to; unset for a random one (`SNAPSHOT_RUN_ID`).
+    pub run_id: Option<String>,
+    /// Where the termination message goes (`SNAPSHOT_TERMINATION_LOG`).
+    pub termination_log: PathBuf,
+    /// How log lines look; unset for text on a terminal and JSON elsewhere
+    /// (`SNAPSHOT_LOG_FORMAT`).
+    pub log_format: Option<LogFormat>,
+    /// Which log lines are written (`RUST_LOG`).
+    pub log_filter: Targets,
+}
+
+/// Which claims are snapshotted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ClaimChoice {
+    /// These, each once, in the order in which they were given.
+    Names(Vec<String>),
+    /// Those that a label selector matches; the API server reads it.
+    Selector(String),
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// For machines: one JSON object a line.
+    Json,
+}
+
+/// All that is wrong with the settings. `Display` gives a line for each problem.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problems(Vec<Problem>);
+
+/// One thing that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Problem {
+    /// The variable's whole name.
+    name: String,
+    /// Its value, where that is the problem.
+    value: Option<String>,
+    /// What is wrong and what would be accepted.
+    problem: String,
+}
+
+/// Where the termination message goes, and how log lines look, as far as that can be told from
+/// settings that have problems: the problems are to be reported as well.
+#[derive(Clone, Debug)]
+pub struct Fallback {
+    /// See [`Settings::termination_log`].
+    pub termination_log: PathBuf,
+    /// See [`Settings::log_format`].
+    pub log_format: Option<LogFormat>,
+}
+
+/// The variables as `envy` reads them. Every field is text: what each may hold is checked by the
+/// project's own parsers, so that the messages give the variable's whole name and all problems
+/// come at once.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Variables {
+    pvc_names: Option<String>,
+    pvc_selector: Option<String>,
+    namespace: Option<String>,
+    class_name: Option<String>,
+    name_prefix: Option<String>,
+    job: Option<String>,
+    ready_attempts: Option<String>,
+    ready_interval: Option<String>,
+    retention: Option<String>,
+    concurrency: Option<String>,
+    dry_run: Option<String>,
+    hold: Option<String>,
+    run_id: Option<String>,
+    termination_log: Option<String>,
+    log_format: Option<String>,
+}
+
+/// The names of all variables, in the order in which the documentation gives them.
+pub const NAMES: [&str; 16] = [
+    "SNAPSHOT_PVC_NAMES",
+    "SNAPSHOT_PVC_SELECTOR",
+    "SNAPSHOT_NAMESPACE",
+    "SNAPSHOT_CLASS_NAME",
+    "SNAPSHOT_NAME_PREFIX",
+    "SNAPSHOT_JOB",
+    "SNAPSHOT_READY_ATTEMPTS",
+    "SNAPSHOT_READY_INTERVAL",
+    "SNAPSHOT_RETENTION",
+    "SNAPSHOT_CONCURRENCY",
+    "SNAPSHOT_DRY_RUN",
+    "SNAPSHOT_HOLD",
+    "SNAPSHOT_RUN_ID",
+    "SNAPSHOT_TERMINATION_LOG",
+    "SNAPSHOT_LOG_FORMAT",
+    FILTER,
+];
+
+impl Settings {
+    /// Reads the settings from environment variables; others than `SNAPSHOT_*` and `RUST_LOG` are
+    /// passed over.
+    ///
+    /// # Errors
+    /// Every problem that there is, at once: unknown names, values that cannot be understood,
+    /// settings that exclude each other.
+    pub fn parse(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Result<Self, Problems> {
+        Self::parse_or_fallback(variables).map_err(|(problems, _)| problems)
+    }
+
+    /// Like [`Settings::parse`], with what can be told all the same of how to report the problems.
+    ///
+    /// # Errors
+    /// As [`Settings::parse`].
+    pub fn parse_or_fallback(
+        variables: impl IntoIterator<Item = (OsString, OsString)>,
+    ) -> Result<Self, (Problems, Fallback)> {
+        let mut reader = Reader::default();
+        let pairs = reader.accept(variables);
+        let filter = pairs.iter().find(|(name, _)| name == FILTER).map(|(_, value)| value.clone());
+        let pairs = pairs.into_iter().filter(|(name, _)| name != FILTER);
+        let variables: Variables = match envy::prefixed(PREFIX).from_iter(pairs) {
+            Ok(variables) => variables,
+            // Every field is optional text, so this has no cause that is known.
+            Err(error) => {
+                reader.problem(PREFIX, None, error.to_string());
+                Variables::default()
+            }
+        };
+        // Destructured, so that a variable that is added cannot be forgotten here.
+        let Variables {
+            pvc_names,
+            pvc_selector,
+            namespace,
+            class_name,
+            name_prefix,
+            job,
+            ready_attempts,
+            ready_interval,
+            retention,
+            concurrency,
+            dry_run,
+            hold,
+            run_id,
+            termination_log,
+            log_format,
+        } = variables;
+
+        let settings = Settings {
+            claims: reader.claims(pvc_names, pvc_selector),
+            namespace: reader.optional("SNAPSHOT_NAMESPACE", namespace, values::namespace),
+            class: reader.optional("SNAPSHOT_CLASS_NAME", class_name, values::object_name),
+            name_prefix: reader
+                .optional("SNAPSHOT_NAME_PREFIX", name_prefix, values::name_prefix)
+                .unwrap_or_else(|| "volume-snapshot".to_owned()),
+            job: reader
+                .optional("SNAPSHOT_JOB", job, values::label_value)
+                .unwrap_or_else(|| names::PROGRAM.to_owned()),
+            ready_attempts: reader
+                .optional("SNAPSHOT_READY_ATTEMPTS", ready_attempts, values::number(1, 1000))
+                .unwrap_or(3),
+            ready_interval: reader
+                .optional("SNAPSHOT_READY_INTERVAL", ready_interval, values::duration)
+                .unwrap_or(Duration::from_secs(30)),
+            retention: reader
+                .optional("SNAPSHOT_RETENTION", retention, |text| {
+                    text.parse().map_err(|error: crate::retention::RuleError| error.to_string())
+                })
+                .unwrap_or_default(),
+            concurrency: reader
+                .optional("SNAPSHOT_CONCURRENCY", concurrency, values::number(1, 256))
+                .unwrap_or(8) as usize,
+            dry_run: reader.optional("SNAPSHOT_DRY_RUN", dry_run, values::flag).unwrap_or(false),
+            hold: reader.optional("SNAPSHOT_HOLD", hold, values::flag).unwrap_or(false),
+            run_id: reader.optional("SNAPSHOT_RUN_ID", run_id, values::label_value),
+            termination_log: reader
+                .optional("SNAPSHOT_TERMINATION_LOG", termination_log, values::path)
+                .unwrap_or_else(|| PathBuf::from("/dev/termination-log")),
+            log_format: reader.optional("SNAPSHOT_LOG_FORMAT", log_format, values::log_format),
+            log_filter: reader.optional(FILTER, filter, values::log_filter).unwrap_or_else(default_filter),
+        };
+        if settings.longest_wait() > MAX_WAIT {
+            reader.problem(
+                "SNAPSHOT_READY_INTERVAL",
+                None,
+                format!(
+                    "{} windows of {} are a wait of more than a day; at most 24 h are accepted for \
+                     SNAPSHOT_READY_ATTEMPTS × SNAPSHOT_READY_INTERVAL",
+                    settings.ready_attempts,
+                    crate::text::duration(settings.ready_interval)
+                ),
+            );
+        }
+        if reader.problems.is_empty() {
+            Ok(settings)
+        } else {
+            let fallback =
+                Fallback { termination_log: settings.termination_log, log_format: settings.log_format };
+            Err((Problems(reader.problems), fallback))
+        }
+    }
+
+    /// The longest that a run waits for one snapshot: attempts × interval. A snapshot that is not
+    /// ready after that is waited for by nobody.
+    pub fn longest_wait(&self) -> Duration {
+        self.ready_interval.saturating_mul(self.ready_attempts)
+    }
+
+    /// The longest that a whole run takes, whatever happens: it ends itself then. The CronJob's
+    /// `activeDeadlineSeconds` has to leave room for this, once for each attempt of the Job.
+    pub fn bound(&self) -> Duration {
+        self.longest_wait() + ALLOWANCE
+    }
+}
+
+/// `info`; the libraries' own lines only from `error` up, for what they say is said again in this
+/// program's words.
+pub fn default_filter() -> Targets {
+    Targets::new()
+        .with_default(tracing::level_filters::LevelFilter::ERROR)
+        .with_target(env!("CARGO_CRATE_NAME"), tracing::level_filters::LevelFilter::INFO)
+}
+
+/// Collects the problems while the values are read.
+#[derive(Default)]
+struct Reader {
+    problems: Vec<Problem>,
+}
+
+impl Reader {
+    fn problem(&mut self, name: &str, value: Option<&str>, problem: String) {
+        self.problems.push(Problem {
+            name: crate::text::foreign(name),
+            value: value.map(crate::text::foreign),
+            problem,
+        });
+    }
+
+    /// The variables that are this program's, known, readable and not empty.
+    fn accept(&mut self, variables: impl IntoIterator<Item = (OsString, OsString)>) -> Vec<(String, String)> {
+        let mut accepted = Vec::new();
+        for (name, value) in variables {
+            let Some(name) = name.to_str().map(str::to_owned) else {
+                let name = name.to_string_lossy();
+                if name.starts_with(PREFIX) {
+                    self.problem(&name, None, "the name is not valid UTF-8".to_owned());
+                }
+                continue;
+            };
+            if !name.starts_with(PREFIX) && name != FILTER {
+                continue;
+            }
+            if !NAMES.contains(&name.as_str()) {
+                self.problem(&name, None, unknown(&name));
+                continue;
+            }
+            match value.into_string() {
+                Ok(value) if value.trim().is_empty() => {}
+                Ok(value) => accepted.push((name, value.trim().to_owned())),
+                Err(value) => self.problem(
+                    &name,
+                    Some(&value.to_string_lossy()),
+                    "the value is not valid UTF-8".to_owned(),
+                ),
+            }
+        }
+        self.problems.sort_by(|a, b| a.name.cmp(&b.name));
+        accepted
+    }
+
+    fn optional<T>(
+        &mut self,
+        name: &str,
+        value: Option<String>,
+        parse: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Option<T> {
+        let value = value?;
+        match parse(&value) {
+            Ok(parsed) => Some(parsed),
+            Err(problem) => {
+                self.problem(name, Some(&value), problem);
+                None
+            }
+        }
+    }
+
+    fn claims(&mut self, names: Option<String>, selector: Option<String>) -> ClaimChoice {
+        const NAMES: &str = "SNAPSHOT_PVC_NAMES";
+        const SELECTOR: &str = "SNAPSHOT_PVC_SELECTOR";
+        match (names, selector) {
+            (Some(names), None) => {
+                let names = self.optional(NAMES, Some(names), values::claim_names);
+                ClaimChoice::Names(names.unwrap_or_default())
+            }
+            (None, Some(selector)) => ClaimChoice::Selector(selector),
+            (Some(_), Some(_)) => {
+                self.problem(
+                    NAMES,
+                    None,
+                    format!("{NAMES} and {SELECTOR} are both set; set exactly one of the two"),
+                );
+                ClaimChoice::Names(Vec::new())
+            }
+            (None, None) => {
+                self.problem(
+                    NAMES,
+                    None,
+                    format!(
+                        "neither {NAMES} nor {SELECTOR} is set; set one of the two, e.g. \
+                         {NAMES}=data or {SELECTOR}=app=web"
+                    ),
+                );
+                ClaimChoice::Names(Vec::new())
+            }
+        }
+    }
+}
+
+/// What to say of a variable that begins like ours and is none.
+fn unknown(name: &str) -> String {
+    let nearest = NAMES
+        .iter()
+        .filter(|known| known.starts_with(PREFIX))
+        .min_by_key(|known| strsim::damerau_levenshtein(known, name));
+    let mut said = "there is no such setting".to_owned();
+    if let Some(nearest) = nearest {
+        said.push_str(&format!("; the nearest is {nearest}"));
+    }
+    // Kubernetes sets such variables for a Service named `snapshot` or `snapshot-…`.
+    let of_service = name.ends_with("_SERVICE_HOST")
+        || name.contains("_SERVICE_PORT")
+        || name.ends_with("_PORT")
+        || name.contains("_PORT_");
+    if of_service {
+        said.push_str(
+            "; if Kubernetes set it for a Service of that name, give the pod enableServiceLinks: false",
+        );
+    }
+    said
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.value {
+            Some(value) => write!(f, "{}={value:?}: {}", self.name, self.problem),
+            None => write!(f, "{}: {}", self.name, self.problem),
+        }
+    }
+}
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} in the settings; nothing was changed", crate::text::count(self.0.len(), "problem"))?;
+        for problem in &self.0 {
+            write!(f, "\n  {problem}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Problems {}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,198 @@
+//! Tables of settings and what becomes of them.
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn parse(pairs: &[(&str, &str)]) -> Result<Settings, Problems> {
+    Settings::parse(pairs.iter().map(|(name, value)| (name.into(), value.into())))
+}
+
+fn with(name: &str, value: &str) -> Result<Settings, Problems> {
+    match name {
+        "SNAPSHOT_PVC_NAMES" | "SNAPSHOT_PVC_SELECTOR" => parse(&[(name, value)]),
+        _ => parse(&[("SNAPSHOT_PVC_NAMES", "data"), (name, value)]),
+    }
+}
+
+#[test]
+fn one_claim_is_all_that_must_be_said() {
+    let settings =
+        parse(&[("SNAPSHOT_PVC_NAMES", "data"), ("PATH", "/bin"), ("HOME", "")]).expect("settings");
+    assert_eq!(settings.claims, ClaimChoice::Names(vec!["data".into()]));
+    assert_eq!(settings.namespace, None);
+    assert_eq!(settings.class, None);
+    assert_eq!(settings.name_prefix, "volume-snapshot");
+    assert_eq!(settings.job, "volume-snapshotter");
+    assert_eq!(settings.longest_wait(), Duration::from_secs(90));
+    assert_eq!(settings.bound(), Duration::from_secs(390));
+    assert_eq!(settings.retention.to_string(), "last=1");
+    assert_eq!(settings.concurrency, 8);
+    assert!(!settings.dry_run && !settings.hold);
+    assert_eq!(settings.run_id, None);
+    assert_eq!(settings.termination_log, PathBuf::from("/dev/termination-log"));
+    assert_eq!(settings.log_format, None);
+}
+
+#[test]
+fn values_are_read_as_users_write_them() {
+    let claims = |value| with("SNAPSHOT_PVC_NAMES", value).expect("settings").claims;
+    assert_eq!(claims(" data, logs ,data"), ClaimChoice::Names(vec!["data".into(), "logs".into()]));
+    let selector = with("SNAPSHOT_PVC_SELECTOR", "app in (web, db),!scratch").expect("settings");
+    assert_eq!(selector.claims, ClaimChoice::Selector("app in (web, db),!scratch".into()));
+    for (value, millis) in [
+        ("30", 30_000),
+        ("30s", 30_000),
+        ("5m", 300_000),
+        ("1m30s", 90_000),
+        ("1m 30s", 90_000),
+        ("250ms", 250),
+    ] {
+        let settings = with("SNAPSHOT_READY_INTERVAL", value).expect(value);
+        assert_eq!(settings.ready_interval, Duration::from_millis(millis), "{value}");
+    }
+    assert!(with("SNAPSHOT_DRY_RUN", "true").expect("settings").dry_run);
+    assert!(with("SNAPSHOT_HOLD", "true").expect("settings").hold);
+    assert!(with("SNAPSHOT_NAME_PREFIX", &"x".repeat(54)).is_ok());
+    let filter = with("RUST_LOG", "warn,kube_client=debug").expect("settings").log_filter;
+    assert!(filter.would_enable("kube_client::client", &tracing::Level::DEBUG));
+}
+
+#[test]
+fn an_empty_value_means_unset() {
+    for name in NAMES.iter().filter(|name| !name.starts_with("SNAPSHOT_PVC_")) {
+        for empty in ["", "  "] {
+            let settings = with(name, empty).expect(name);
+            assert_eq!(format!("{settings:?}"), format!("{:?}", with("SNAPSHOT_JOB", "").expect("settings")));
+        }
+    }
+    assert!(parse(&[("SNAPSHOT_PVC_NAMES", ""), ("SNAPSHOT_PVC_SELECTOR", "app=web")]).is_ok());
+}
+
+#[test]
+fn a_value_that_cannot_be_understood_is_refused_with_what_would_be_accepted() {
+    for (name, value, accepted) in [
+        ("SNAPSHOT_PVC_NAMES", "data,,logs", "e.g. data or data,logs"),
+        ("SNAPSHOT_PVC_NAMES", "Data", "\"Data\" is not the name of a claim"),
+        ("SNAPSHOT_NAMESPACE", "a.b", "at most 63 characters"),
+        ("SNAPSHOT_CLASS_NAME", "not a class", "lower-case letters"),
+        (
+            "SNAPSHOT_NAME_PREFIX",
+            "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx",
+            "at most 54 characters",
+        ),
+        ("SNAPSHOT_NAME_PREFIX", "Upper", "lower-case letters"),
+        ("SNAPSHOT_JOB", "no label!", "not the value of a label"),
+        ("SNAPSHOT_READY_ATTEMPTS", "three", "from 1 to 1000"),
+        ("SNAPSHOT_READY_ATTEMPTS", "0", "from 1 to 1000"),
+        ("SNAPSHOT_READY_ATTEMPTS", "-1", "from 1 to 1000"),
+        ("SNAPSHOT_READY_INTERVAL", "0", "30, 30s, 5m or 1m30s"),
+        ("SNAPSHOT_READY_INTERVAL", "-5s", "30, 30s, 5m or 1m30s"),
+        ("SNAPSHOT_READY_INTERVAL", "soon", "30, 30s, 5m or 1m30s"),
+        ("SNAPSHOT_READY_INTERVAL", "99999999999999999999", "30, 30s, 5m or 1m30s"),
+        ("SNAPSHOT_READY_INTERVAL", "2d", "e.g."),
+        ("SNAPSHOT_READY_INTERVAL", "12h", "at most 24 h"),
+        ("SNAPSHOT_RETENTION", "last=0", "a number from 1"),
+        ("SNAPSHOT_RETENTION", "daily=7", "there is no such rule"),
+        ("SNAPSHOT_CONCURRENCY", "0", "from 1 to 256"),
+        ("SNAPSHOT_CONCURRENCY", "1e3", "from 1 to 256"),
+        ("SNAPSHOT_DRY_RUN", "yes", "neither true nor false"),
+        ("SNAPSHOT_HOLD", "1", "neither true nor false"),
+        ("SNAPSHOT_RUN_ID", "-", "not the value of a label"),
+        ("SNAPSHOT_LOG_FORMAT", "xml", "text or json"),
+        ("RUST_LOG", "info=info=info", "info,kube_client=debug"),
+    ] {
+        let problems = with(name, value).expect_err(name).to_string();
+        assert!(problems.starts_with("1 problem in the settings; nothing was changed\n"), "{problems}");
+        assert!(problems.contains(&format!("  {name}")), "{problems}");
+        assert!(problems.contains(accepted), "{name}={value}: {problems}");
+    }
+}
+
+#[test]
+fn exactly_one_of_names_and_selector_is_set() {
+    let both = parse(&[("SNAPSHOT_PVC_NAMES", "a"), ("SNAPSHOT_PVC_SELECTOR", "b")]).expect_err("both");
+    assert!(both.to_string().contains("set exactly one of the two"), "{both}");
+    let neither = parse(&[]).expect_err("neither");
+    assert!(
+        neither.to_string().contains("neither SNAPSHOT_PVC_NAMES nor SNAPSHOT_PVC_SELECTOR"),
+        "{neither}"
+    );
+}
+
+#[test]
+fn an_unknown_name_is_refused_with_the_nearest_known_one() {
+    for (name, nearest) in [
+        ("SNAPSHOT_RETENTON", "SNAPSHOT_RETENTION"),
+        ("SNAPSHOT_PVC_NAME", "SNAPSHOT_PVC_NAMES"),
+        ("SNAPSHOT_CLASS", "SNAPSHOT_CLASS_NAME"),
+        ("SNAPSHOT_READY_ATTEMTPS", "SNAPSHOT_READY_ATTEMPTS"),
+        ("SNAPSHOT_dry_run", "SNAPSHOT_DRY_RUN"),
+    ] {
+        let problems = with(name, "x").expect_err(name).to_string();
+        assert!(
+            problems.contains(&format!("{name}: there is no such setting; the nearest is {nearest}")),
+            "{problems}"
+        );
+    }
+    let linked = with("SNAPSHOT_WEB_SERVICE_HOST", "10.0.0.1").expect_err("link").to_string();
+    assert!(linked.contains("enableServiceLinks: false"), "{linked}");
+}
+
+#[test]
+fn every_problem_is_reported_at_once() {
+    let problems = parse(&[
+        ("SNAPSHOT_RETENTON", "last=3"),
+        ("SNAPSHOT_READY_ATTEMPTS", "three"),
+        ("SNAPSHOT_DRY_RUN", "maybe"),
+        ("SNAPSHOT_LOG_FORMAT", "json"),
+        ("SNAPSHOT_TERMINATION_LOG", "/tmp/message"),
+    ]);
+    assert_eq!(
+        problems.expect_err("problems").to_string(),
+        "4 problems in the settings; nothing was changed\
+         \n  SNAPSHOT_RETENTON: there is no such setting; the nearest is SNAPSHOT_RETENTION\
+         \n  SNAPSHOT_PVC_NAMES: neither SNAPSHOT_PVC_NAMES nor SNAPSHOT_PVC_SELECTOR is set; set one of the \
+         two, e.g. SNAPSHOT_PVC_NAMES=data or SNAPSHOT_PVC_SELECTOR=app=web\
+         \n  SNAPSHOT_READY_ATTEMPTS=\"three\": not a number in range; a whole number from 1 to 1000 is accepted\
+         \n  SNAPSHOT_DRY_RUN=\"maybe\": neither true nor false; one of these two is accepted"
+    );
+}
+
+#[test]
+fn problems_are_reported_in_the_form_and_place_that_was_asked_for() {
+    let variables = [("SNAPSHOT_LOG_FORMAT", "json"), ("SNAPSHOT_TERMINATION_LOG", "/tmp/message")];
+    let variables = variables.map(|(name, value)| (name.into(), value.into()));
+    let (_, fallback) = Settings::parse_or_fallback(variables).expect_err("no claim");
+    assert_eq!(fallback.log_format, Some(LogFormat::Json));
+    assert_eq!(fallback.termination_log, PathBuf::from("/tmp/message"));
+}
+
+#[cfg(unix)]
+#[test]
+fn what_is_not_utf_8_is_a_problem_and_not_a_panic() {
+    use std::os::unix::ffi::OsStringExt;
+    let broken = |text: &str| OsString::from_vec([text.as_bytes(), b"\xff"].concat());
+    for (name, value) in [("SNAPSHOT_JOB".into(), broken("a")), (broken("SNAPSHOT_JO"), "a".into())] {
+        let problems = Settings::parse([("SNAPSHOT_PVC_NAMES".into(), "data".into()), (name, value)]);
+        assert!(problems.expect_err("not UTF-8").to_string().contains("not valid UTF-8"));
+    }
+    let other = [("SNAPSHOT_PVC_NAMES".into(), "data".into()), (broken("OTHER"), broken("x"))];
+    assert!(Settings::parse(other).is_ok());
+}
+
+proptest! {
+    #[test]
+    fn whatever_is_set_is_understood_or_refused_in_words(
+        pairs in proptest::collection::vec((0..NAMES.len(), "\\PC{0,40}"), 0..6),
+        unknown in proptest::option::of("SNAPSHOT_[A-Z_]{0,80}"),
+    ) {
+        let known = pairs.iter().map(|(index, value)| (NAMES[*index].into(), value.into()));
+        let unknown = unknown.map(|name| (name.into(), "x".into()));
+        if let Err(problems) = Settings::parse(known.chain(unknown)) {
+            let said = problems.to_string();
+            prop_assert!(said.lines().count() >= 2);
+            prop_assert!(said.lines().skip(1).all(|line| line.starts_with("  SNAPSHOT_") || line.starts_with("  RUST_LOG")), "{}", said);
+        }
+    }
+}

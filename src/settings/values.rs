@@ -1,0 +1,128 @@
+//! What one value may look like: a function for each form, from text to value or to what is wrong
+//! and what would be accepted. Which variable has which form is in [`super`].
+
+use std::{collections::HashSet, path::PathBuf, time::Duration};
+
+use k8s_openapi::jiff::SignedDuration;
+use tracing_subscriber::filter::Targets;
+
+use super::LogFormat;
+use crate::names::{self, is_label_value, is_namespace_name, is_object_name};
+
+const OBJECT_NAME: &str = "lower-case letters, digits, '-' and '.', at most 253 characters, beginning and \
+                           ending with a letter or digit";
+
+pub(super) fn object_name(text: &str) -> Result<String, String> {
+    match is_object_name(text) {
+        true => Ok(text.to_owned()),
+        false => Err(format!("not the name of an object; accepted are {OBJECT_NAME}")),
+    }
+}
+
+pub(super) fn namespace(text: &str) -> Result<String, String> {
+    match is_namespace_name(text) {
+        true => Ok(text.to_owned()),
+        false => Err("not the name of a namespace; accepted are lower-case letters, digits and '-', at \
+                      most 63 characters, beginning and ending with a letter or digit"
+            .to_owned()),
+    }
+}
+
+pub(super) fn label_value(text: &str) -> Result<String, String> {
+    match is_label_value(text) {
+        true => Ok(text.to_owned()),
+        false => Err("not the value of a label; accepted are letters, digits, '-', '_' and '.', at most \
+                      63 characters, beginning and ending with a letter or digit"
+            .to_owned()),
+    }
+}
+
+/// A prefix whose names are both an object's name and a label's value.
+pub(super) fn name_prefix(text: &str) -> Result<String, String> {
+    let longest = names::MAX_LABEL_VALUE - names::NAME_SUFFIX;
+    let example = names::snapshot_name(text, 0);
+    match is_object_name(&example) && is_label_value(&example) {
+        true => Ok(text.to_owned()),
+        false => Err(format!(
+            "no name can begin with that; accepted are lower-case letters, digits, '-' and '.', at most \
+             {longest} characters (the name is also a label's value), beginning with a letter or digit, \
+             e.g. volume-snapshot"
+        )),
+    }
+}
+
+/// Claims, each once, in the order in which they were given.
+pub(super) fn claim_names(text: &str) -> Result<Vec<String>, String> {
+    let mut seen = HashSet::new();
+    let mut claims = Vec::new();
+    for name in text.split(',').map(str::trim) {
+        if name.is_empty() {
+            return Err("a name is missing beside a comma; accepted are claims' names, comma-separated, \
+                        e.g. data or data,logs"
+                .to_owned());
+        }
+        if !is_object_name(name) {
+            return Err(format!(
+                "{name:?} is not the name of a claim; accepted are {OBJECT_NAME}, comma-separated, e.g. \
+                 data or data,logs"
+            ));
+        }
+        if seen.insert(name) {
+            claims.push(name.to_owned());
+        }
+    }
+    Ok(claims)
+}
+
+pub(super) fn number(least: u32, most: u32) -> impl FnOnce(&str) -> Result<u32, String> {
+    move |text| match text.parse() {
+        Ok(number) if (least..=most).contains(&number) => Ok(number),
+        _ => Err(format!("not a number in range; a whole number from {least} to {most} is accepted")),
+    }
+}
+
+/// `30` (seconds), `30s`, `5m`, `1m30s`.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    let parsed = match text.bytes().all(|byte| byte.is_ascii_digit()) {
+        true => text.parse().ok().map(Duration::from_secs),
+        false => text.parse::<SignedDuration>().ok().and_then(|duration| Duration::try_from(duration).ok()),
+    };
+    match parsed {
+        Some(duration) if !duration.is_zero() => Ok(duration),
+        _ => Err("not a length of time above zero; accepted are seconds or a number with its unit, e.g. \
+                  30, 30s, 5m or 1m30s"
+            .to_owned()),
+    }
+}
+
+pub(super) fn flag(text: &str) -> Result<bool, String> {
+    match text {
+        "true" => Ok(true),
+        "false" => Ok(false),
+        _ => Err("neither true nor false; one of these two is accepted".to_owned()),
+    }
+}
+
+pub(super) fn path(text: &str) -> Result<PathBuf, String> {
+    match text.contains('\0') {
+        true => Err("not a path".to_owned()),
+        false => Ok(PathBuf::from(text)),
+    }
+}
+
+pub(super) fn log_format(text: &str) -> Result<LogFormat, String> {
+    match text {
+        "text" => Ok(LogFormat::Text),
+        "json" => Ok(LogFormat::Json),
+        _ => Err("no such format; text or json is accepted".to_owned()),
+    }
+}
+
+/// A level, or levels by module: `debug`, `info,kube=debug`.
+pub(super) fn log_filter(text: &str) -> Result<Targets, String> {
+    text.parse::<Targets>().map_err(|_| {
+        "not a log filter; accepted are error, warn, info, debug, trace or off, also by module, e.g. \
+         info,kube_client=debug"
+            .to_owned()
+    })
+}

@@ -1,0 +1,3 @@
+//! All integration tests, in one binary, for linking is what takes long.
+
+mod manifests;
