@@ -206,14 +206,10 @@ impl Report {
             (true, _) => {
                 format!("dry run: nothing was changed; {} of {claims} could be snapshotted", self.ready())
             }
-            (false, _) => format!(
-                "{} of {claims} {} a new ready snapshot",
-                self.ready(),
-                match self.claims.len() {
-                    1 => "has",
-                    _ => "have",
-                }
-            ),
+            (false, _) => {
+                let have = if self.claims.len() == 1 || self.ready() == 1 { "has" } else { "have" };
+                format!("{} of {claims} {have} a new ready snapshot", self.ready())
+            }
         };
         match self.stopped {
             Some(Stop::Signal(_)) => said.push_str("; the run was told to stop"),

@@ -22,7 +22,8 @@ const SILENCE: Duration = Duration::from_secs(300);
 /// If there is neither a ServiceAccount nor a kubeconfig that can be used.
 pub async fn connect(namespace: Option<&str>, concurrency: usize) -> Result<Cluster, Error> {
     // As kubectl has it, a kubeconfig that somebody names wins, even in a pod.
-    let in_pod = env::var_os("KUBERNETES_SERVICE_HOST").is_some() && env::var_os("KUBECONFIG").is_none();
+    let in_pod = env::var_os("KUBERNETES_SERVICE_HOST").is_some()
+        && env::var_os("KUBECONFIG").is_none_or(|path| path.is_empty());
     let config = match in_pod {
         true => Config::incluster()
             .map_err(|error| Error::no_way(&format!("the pod's ServiceAccount: {}", with_causes(error))))?,

@@ -1,3 +1,7 @@
 //! All integration tests, in one binary, for linking is what takes long.
 
 mod manifests;
+mod place;
+mod pod;
+mod recordings;
+mod scenarios;

@@ -1,1 +1,360 @@
-//! Test bed.
+//! A Kubernetes API server with a snapshot controller, in process, for tests and demonstrations.
+//!
+//! A [`TestBed`] listens on a port of the loopback interface and answers real HTTP as a cluster of version 1.36 with the
+//! CSI snapshot controller does: the same status codes, bodies and messages. A test fills it through [`TestBed::put`],
+//! says with [`TestBed::plan`] how fast the storage is and what goes wrong, lets a client loose on it, and looks at what
+//! is left ([`TestBed::list`]) and what was asked ([`TestBed::requests`]).
+//!
+//! # Where things are
+//!
+//! | module | what |
+//! |---|---|
+//! | `server` | connections, and the way of a request through the server |
+//! | `call` | what a request means |
+//! | `auth`, `rbac` | who asks, and whether they may |
+//! | `verbs` | carrying requests out |
+//! | `admission`, `validation` | what happens to an object on its way in, and what it must be like |
+//! | `watch`, `paging`, `table`, `selector`, `patch`, `event` | the parts of the API that are a topic of their own |
+//! | `failure` | every message of refusal |
+//! | `registry`, `discovery` | which resources there are |
+//! | `store` | the objects, their history, those who watch |
+//! | `controller`, `volumes`, `namespaces` | what moves by itself |
+//! | `cluster` | what all of these share |
+//! | `log` | what was asked |
+//! | `tls`, `kubeconfig` | how clients get in |
+//! | [`objects`], [`http`] | helpers for tests |
+//!
+//! The server and its controllers have threads of their own. A test may block, panic or stop its own clock.
+
+mod admission;
+mod auth;
+mod call;
+mod cluster;
+mod controller;
+mod discovery;
+mod event;
+mod failure;
+pub mod http;
+mod kubeconfig;
+mod log;
+mod namespaces;
+mod object;
+pub mod objects;
+mod paging;
+mod patch;
+mod rbac;
+mod registry;
+mod selector;
+mod server;
+mod store;
+mod table;
+mod tls;
+mod validation;
+mod verbs;
+mod volumes;
+mod watch;
+
+pub use controller::{Controller, Plan};
+pub use log::Request;
+
+use cluster::Cluster;
+use kubeconfig::Credentials;
+use serde_json::{Value, json};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+
+/// How a bed behaves. Build it with [`Options::default`] and change what must be different.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Whether it speaks TLS, with a certificate for `localhost` and 127.0.0.1 of an authority of its own.
+    pub tls: bool,
+    /// How fast the snapshot controller is.
+    pub controller: Controller,
+    /// Added to every request, watches too, before it is carried out. Nothing.
+    pub latency: Duration,
+    /// From one bookmark of a watch to the next, for clients that want bookmarks. 500 ms.
+    pub bookmark_every: Duration,
+    /// Writes that are remembered, for watches and for the later pages of lists. 50,000.
+    pub history: usize,
+    /// Whether snapshots, their classes and contents are served. In a cluster without their definitions they are not.
+    pub snapshot_api: bool,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            tls: false,
+            controller: Controller::default(),
+            latency: Duration::ZERO,
+            bookmark_every: Duration::from_millis(500),
+            history: 50_000,
+            snapshot_api: true,
+        }
+    }
+}
+
+/// A running API server with its controllers. It stops when it is dropped.
+///
+/// Resources are given by their plural names: `volumesnapshots`, `persistentvolumeclaims`, `events` (in the form of the
+/// core group). The namespace of cluster-scoped objects is empty. The namespaces `default` and `kube-system` exist from
+/// the start, and nothing else does.
+#[derive(Debug)]
+pub struct TestBed {
+    cluster: Arc<Cluster>,
+    address: SocketAddr,
+    ca_pem: Option<String>,
+    /// `None` once it is being stopped.
+    runtime: Option<Runtime>,
+}
+
+impl TestBed {
+    /// Starts a bed on a free port of 127.0.0.1. It is ready for requests when this returns.
+    ///
+    /// # Panics
+    ///
+    /// There is no port, thread or certificate to be had.
+    pub async fn start(options: Options) -> TestBed {
+        let tls = options.tls.then(|| tls::Tls::new().expect("a certificate can be made"));
+        let (acceptor, ca_pem) = tls.map(|tls| (tls.acceptor, tls.ca_pem)).unzip();
+        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free");
+        listener.set_nonblocking(true).expect("a socket can be set to not block");
+        let address = listener.local_addr().expect("a bound socket has an address");
+        // Two: a long list must not hold up the controllers' timers.
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .thread_name("testbed")
+            .enable_all()
+            .build()
+            .expect("threads can be started");
+        let cluster = Arc::new(Cluster::new(options));
+        {
+            let _in_runtime = runtime.enter();
+            let listener = TcpListener::from_std(listener).expect("a socket can be watched");
+            runtime.spawn(controller::run(cluster.clone(), cluster.store.subscribe()));
+            runtime.spawn(volumes::run(cluster.clone(), cluster.store.subscribe()));
+            runtime.spawn(namespaces::run(cluster.clone(), cluster.store.subscribe()));
+            runtime.spawn(server::run(cluster.clone(), listener, acceptor));
+        }
+        let bed = TestBed { cluster, address, ca_pem, runtime: Some(runtime) };
+        bed.put(objects::namespace("default"));
+        bed.put(objects::namespace("kube-system"));
+        bed
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Where it listens, with the scheme: `http://127.0.0.1:1234`.
+    pub fn url(&self) -> String {
+        let scheme = if self.ca_pem.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", self.address)
+    }
+
+    /// The certificate of the authority, in PEM; `None` without TLS.
+    pub fn ca_pem(&self) -> Option<&str> {
+        self.ca_pem.as_deref()
+    }
+
+    /// The token of a user that may do everything.
+    pub fn admin_token(&self) -> &str {
+        self.cluster.tokens.admin()
+    }
+
+    /// The text of a kubeconfig with everything in it.
+    pub fn kubeconfig(&self, token: &str, namespace: &str) -> String {
+        let credentials = Credentials::Inline { token, ca_pem: self.ca_pem() };
+        kubeconfig::text(&self.url(), namespace, &credentials)
+    }
+
+    /// The text of a kubeconfig that refers to files for the token and, with TLS, the authority's certificate. The files
+    /// are not written.
+    pub fn kubeconfig_with_token_file(&self, token_file: &Path, ca_file: &Path, namespace: &str) -> String {
+        let credentials = Credentials::Files { token: token_file, ca: ca_file };
+        kubeconfig::text(&self.url(), namespace, &credentials)
+    }
+
+    /// Puts the StorageClass `hostpath` and the VolumeSnapshotClass `default`, which is the default one, into the bed,
+    /// both of the driver [`objects::DRIVER`], and a namespace.
+    pub fn furnish(&self, namespace: &str) {
+        self.put(objects::namespace(namespace));
+        self.put(objects::storage_class("hostpath"));
+        self.put(objects::default_snapshot_class("default"));
+    }
+
+    /// Puts an object straight into the store, past validation and admission, and answers it as stored.
+    ///
+    /// Every given field is kept, with those that a client cannot set; missing ones (uid, creationTimestamp, generation,
+    /// a phase) are filled in, and a missing namespace is made. A VolumeSnapshot with a `status` and a claim with a phase
+    /// other than Pending are left as they are; without, the controllers take them for new ones. An object that is there
+    /// already is replaced.
+    ///
+    /// # Panics
+    ///
+    /// `apiVersion` and `kind` are of no resource, or there is no name.
+    pub fn put(&self, mut object: Value) -> Value {
+        let (api_version, kind) = (object::text(&object, "/apiVersion"), object::text(&object, "/kind"));
+        let Some(resource) = registry::of_kind(api_version, kind) else {
+            panic!("no resource is of kind {kind:?} in {api_version:?}");
+        };
+        assert!(!object::name(&object).is_empty(), "an object has a name: {object}");
+        if resource.is_new_event() {
+            object = event::to_core(object);
+        }
+        let namespace = object::namespace(&object).to_owned();
+        if resource.namespaced {
+            assert!(
+                !namespace.is_empty(),
+                "an object of kind {kind} has a namespace: {object}",
+                kind = resource.kind
+            );
+            if self.get("namespaces", "", &namespace).is_none() {
+                self.put(objects::namespace(&namespace));
+            }
+        }
+        self.cluster.store.write(|writer| {
+            let key = (namespace, object::name(&object).to_owned());
+            if let Some(old) = writer.get(resource.plural, &key) {
+                let uid = object::uid(&old.value).to_owned();
+                object::metadata(&mut object).entry("uid").or_insert_with(|| uid.into());
+            }
+            admission::stamp(resource, &mut object);
+            admission::set_defaults(resource, &mut object);
+            writer.put(resource, object).value.clone()
+        })
+    }
+
+    /// An object as it is now.
+    pub fn get(&self, resource: &str, namespace: &str, name: &str) -> Option<Value> {
+        let key = (namespace.to_owned(), name.to_owned());
+        self.cluster.store.get(resource, &key).map(|object| object.value.clone())
+    }
+
+    /// All objects of a resource, by namespace and name; of all namespaces if `namespace` is empty.
+    pub fn list(&self, resource: &str, namespace: &str) -> Vec<Value> {
+        let namespace = (!namespace.is_empty()).then_some(namespace);
+        self.cluster.store.list(resource, namespace).iter().map(|object| object.value.clone()).collect()
+    }
+
+    /// Changes an object, past validation and admission, and answers it as stored; `None` if it is not there. Removing
+    /// the last finalizer of a deleted object takes it out.
+    pub fn update(
+        &self,
+        resource: &str,
+        namespace: &str,
+        name: &str,
+        f: impl FnOnce(&mut Value),
+    ) -> Option<Value> {
+        let key = (namespace.to_owned(), name.to_owned());
+        let resource = registry::stored(resource)?;
+        let changed = self.cluster.store.write(|writer| writer.modify(resource, &key, f));
+        changed.map(|object| object.value.clone())
+    }
+
+    /// Takes an object out at once, whatever its finalizers, and answers its last state.
+    pub fn remove(&self, resource: &str, namespace: &str, name: &str) -> Option<Value> {
+        let key = (namespace.to_owned(), name.to_owned());
+        let resource = registry::stored(resource)?;
+        let removed = self.cluster.store.write(|writer| writer.remove(resource, &key));
+        removed.map(|object| object.value.clone())
+    }
+
+    /// A token of a ServiceAccount, which is made if it is missing. It may do what the bindings in the bed allow.
+    pub fn token(&self, namespace: &str, service_account: &str) -> String {
+        if self.get("serviceaccounts", namespace, service_account).is_none() {
+            self.put(json!({
+                "apiVersion": "v1",
+                "kind": "ServiceAccount",
+                "metadata": {"name": service_account, "namespace": namespace},
+            }));
+        }
+        self.cluster.tokens.give(namespace, service_account)
+    }
+
+    /// Says what happens with each new snapshot, from now on. The closure gets the object as created; `None`: ready
+    /// after [`Controller::ready_after`]. A snapshot that was put in with a status is asked about when it is deleted.
+    pub fn plan(&self, f: impl Fn(&Value) -> Option<Plan> + Send + Sync + 'static) {
+        self.cluster.set_planner(Arc::new(f));
+    }
+
+    /// Allows a namespace this many snapshots.
+    pub fn quota(&self, namespace: &str, snapshots: usize) {
+        self.cluster.set_quota(namespace, Some(snapshots));
+    }
+
+    /// Allows a namespace any number of snapshots again.
+    pub fn remove_quota(&self, namespace: &str) {
+        self.cluster.set_quota(namespace, None);
+    }
+
+    /// Forgets the history: a watch from, or the next page of a list of, any resourceVersion given out so far is
+    /// answered with 410. Running watches go on.
+    pub fn compact(&self) {
+        self.cluster.store.compact();
+    }
+
+    /// Ends every running watch with an ERROR event of code 410, and forgets the history.
+    pub fn expire_watches(&self) {
+        self.cluster.store.compact();
+        let failure = self.cluster.store.expired();
+        self.cluster.store.end_watches(Some(&failure));
+    }
+
+    /// Ends every running watch as a timeout does: without an event.
+    pub fn end_watches(&self) {
+        self.cluster.store.end_watches(None);
+    }
+
+    /// The resourceVersion of the last write.
+    pub fn resource_version(&self) -> u64 {
+        self.cluster.store.version()
+    }
+
+    /// The requests since the start or the last [`TestBed::clear_requests`], in the order in which they arrived.
+    pub fn requests(&self) -> Vec<Request> {
+        self.cluster.log.requests()
+    }
+
+    /// Forgets the requests, and what [`TestBed::most_in_flight`] and [`TestBed::most_watches`] count.
+    pub fn clear_requests(&self) {
+        self.cluster.log.clear();
+    }
+
+    /// The most requests that were under way at once, not counting watches.
+    pub fn most_in_flight(&self) -> usize {
+        self.cluster.log.most_in_flight()
+    }
+
+    /// The most watches that were open at once.
+    pub fn most_watches(&self) -> usize {
+        self.cluster.log.most_watches()
+    }
+
+    /// The watches that are open now.
+    pub fn watches(&self) -> usize {
+        self.cluster.log.watches()
+    }
+
+    /// Stops: when this returns, the port is closed and every connection is cut.
+    pub async fn stop(mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            // Waits for the threads, which an async task must not do itself.
+            let stopped =
+                tokio::task::spawn_blocking(move || runtime.shutdown_timeout(Duration::from_secs(5)));
+            let _ = stopped.await;
+        }
+    }
+}
+
+impl Drop for TestBed {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}

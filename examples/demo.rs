@@ -1,0 +1,249 @@
+//! Watch the real binary at work, without a cluster.
+//!
+//! `cargo run --example demo` starts an API server with a snapshot controller in this process,
+//! makes two claims with a few older snapshots, and runs the binary three times as an hourly
+//! schedule would. `cargo run --example demo -- --serve` leaves the API server up for kubectl and
+//! for runs by hand.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+use http::{Request, header::ACCEPT};
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use kube::{Client, Config, config::KubeConfigOptions, config::Kubeconfig};
+use serde_json::{Value, json};
+use testbed::{Options, Plan, TestBed, objects};
+use tokio::process::Command;
+use volume_snapshotter::cluster::RIGHTS;
+
+const NAMESPACE: &str = "shop";
+const SNAPSHOTS: &str = "volumesnapshots";
+
+/// What a reader needs to see of each snapshot; kubectl has three columns more, on its content.
+const COLUMNS: [&str; 6] = ["NAME", "READYTOUSE", "SOURCEPVC", "AGE", "JOB", "HOLD"];
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<()> {
+    let serve = match env::args().nth(1).as_deref() {
+        None => false,
+        Some("--serve") => true,
+        Some(other) => anyhow::bail!("unknown argument {other:?}; --serve is the only one"),
+    };
+    let binary = build().await?;
+    let bed = furnished_bed().await;
+    // The runs have the rights of the Role and no more; a person with kubectl may do everything.
+    let token = match serve {
+        true => bed.admin_token().to_owned(),
+        false => bed.token(NAMESPACE, "volume-snapshotter"),
+    };
+    let kubeconfig = write_kubeconfig(&bed, &token)?;
+    let outcome = match serve {
+        true => serve_until_interrupted(&binary, &kubeconfig).await,
+        false => three_hours(&bed, &binary, &kubeconfig).await,
+    };
+    let _ = std::fs::remove_file(&kubeconfig);
+    bed.stop().await;
+    outcome
+}
+
+/// Builds the binary beside this example: `cargo run --example` does not.
+async fn build() -> Result<PathBuf> {
+    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut build = Command::new(cargo);
+    build.args(["build", "--quiet", "--package", "volume-snapshotter", "--bin", "volume-snapshotter"]);
+    if !cfg!(debug_assertions) {
+        build.arg("--release");
+    }
+    let built = build.current_dir(env!("CARGO_MANIFEST_DIR")).status().await.context("cannot start cargo")?;
+    ensure!(built.success(), "the binary does not build");
+    let example = env::current_exe().context("where is this example?")?;
+    let directory = example.parent().and_then(Path::parent).context("where is the target directory?")?;
+    Ok(directory.join("volume-snapshotter"))
+}
+
+/// Two claims, and what earlier days left behind.
+async fn furnished_bed() -> TestBed {
+    // With TLS, for kubectl gives no token to a server without.
+    let mut options = Options { tls: true, ..Options::default() };
+    // What a fast driver takes.
+    options.controller.ready_after = Duration::from_millis(600);
+    let bed = TestBed::start(options).await;
+    bed.furnish(NAMESPACE);
+    bed.put(objects::bound_claim(NAMESPACE, "data", &[]));
+    bed.put(objects::bound_claim(NAMESPACE, "media", &[]));
+
+    let older = |name: &str, claim: &str, hours: i64, labels: Value| {
+        let time = Timestamp::now() - SignedDuration::from_hours(hours);
+        let time = time.round(k8s_openapi::jiff::Unit::Second).unwrap_or(time);
+        let mut snapshot = objects::ready_snapshot(NAMESPACE, name, claim, time);
+        for (key, value) in labels.as_object().into_iter().flatten() {
+            snapshot["metadata"]["labels"][key] = value.clone();
+        }
+        bed.put(snapshot);
+    };
+    older("volume-snapshot-0d41c7f2", "data", 2, json!({}));
+    older("volume-snapshot-5b90e6a1", "data", 1, json!({}));
+    older("volume-snapshot-93aa07de", "media", 1, json!({}));
+    older("before-upgrade", "data", 50, json!({"volume-snapshotter/hold": "true"}));
+    older("weekly-7c1f22b8", "data", 120, json!({"job": "weekly"}));
+
+    let rules: Vec<_> = RIGHTS.iter().map(|right| (right.group, right.resource, [right.verb])).collect();
+    let rules: Vec<_> =
+        rules.iter().map(|(group, resource, verb)| (*group, *resource, verb.as_slice())).collect();
+    bed.put(objects::role(NAMESPACE, "volume-snapshotter", &rules));
+    bed.put(objects::role_binding(NAMESPACE, "volume-snapshotter", "volume-snapshotter"));
+    bed
+}
+
+fn write_kubeconfig(bed: &TestBed, token: &str) -> Result<PathBuf> {
+    let path = env::temp_dir().join(format!("volume-snapshotter-demo-{}.kubeconfig", std::process::id()));
+    std::fs::write(&path, bed.kubeconfig(token, NAMESPACE)).context("cannot write a kubeconfig")?;
+    Ok(path)
+}
+
+async fn three_hours(bed: &TestBed, binary: &Path, kubeconfig: &Path) -> Result<()> {
+    heading("Two claims, data and media, with what earlier days left behind");
+    show(bed).await?;
+
+    heading("11:00. The hourly run: SNAPSHOT_PVC_NAMES=data,media SNAPSHOT_RETENTION=last=2");
+    run(binary, kubeconfig, 0).await?;
+    println!("\nBoth claims have a new ready snapshot, and the two newest of each stay. The held one");
+    println!("does not count, and the weekly one belongs to another schedule: neither is touched.\n");
+    show(bed).await?;
+
+    an_hour_later(bed);
+    heading("12:00. The next run, an hour later");
+    run(binary, kubeconfig, 0).await?;
+    println!("\nOnce the new ones are ready, what is now the third newest goes.\n");
+    show(bed).await?;
+
+    an_hour_later(bed);
+    bed.plan(|snapshot| {
+        let stuck = snapshot["spec"]["source"]["persistentVolumeClaimName"] == "media";
+        stuck.then(|| Plan::fails("rpc error: code = Unavailable desc = storage backend is down"))
+    });
+    heading("13:00. The storage of media is down");
+    run(binary, kubeconfig, 1).await?;
+    println!("\nThe snapshot of media never becomes ready, so nothing of media is deleted: the run");
+    println!("exits with 1, and Kubernetes tries again. data is not held up by it.\n");
+    show(bed).await?;
+
+    heading("On your own cluster");
+    println!("1. Build the image and push it where your cluster can pull it:   just image");
+    println!("2. Name your claims, class and namespace in the two files of     deploy/overlays/gardener");
+    println!("3. Install:                   kubectl apply -k deploy/overlays/gardener");
+    println!("4. Take a first snapshot now: kubectl create job --from=cronjob/volume-snapshotter first");
+    Ok(())
+}
+
+async fn serve_until_interrupted(binary: &Path, kubeconfig: &Path) -> Result<()> {
+    println!("An API server with two claims and their snapshots is up. In another terminal:\n");
+    println!("  export KUBECONFIG={}", kubeconfig.display());
+    println!("  kubectl get volumesnapshots");
+    println!("  SNAPSHOT_PVC_NAMES=data SNAPSHOT_DRY_RUN=true {}", binary.display());
+    println!("  SNAPSHOT_PVC_NAMES=data {}", binary.display());
+    println!("\nCtrl-C here ends it.");
+    tokio::signal::ctrl_c().await.context("cannot wait for Ctrl-C")
+}
+
+fn heading(text: &str) {
+    println!("\n=== {text}\n");
+}
+
+/// Makes every snapshot an hour older, for nobody wants to wait.
+fn an_hour_later(bed: &TestBed) {
+    let earlier = |time: &mut Value| {
+        if let Some(parsed) = time.as_str().and_then(|text| text.parse::<Timestamp>().ok()) {
+            *time = json!((parsed - SignedDuration::from_hours(1)).to_string());
+        }
+    };
+    for snapshot in bed.list(SNAPSHOTS, NAMESPACE) {
+        let name = snapshot["metadata"]["name"].as_str().unwrap_or_default();
+        bed.update(SNAPSHOTS, NAMESPACE, name, |snapshot| {
+            earlier(&mut snapshot["metadata"]["creationTimestamp"]);
+            if let Some(time) = snapshot.pointer_mut("/status/creationTime") {
+                earlier(time);
+            }
+        });
+    }
+}
+
+/// Runs the binary as the CronJob does, but with its log in text and in detail.
+async fn run(binary: &Path, kubeconfig: &Path, expected: i32) -> Result<()> {
+    let message = kubeconfig.with_extension("termination-log");
+    let output = Command::new(binary)
+        .env_clear()
+        .env("KUBECONFIG", kubeconfig)
+        .env("SNAPSHOT_PVC_NAMES", "data,media")
+        .env("SNAPSHOT_RETENTION", "last=2")
+        .env("SNAPSHOT_READY_ATTEMPTS", "2")
+        .env("SNAPSHOT_READY_INTERVAL", "2s")
+        .env("SNAPSHOT_LOG_FORMAT", "text")
+        .env("SNAPSHOT_TERMINATION_LOG", &message)
+        .env("RUST_LOG", "volume_snapshotter=debug")
+        .stderr(Stdio::piped())
+        .output()
+        .await
+        .context("cannot start the binary")?;
+    for line in String::from_utf8_lossy(&output.stderr).lines() {
+        // Without the time: the demo's hours are not the clock's.
+        println!("  {}", line.split_once(' ').map_or(line, |(_, rest)| rest.trim_start()));
+    }
+    let code = output.status.code().context("the binary was ended by a signal")?;
+    println!("\nIt exits with {code} and leaves this message for `kubectl describe pod`:\n");
+    let left = std::fs::read_to_string(&message).context("there is no termination message")?;
+    left.lines().for_each(|line| println!("  {line}"));
+    std::fs::remove_file(&message).context("cannot remove the termination message")?;
+    ensure!(code == expected, "the binary exits with {code} instead of {expected}");
+    Ok(())
+}
+
+/// Prints the table that kubectl asks the API server for.
+async fn show(bed: &TestBed) -> Result<()> {
+    // Those that are being deleted are gone in a moment.
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    println!("$ kubectl get volumesnapshots -L job -L volume-snapshotter/hold");
+    let kubeconfig = Kubeconfig::from_yaml(&bed.kubeconfig(bed.admin_token(), NAMESPACE))?;
+    let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
+    let request =
+        Request::get(format!("/apis/snapshot.storage.k8s.io/v1/namespaces/{NAMESPACE}/{SNAPSHOTS}"))
+            .header(ACCEPT, "application/json;as=Table;v=v1;g=meta.k8s.io")
+            .body(Vec::new())?;
+    let table: Value = Client::try_from(config)?.request(request).await?;
+
+    let definitions = table["columnDefinitions"].as_array().context("a table has columns")?;
+    let column = |name: &str| {
+        definitions.iter().position(|definition| {
+            definition["name"].as_str().is_some_and(|defined| defined.eq_ignore_ascii_case(name))
+        })
+    };
+    let mut lines = vec![COLUMNS.map(str::to_owned)];
+    for row in table["rows"].as_array().into_iter().flatten() {
+        let labels = &row["object"]["metadata"]["labels"];
+        lines.push(COLUMNS.map(|name| {
+            let cell = match name {
+                "JOB" => &labels["job"],
+                "HOLD" => &labels["volume-snapshotter/hold"],
+                name => column(name).map_or(&Value::Null, |index| &row["cells"][index]),
+            };
+            cell.as_str().map_or_else(|| cell.to_string(), str::to_owned).replace("null", "")
+        }));
+    }
+    for line in &lines {
+        let padded: Vec<String> = line
+            .iter()
+            .enumerate()
+            .map(|(index, cell)| {
+                let width = lines.iter().map(|line| line[index].len()).max().unwrap_or_default();
+                format!("{cell:width$}")
+            })
+            .collect();
+        println!("{}", padded.join("   ").trim_end());
+    }
+    Ok(())
+}

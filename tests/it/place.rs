@@ -1,0 +1,539 @@
+//! Where a scenario takes place: the test bed, or a real cluster if `SNAPSHOTTER_TEST_KUBECONFIG`
+//! names a kubeconfig; and the binary, started as a process with a role and a token of its own.
+//!
+//! Scenarios do everything through the API, so that they are the same in both places. What only
+//! the test bed can do (speed and errors of the snapshot controller, dates in the past) is reached
+//! through [`Place::bed`], in scenarios that are [`embedded`].
+
+use std::{
+    collections::BTreeMap,
+    env,
+    io::Write,
+    panic::AssertUnwindSafe,
+    path::{Path, PathBuf},
+    process::{Output, Stdio},
+    sync::atomic::{AtomicUsize, Ordering},
+    time::{Duration, Instant},
+};
+
+use futures::FutureExt;
+use http::Request;
+use kube::{
+    Client, Config,
+    config::{AuthInfo, KubeConfigOptions, Kubeconfig, NamedAuthInfo},
+};
+use serde_json::{Value, json};
+use testbed::{Options, TestBed};
+use tokio::{process::Command, time::sleep};
+use volume_snapshotter::cluster::RIGHTS;
+
+/// How long a scenario waits for what a cluster does in its own time.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+const ACCOUNT: &str = "volume-snapshotter";
+
+/// Where a scenario takes place.
+pub(crate) struct Place {
+    admin: Client,
+    pub(crate) namespace: String,
+    pub(crate) snapshot_class: String,
+    storage_class: String,
+    /// Names the API server and its CA; the user is put in.
+    kubeconfig: Kubeconfig,
+    bed: Option<TestBed>,
+    files: PathBuf,
+}
+
+/// What a run of the binary left behind.
+#[derive(Debug)]
+pub(crate) struct Ran {
+    /// The exit code.
+    pub(crate) code: i32,
+    /// The termination message.
+    pub(crate) message: String,
+    /// The log, a JSON object a line.
+    pub(crate) log: Vec<Value>,
+    /// How long it took.
+    pub(crate) took: Duration,
+}
+
+/// Plays a scenario on the test bed, and on a real cluster if there is one.
+pub(crate) async fn everywhere(scenario: impl AsyncFn(&Place)) {
+    embedded(Options::default(), &scenario).await;
+    if let Some(kubeconfig) = env::var_os("SNAPSHOTTER_TEST_KUBECONFIG") {
+        play(Place::real(Path::new(&kubeconfig)).await, &scenario).await;
+    }
+}
+
+/// Plays a scenario on the test bed only.
+pub(crate) async fn embedded(options: Options, scenario: impl AsyncFn(&Place)) {
+    play(Place::embedded(options).await, &scenario).await;
+}
+
+/// As [`embedded`], for a scenario that cannot be had of a real cluster; says so.
+pub(crate) async fn embedded_only(options: Options, reason: &str, scenario: impl AsyncFn(&Place)) {
+    if env::var_os("SNAPSHOTTER_TEST_KUBECONFIG").is_some() {
+        let name = std::thread::current().name().unwrap_or("a scenario").to_owned();
+        // Past the capture of the test harness, which shows nothing of a test that passes.
+        let _ = writeln!(std::io::stderr(), "SKIPPED on the real cluster: {name}: {reason}");
+    }
+    embedded(options, scenario).await;
+}
+
+async fn play(place: Place, scenario: &impl AsyncFn(&Place)) {
+    let played = AssertUnwindSafe(scenario(&place)).catch_unwind().await;
+    place.leave().await;
+    if let Err(panic) = played {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+impl Place {
+    async fn embedded(options: Options) -> Self {
+        let bed = TestBed::start(options).await;
+        let kubeconfig =
+            Kubeconfig::from_yaml(&bed.kubeconfig(bed.admin_token(), "default")).expect("a kubeconfig");
+        bed.furnish("default");
+        Self::prepare(kubeconfig, "hostpath".into(), "default".into(), Some(bed)).await
+    }
+
+    async fn real(kubeconfig: &Path) -> Self {
+        let kubeconfig =
+            Kubeconfig::read_from(kubeconfig).expect("SNAPSHOTTER_TEST_KUBECONFIG names a kubeconfig");
+        let class = |name: &str| env::var(name).unwrap_or_else(|_| panic!("{name} is set"));
+        let storage_class = class("SNAPSHOTTER_TEST_STORAGE_CLASS");
+        let snapshot_class = class("SNAPSHOTTER_TEST_SNAPSHOT_CLASS");
+        Self::prepare(kubeconfig, storage_class, snapshot_class, None).await
+    }
+
+    async fn prepare(
+        kubeconfig: Kubeconfig,
+        storage_class: String,
+        snapshot_class: String,
+        bed: Option<TestBed>,
+    ) -> Self {
+        static PLACES: AtomicUsize = AtomicUsize::new(0);
+        let number = PLACES.fetch_add(1, Ordering::Relaxed);
+        let files = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{}-{number}", std::process::id()));
+        std::fs::create_dir_all(&files).expect("a directory for the scenario's files");
+        let config = Config::from_custom_kubeconfig(kubeconfig.clone(), &KubeConfigOptions::default()).await;
+        let admin = Client::try_from(config.expect("a usable kubeconfig")).expect("a client");
+        let namespace = format!("vs-test-{:08x}", rand::random::<u32>());
+        let place = Place { admin, namespace, snapshot_class, storage_class, kubeconfig, bed, files };
+        place
+            .post(
+                "/api/v1/namespaces",
+                &json!({
+                    "apiVersion": "v1", "kind": "Namespace",
+                    "metadata": {"name": place.namespace, "labels": {"volume-snapshotter-test": "true"}},
+                }),
+            )
+            .await;
+        place
+    }
+
+    async fn leave(self) {
+        let finalized = self.snapshots().await.into_iter().filter(|snapshot| {
+            snapshot["metadata"]["finalizers"]
+                .as_array()
+                .is_some_and(|all| all.iter().any(|one| one == FINALIZER))
+        });
+        for snapshot in finalized {
+            let finalizers: Vec<_> = snapshot["metadata"]["finalizers"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter(|one| *one != FINALIZER)
+                .collect();
+            self.patch_snapshot(name_of(&snapshot), json!({"metadata": {"finalizers": finalizers}})).await;
+        }
+        self.delete(&format!("/api/v1/namespaces/{}", self.namespace)).await;
+        let _ = std::fs::remove_dir_all(&self.files);
+        if let Some(bed) = self.bed {
+            bed.stop().await;
+        }
+    }
+
+    /// The test bed, in an embedded scenario.
+    pub(crate) fn bed(&self) -> &TestBed {
+        self.bed.as_ref().expect("an embedded scenario")
+    }
+
+    // --- What a person would do with kubectl -------------------------------------------------------
+
+    /// Makes a claim and waits until it is bound.
+    pub(crate) async fn claim(&self, name: &str) {
+        self.labelled_claim(name, json!({})).await;
+    }
+
+    /// Makes a claim with labels and waits until it is bound.
+    pub(crate) async fn labelled_claim(&self, name: &str, labels: Value) {
+        self.new_claim(name, labels, &self.storage_class).await;
+        let path = format!("{}/{name}", self.claims_path());
+        let began = Instant::now();
+        let mut chosen_node = false;
+        while self.read(&path).await["status"]["phase"] != "Bound" {
+            assert!(began.elapsed() < PATIENCE, "claim {name} is not bound");
+            // A class that waits for a consumer is told what the scheduler would tell it.
+            if began.elapsed() > Duration::from_secs(3) && !chosen_node {
+                chosen_node = true;
+                let nodes = self.read("/api/v1/nodes").await;
+                if let Some(node) = nodes["items"].get(0) {
+                    let annotation = json!({"volume.kubernetes.io/selected-node": name_of(node)});
+                    self.patch(&path, &json!({"metadata": {"annotations": annotation}})).await;
+                }
+            }
+            sleep(Duration::from_millis(if self.bed.is_some() { 2 } else { 100 })).await;
+        }
+    }
+
+    /// Makes a claim that nothing will ever give a volume.
+    pub(crate) async fn pending_claim(&self, name: &str) {
+        self.new_claim(name, json!({}), "no-such-class").await;
+    }
+
+    async fn new_claim(&self, name: &str, labels: Value, class: &str) {
+        self.post(
+            &self.claims_path(),
+            &json!({
+                "apiVersion": "v1", "kind": "PersistentVolumeClaim",
+                "metadata": {"name": name, "labels": labels},
+                "spec": {
+                    "accessModes": ["ReadWriteOnce"], "storageClassName": class,
+                    "resources": {"requests": {"storage": "1Mi"}},
+                },
+            }),
+        )
+        .await;
+    }
+
+    /// Makes a snapshot as a schedule would, without waiting for it.
+    pub(crate) async fn new_snapshot(&self, name: &str, claim: &str, labels: Value) -> Value {
+        self.post(
+            &self.snapshots_path(),
+            &json!({
+                "apiVersion": "snapshot.storage.k8s.io/v1", "kind": "VolumeSnapshot",
+                "metadata": {"name": name, "labels": labels},
+                "spec": {
+                    "volumeSnapshotClassName": self.snapshot_class,
+                    "source": {"persistentVolumeClaimName": claim},
+                },
+            }),
+        )
+        .await
+    }
+
+    /// Makes a snapshot of the default schedule and waits until it is ready.
+    pub(crate) async fn older(&self, name: &str, claim: &str) {
+        self.older_labelled(name, claim, json!({"job": "volume-snapshotter", "name": name})).await;
+    }
+
+    /// Makes a snapshot with these labels and waits until it is ready.
+    pub(crate) async fn older_labelled(&self, name: &str, claim: &str, labels: Value) {
+        self.new_snapshot(name, claim, labels).await;
+        self.until(&format!("snapshot {name} is ready"), async || {
+            self.snapshot(name).await["status"]["readyToUse"] == true
+        })
+        .await;
+    }
+
+    /// Changes a snapshot.
+    pub(crate) async fn patch_snapshot(&self, name: &str, patch: Value) {
+        self.patch(&format!("{}/{name}", self.snapshots_path()), &patch).await;
+    }
+
+    /// Changes a snapshot's status.
+    pub(crate) async fn patch_snapshot_status(&self, name: &str, status: Value) {
+        let path = format!("{}/{name}/status", self.snapshots_path());
+        self.patch(&path, &json!({"status": status})).await;
+    }
+
+    /// Deletes a snapshot; a finalizer of ours keeps it terminating.
+    pub(crate) async fn delete_but_keep(&self, name: &str) {
+        let mut finalizers = self.snapshot(name).await["metadata"]["finalizers"].clone();
+        finalizers.as_array_mut().expect("finalizers").push(json!(FINALIZER));
+        self.patch_snapshot(name, json!({"metadata": {"finalizers": finalizers}})).await;
+        self.delete_snapshot(name).await;
+    }
+
+    /// Deletes a snapshot.
+    pub(crate) async fn delete_snapshot(&self, name: &str) {
+        self.delete(&format!("{}/{name}", self.snapshots_path())).await;
+    }
+
+    /// One snapshot.
+    pub(crate) async fn snapshot(&self, name: &str) -> Value {
+        self.read(&format!("{}/{name}", self.snapshots_path())).await
+    }
+
+    /// All snapshots of the namespace.
+    pub(crate) async fn snapshots(&self) -> Vec<Value> {
+        // A cluster without the snapshot API has none.
+        let list = self.try_read(&self.snapshots_path()).await;
+        list.map(|mut list| serde_json::from_value(list["items"].take()).expect("items")).unwrap_or_default()
+    }
+
+    /// The names of all snapshots that nobody has deleted.
+    pub(crate) async fn names(&self) -> Vec<String> {
+        let alive = |snapshot: &Value| snapshot["metadata"]["deletionTimestamp"].is_null();
+        let mut names: Vec<String> = self
+            .snapshots()
+            .await
+            .iter()
+            .filter(|one| alive(one))
+            .map(|one| name_of(one).to_owned())
+            .collect();
+        names.sort();
+        names
+    }
+
+    /// Waits until something is so.
+    pub(crate) async fn until(&self, what: &str, is_so: impl AsyncFn() -> bool) {
+        let began = Instant::now();
+        while !is_so().await {
+            assert!(began.elapsed() < PATIENCE, "it never came to pass that {what}");
+            sleep(Duration::from_millis(if self.bed.is_some() { 2 } else { 100 })).await;
+        }
+    }
+
+    // --- The binary --------------------------------------------------------------------------------
+
+    /// Runs the binary once with the rights that it needs and these settings besides the class.
+    pub(crate) async fn run(&self, settings: &[(&str, &str)]) -> Ran {
+        self.run_with_rights(&all_rights(), settings).await
+    }
+
+    /// Runs the binary once with other rights.
+    pub(crate) async fn run_with_rights(&self, rules: &Value, settings: &[(&str, &str)]) -> Ran {
+        self.start(rules, settings).await.finish().await
+    }
+
+    /// Starts the binary.
+    pub(crate) async fn start(&self, rules: &Value, settings: &[(&str, &str)]) -> Running {
+        let token = self.token(rules).await;
+        let kubeconfig = self.file("kubeconfig", &self.kubeconfig_for(token));
+        let variables = [("KUBECONFIG", kubeconfig.to_str().expect("a path"))];
+        self.start_process(Command::new(BINARY), &variables, settings)
+    }
+
+    /// Starts a command with the settings of a scenario and nothing else in its environment.
+    pub(crate) fn start_process(
+        &self,
+        mut command: Command,
+        variables: &[(&str, &str)],
+        settings: &[(&str, &str)],
+    ) -> Running {
+        let message = self.file("termination-log", "");
+        let environment: BTreeMap<&str, &str> = [
+            ("SNAPSHOT_CLASS_NAME", self.snapshot_class.as_str()),
+            ("SNAPSHOT_TERMINATION_LOG", message.to_str().expect("a path")),
+            ("SNAPSHOT_LOG_FORMAT", "json"),
+        ]
+        .into_iter()
+        .chain(variables.iter().copied())
+        .chain(settings.iter().copied())
+        .collect();
+        let process = command
+            .env_clear()
+            .envs(environment)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("the binary starts");
+        Running { process, message, began: Instant::now() }
+    }
+
+    /// A token of the binary's ServiceAccount, which has these rights from now on and no others.
+    pub(crate) async fn token(&self, rules: &Value) -> String {
+        let namespace = &self.namespace;
+        let accounts = format!("/api/v1/namespaces/{namespace}/serviceaccounts");
+        let rbac = format!("/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}");
+        let metadata = json!({"name": ACCOUNT});
+        if self.try_read(&format!("{accounts}/{ACCOUNT}")).await.is_none() {
+            self.post(
+                &accounts,
+                &json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata}),
+            )
+            .await;
+            self.post(
+                &format!("{rbac}/rolebindings"),
+                &json!({
+                    "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": metadata,
+                    "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": ACCOUNT},
+                    "subjects": [{"kind": "ServiceAccount", "name": ACCOUNT, "namespace": namespace}],
+                }),
+            )
+            .await;
+        }
+        let role = json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": metadata, "rules": rules,
+        });
+        let path = format!("{rbac}/roles/{ACCOUNT}");
+        if self.try_read(&path).await.is_none() {
+            self.post(&format!("{rbac}/roles"), &role).await;
+            if self.bed.is_none() {
+                // The authorizer learns of roles and bindings by a watch of its own.
+                sleep(Duration::from_secs(1)).await;
+            }
+        } else {
+            self.patch(&path, &json!({"rules": rules})).await;
+        }
+        let asked = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}});
+        let answer = self.post(&format!("{accounts}/{ACCOUNT}/token"), &asked).await;
+        answer["status"]["token"].as_str().expect("a token").to_owned()
+    }
+
+    fn kubeconfig_for(&self, token: String) -> String {
+        let mut kubeconfig = self.kubeconfig.clone();
+        let name = kubeconfig.current_context.clone().expect("a current context");
+        for context in &mut kubeconfig.contexts {
+            if let Some(inner) = context.context.as_mut().filter(|_| context.name == name) {
+                inner.user = Some(ACCOUNT.to_owned());
+                inner.namespace = Some(self.namespace.clone());
+            }
+        }
+        let user = json!({"token": token});
+        let auth_info: AuthInfo = serde_json::from_value(user).expect("a user");
+        kubeconfig.auth_infos = vec![NamedAuthInfo {
+            name: ACCOUNT.to_owned(),
+            auth_info: Some(auth_info),
+            ..NamedAuthInfo::default()
+        }];
+        let mut written = serde_json::to_value(&kubeconfig).expect("a kubeconfig");
+        // The library hides a secret when it writes one.
+        written["users"][0]["user"]["token"] = json!(token);
+        written.to_string()
+    }
+
+    /// A new file of the scenario.
+    pub(crate) fn file(&self, name: &str, content: &str) -> PathBuf {
+        static FILES: AtomicUsize = AtomicUsize::new(0);
+        let path = self.files.join(format!("{name}-{}", FILES.fetch_add(1, Ordering::Relaxed)));
+        std::fs::write(&path, content).expect("a file of the scenario");
+        path
+    }
+
+    /// A new directory of the scenario.
+    pub(crate) fn directory(&self, name: &str) -> PathBuf {
+        let path = self.files.join(name);
+        std::fs::create_dir_all(&path).expect("a directory of the scenario");
+        path
+    }
+
+    // --- Requests ----------------------------------------------------------------------------------
+
+    pub(crate) fn claims_path(&self) -> String {
+        format!("/api/v1/namespaces/{}/persistentvolumeclaims", self.namespace)
+    }
+
+    pub(crate) fn snapshots_path(&self) -> String {
+        format!("/apis/snapshot.storage.k8s.io/v1/namespaces/{}/volumesnapshots", self.namespace)
+    }
+
+    async fn read(&self, path: &str) -> Value {
+        self.send("GET", path, &Value::Null).await.unwrap_or_else(|error| panic!("GET {path}: {error}"))
+    }
+
+    async fn try_read(&self, path: &str) -> Option<Value> {
+        self.send("GET", path, &Value::Null).await.ok()
+    }
+
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> Value {
+        self.send("POST", path, body).await.unwrap_or_else(|error| panic!("POST {path}: {error}"))
+    }
+
+    async fn patch(&self, path: &str, body: &Value) {
+        self.send("PATCH", path, body).await.unwrap_or_else(|error| panic!("PATCH {path}: {error}"));
+    }
+
+    async fn delete(&self, path: &str) {
+        self.send("DELETE", path, &Value::Null)
+            .await
+            .unwrap_or_else(|error| panic!("DELETE {path}: {error}"));
+    }
+
+    async fn send(&self, method: &str, path: &str, body: &Value) -> Result<Value, kube::Error> {
+        let content = if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
+        let body = if body.is_null() { Vec::new() } else { serde_json::to_vec(body).expect("JSON") };
+        let request = Request::builder().method(method).uri(path).header("content-type", content).body(body);
+        self.admin.request(request.expect("a request")).await
+    }
+}
+
+/// A finalizer of the scenarios' own.
+const FINALIZER: &str = "volume-snapshotter/test";
+
+/// The binary under test.
+pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_volume-snapshotter");
+
+/// The rules of the Role that the manifests have.
+pub(crate) fn all_rights() -> Value {
+    RIGHTS
+        .iter()
+        .map(
+            |right| json!({"apiGroups": [right.group], "resources": [right.resource], "verbs": [right.verb]}),
+        )
+        .collect()
+}
+
+/// The rules of the Role that the bash script has.
+pub(crate) fn rights_of_the_bash_script() -> Value {
+    json!([{
+        "apiGroups": ["snapshot.storage.k8s.io"], "resources": ["volumesnapshots"],
+        "verbs": ["create", "get", "list", "delete"],
+    }])
+}
+
+/// The name of an object.
+pub(crate) fn name_of(object: &Value) -> &str {
+    object["metadata"]["name"].as_str().expect("a name")
+}
+
+/// The binary while it runs.
+pub(crate) struct Running {
+    process: tokio::process::Child,
+    message: PathBuf,
+    began: Instant,
+}
+
+impl Running {
+    /// Sends a signal.
+    pub(crate) fn signal(&self, signal: &str) {
+        let id = self.process.id().expect("it still runs");
+        let sent = std::process::Command::new("kill").args([format!("-{signal}"), id.to_string()]).status();
+        assert!(sent.expect("kill").success());
+    }
+
+    /// Waits for its end.
+    pub(crate) async fn finish(self) -> Ran {
+        let output: Output = self.process.wait_with_output().await.expect("its output");
+        let took = self.began.elapsed();
+        assert!(output.stdout.is_empty(), "nothing but data goes to standard output");
+        let log = String::from_utf8(output.stderr).expect("UTF-8");
+        let log = log
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("not a JSON line: {line}")))
+            .collect();
+        let message = std::fs::read_to_string(&self.message).expect("the termination message");
+        Ran { code: output.status.code().expect("an exit code"), message, log, took }
+    }
+}
+
+impl Ran {
+    /// The log lines whose message contains `text`.
+    pub(crate) fn lines(&self, text: &str) -> Vec<&Value> {
+        self.log
+            .iter()
+            .filter(|line| line["message"].as_str().is_some_and(|said| said.contains(text)))
+            .collect()
+    }
+
+    /// Fails, with all that is known of the run, unless it exited with `code`.
+    #[track_caller]
+    pub(crate) fn assert_exit(&self, code: i32) {
+        let log: Vec<String> = self.log.iter().map(Value::to_string).collect();
+        assert_eq!(self.code, code, "{}\n{}", self.message, log.join("\n"));
+    }
+}

@@ -1,0 +1,157 @@
+//! The binary as a pod would start it: the API server's address in the environment, the
+//! ServiceAccount's token, CA and namespace in files, TLS, nothing else.
+//!
+//! Where those files are is fixed by Kubernetes. A private mount namespace with an empty `/run`
+//! lets a test have them there without touching the machine's own; where the system does not allow
+//! one (it is Linux's, and some sandboxes forbid it), that test says so. The other way to the same
+//! files, a kubeconfig that names them, is tested everywhere.
+
+use std::io::Write;
+
+use testbed::Options;
+use tokio::process::Command;
+
+use crate::place::{BINARY, Place, all_rights, embedded};
+
+/// Lays the files out where a pod has them, in a mount namespace of its own, and starts the binary
+/// without the rights that the namespace was made with.
+const AS_IN_A_POD: &str = r#"
+set -eu
+mount -t tmpfs tmpfs /run
+mkdir -p /run/secrets/kubernetes.io/serviceaccount
+cp "$1"/* /run/secrets/kubernetes.io/serviceaccount/
+exec "$2"
+"#;
+
+async fn mount_namespaces_work() -> bool {
+    // /var/run, which Kubernetes names, has to be a link to /run as everywhere by now.
+    let tried = Command::new("unshare")
+        .args([
+            "--user",
+            "--map-root-user",
+            "--mount",
+            "sh",
+            "-c",
+            "mount -t tmpfs tmpfs /run && mkdir /var/run/secrets",
+        ])
+        .output()
+        .await;
+    tried.is_ok_and(|output| output.status.success())
+}
+
+fn over_tls() -> Options {
+    Options { tls: true, ..Options::default() }
+}
+
+/// A directory with what the kubelet mounts into a pod.
+async fn service_account(place: &Place) -> std::path::PathBuf {
+    let token = place.token(&all_rights()).await;
+    let directory = place.directory("serviceaccount");
+    for (name, content) in [
+        ("token", token.as_str()),
+        ("ca.crt", place.bed().ca_pem().expect("TLS")),
+        ("namespace", &place.namespace),
+    ] {
+        std::fs::write(directory.join(name), content).expect("a file");
+    }
+    directory
+}
+
+async fn has_run_well(place: &Place, running: crate::place::Running) {
+    running.finish().await.assert_exit(0);
+    let names = place.names().await;
+    assert!(names.len() == 1 && names[0].starts_with("volume-snapshot-"), "{names:?}");
+    assert!(place.bed().requests().iter().any(|request| {
+        request.verb == "create"
+            && request.user == format!("system:serviceaccount:{}:volume-snapshotter", place.namespace)
+    }));
+}
+
+#[tokio::test]
+async fn in_a_pod_the_service_account_and_the_clusters_ca_are_all_it_needs() {
+    if !mount_namespaces_work().await {
+        let _ = writeln!(std::io::stderr(), "SKIPPED: no private mount namespace can be had here");
+        return;
+    }
+    embedded(over_tls(), async |place| {
+        place.claim("data").await;
+        place.older("old", "data").await;
+        let files = service_account(place).await;
+        let mut command = Command::new("unshare");
+        command.args(["--user", "--map-root-user", "--mount", "sh", "-c", AS_IN_A_POD, "sh"]);
+        command.arg(&files).arg(BINARY);
+        // On Gardener the address is a host's name as well.
+        let port = place.bed().address().port().to_string();
+        let pod = [
+            ("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"),
+            ("KUBERNETES_SERVICE_HOST", "localhost"),
+            ("KUBERNETES_SERVICE_PORT", &port),
+        ];
+        let settings = [("SNAPSHOT_PVC_NAMES", "data"), ("SNAPSHOT_RUN_ID", "volume-snapshotter-29384750")];
+        has_run_well(place, place.start_process(command, &pod, &settings)).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_kubeconfig_may_name_a_token_file_and_a_ca_file() {
+    embedded(over_tls(), async |place| {
+        place.claim("data").await;
+        place.older("old", "data").await;
+        let files = service_account(place).await;
+        let kubeconfig = place.bed().kubeconfig_with_token_file(
+            &files.join("token"),
+            &files.join("ca.crt"),
+            &place.namespace,
+        );
+        let kubeconfig = place.file("kubeconfig", &kubeconfig);
+        let variables = [("KUBECONFIG", kubeconfig.to_str().expect("a path"))];
+        let settings = [("SNAPSHOT_PVC_NAMES", "data")];
+        has_run_well(place, place.start_process(Command::new(BINARY), &variables, &settings)).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn another_clusters_ca_is_not_trusted() {
+    embedded(over_tls(), async |place| {
+        let files = service_account(place).await;
+        embedded(over_tls(), async |other| {
+            std::fs::write(files.join("ca.crt"), other.bed().ca_pem().expect("TLS")).expect("a file");
+        })
+        .await;
+        let kubeconfig = place.bed().kubeconfig_with_token_file(
+            &files.join("token"),
+            &files.join("ca.crt"),
+            &place.namespace,
+        );
+        let kubeconfig = place.file("kubeconfig", &kubeconfig);
+        let variables = [("KUBECONFIG", kubeconfig.to_str().expect("a path"))];
+        let running =
+            place.start_process(Command::new(BINARY), &variables, &[("SNAPSHOT_PVC_NAMES", "data")]);
+        // It is tried again for a minute, for a cluster's CA may be changing: one try is enough here.
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        running.signal("TERM");
+        let ran = running.finish().await;
+        ran.assert_exit(143);
+        assert!(!ran.lines("invalid peer certificate").is_empty(), "{:?}", ran.log);
+    })
+    .await;
+}
+
+#[test]
+fn the_help_text_and_the_version_go_to_standard_output() {
+    let output =
+        |argument: &str| std::process::Command::new(BINARY).arg(argument).output().expect("it starts");
+    let help = output("--help");
+    assert!(help.status.success() && help.stderr.is_empty());
+    assert!(String::from_utf8_lossy(&help.stdout).contains("SNAPSHOT_PVC_NAMES"));
+    let version = output("--version");
+    assert_eq!(
+        String::from_utf8_lossy(&version.stdout),
+        concat!("volume-snapshotter ", env!("CARGO_PKG_VERSION"), "\n")
+    );
+    let unknown = output("--frobnicate");
+    assert_eq!(unknown.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&unknown.stderr).contains("see --help"));
+}

@@ -1,0 +1,632 @@
+//! The test bed answers as a real cluster did.
+//!
+//! `tests/data/recordings` holds requests and what an API server of Kubernetes 1.36 with the CSI snapshot controller
+//! answered. Each is made again, over HTTP, to a bed that is in the state the cluster was in, and the answers are
+//! compared: status code, content type and body. What differs from one cluster to the next is numbered in the order of
+//! its appearance (uids, resourceVersions) or blotted out (times, continue tokens). Headers that say how the body
+//! travels are not compared.
+//!
+//! Objects that the cluster had for reasons of its own (the Events of its provisioner, snapshots halfway to readiness)
+//! are put into the bed as recorded; everything else the bed does itself.
+
+use serde_json::{Value, json};
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+use testbed::http::{self as client, Lines};
+use testbed::{Options, Plan, TestBed, objects};
+
+/// From a claim to a ready snapshot, and what goes wrong with a creation.
+const CREATION: &[&str] = &[
+    "01-pvc-get",
+    "02-create",
+    "03-watch-until-ready",
+    "04-get-ready",
+    "05-create-again",
+    "06-create-dry-run",
+    "07-create-two-sources",
+    "08-create-empty-class",
+    "09-create-bad-name",
+    "10-create-bad-label",
+    "11-create-unknown-field",
+    "12-get-missing",
+    "13-v1beta1-not-served",
+    "14-group-not-served",
+    "15-create-in-missing-namespace",
+    "31-default-class",
+    "48-version",
+];
+
+/// Lists and watches.
+const READING: &[&str] = &[
+    "16-list-page-1",
+    "17-list-page-2",
+    "18-list-bad-continue",
+    "19-list-not-equal-selector",
+    "20-list-bad-selector",
+    "21-watch-too-old",
+    "22-watch-timeout",
+];
+
+/// Deletions.
+const DELETION: &[&str] =
+    &["23-delete-wrong-uid", "24-delete-dry-run", "25-delete-with-uid", "26-delete-gone"];
+
+/// Snapshots that do not become ready.
+const ERRORS: &[&str] = &[
+    "27-error-class-missing",
+    "28-error-pvc-missing",
+    "29-error-driver-mismatch",
+    "30-error-pvc-unbound",
+    "32-error-no-default-class",
+    "33-error-two-default-classes",
+];
+
+/// Claims that are made from snapshots.
+const RESTORING: &[&str] = &[
+    "34-restore-create",
+    "35-restore-bound",
+    "36-restore-too-small",
+    "37-restore-too-small-events",
+    "38-delete-while-restoring",
+    "39-get-while-restoring",
+];
+
+/// Who may do what.
+const PERMISSION: &[&str] = &[
+    "40-forbidden",
+    "41-unauthorized",
+    "42-watch-forbidden",
+    "43-access-review-denied",
+    "44-access-review-allowed",
+    "45-quota-exceeded",
+    "49-namespace-terminating",
+];
+
+/// Events.
+const EVENTS: &[&str] = &["46-event-create", "47-snapshot-events"];
+
+/// Recordings that the bed cannot express, and why.
+const NOT_REPLAYED: &[(&str, &str)] = &[];
+
+const SNAPSHOTS: &str = "volumesnapshots";
+
+fn directory() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data/recordings")
+}
+
+/// One request and its answer.
+struct Recording {
+    name: String,
+    value: Value,
+}
+
+impl Recording {
+    fn load(name: &str) -> Recording {
+        let path = directory().join(format!("{name}.json"));
+        let text =
+            std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        Recording { name: name.to_owned(), value }
+    }
+
+    fn request(&self, field: &str) -> &Value {
+        &self.value["request"][field]
+    }
+
+    fn answer(&self, field: &str) -> &Value {
+        &self.value["answer"][field]
+    }
+
+    /// The object in the answer.
+    fn object(&self) -> Value {
+        self.answer("body").clone()
+    }
+
+    /// The objects of the list in the answer, with their types.
+    fn items(&self) -> Vec<Value> {
+        let list = self.answer("body");
+        let kind = list["kind"].as_str().unwrap_or_default().trim_end_matches("List").to_owned();
+        let items = list["items"].as_array().into_iter().flatten().cloned();
+        items
+            .map(|mut item| {
+                item["apiVersion"] = list["apiVersion"].clone();
+                item["kind"] = kind.as_str().into();
+                item
+            })
+            .collect()
+    }
+
+    /// What a client sent to get the object in the answer, as far as the answer shows it.
+    fn as_created(&self) -> Value {
+        let object = self.answer("body");
+        let mut metadata = json!({"name": object["metadata"]["name"]});
+        if let Some(labels) = object["metadata"].get("labels") {
+            metadata["labels"] = labels.clone();
+        }
+        json!({
+            "apiVersion": object["apiVersion"],
+            "kind": object["kind"],
+            "metadata": metadata,
+            "spec": object["spec"],
+        })
+    }
+}
+
+/// Makes the requests of recordings again.
+struct Replay<'a> {
+    bed: &'a TestBed,
+    service_account: String,
+    replayed: RefCell<BTreeSet<String>>,
+}
+
+impl<'a> Replay<'a> {
+    fn new(bed: &'a TestBed) -> Replay<'a> {
+        let service_account = bed.token("app", "volume-snapshotter");
+        Replay { bed, service_account, replayed: RefCell::default() }
+    }
+
+    fn url(&self, recording: &Recording, values: &[(&str, &str)]) -> String {
+        let mut path = recording.request("path").as_str().unwrap_or_default().to_owned();
+        for (name, value) in values {
+            path = path.replace(&format!("{{{name}}}"), value);
+        }
+        format!("{}{path}", self.bed.url())
+    }
+
+    fn token(&self, recording: &Recording) -> &str {
+        match recording.request("user").as_str().unwrap_or_default() {
+            "admin" => self.bed.admin_token(),
+            "service account" => &self.service_account,
+            _ => "no.such.token",
+        }
+    }
+
+    fn done(&self, recording: &Recording) {
+        let new = self.replayed.borrow_mut().insert(recording.name.clone());
+        assert!(new, "{} is replayed twice", recording.name);
+    }
+
+    async fn send(&self, recording: &Recording, values: &[(&str, &str)]) -> client::Response {
+        let method = recording.request("method").as_str().unwrap_or_default().parse().expect("a method");
+        let body = recording.value["request"].get("body");
+        let url = self.url(recording, values);
+        client::request(method, &url, Some(self.token(recording)), &[], body).await.expect("the bed answers")
+    }
+
+    /// Makes the request again and compares the answer, which is returned as it came.
+    async fn replay(&self, name: &str) -> Value {
+        self.replay_with(name, &[]).await
+    }
+
+    /// The same with placeholders in the path.
+    async fn replay_with(&self, name: &str, values: &[(&str, &str)]) -> Value {
+        let recording = Recording::load(name);
+        let response = self.send(&recording, values).await;
+        compare(&recording, &response);
+        self.done(&recording);
+        body(&response)
+    }
+
+    /// Makes the request again until the answer is the recorded one, for what takes the cluster a moment.
+    async fn replay_until_same(&self, name: &str) {
+        let recording = Recording::load(name);
+        let give_up = Instant::now() + Duration::from_secs(10);
+        loop {
+            let response = self.send(&recording, &[]).await;
+            if is_same(&recording, &response) || Instant::now() > give_up {
+                compare(&recording, &response);
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        self.done(&recording);
+    }
+
+    /// Begins the recorded watch again.
+    async fn watch(&self, recording: &Recording, values: &[(&str, &str)]) -> Lines {
+        let url = self.url(recording, values);
+        let lines = client::lines(&url, Some(self.token(recording))).await.expect("the bed answers");
+        assert_eq!(&Value::from(lines.status.as_u16()), recording.answer("status"), "{}", recording.name);
+        assert_eq!(lines.content_type(), recording.answer("contentType"), "{}", recording.name);
+        lines
+    }
+
+    /// Begins the recorded watch again and compares its events, as many as are recorded. The stream is left open.
+    async fn replay_watch(&self, name: &str, values: &[(&str, &str)]) -> Lines {
+        let recording = Recording::load(name);
+        let mut lines = self.watch(&recording, values).await;
+        let expected = recording.answer("events").as_array().expect("events are recorded");
+        let mut events = Vec::new();
+        while events.len() < expected.len() {
+            let next = tokio::time::timeout(Duration::from_secs(10), lines.next()).await;
+            match next.expect("an event comes in time").expect("the stream is whole") {
+                Some(event) => events.push(event),
+                None => break,
+            }
+        }
+        assert_same(name, &Value::from(events), recording.answer("events"));
+        self.done(&recording);
+        lines
+    }
+
+    /// All recordings of a group, and no others, were replayed.
+    fn finish(self, group: &[&str]) {
+        let expected: BTreeSet<String> = group.iter().map(|name| (*name).to_owned()).collect();
+        assert_eq!(self.replayed.into_inner(), expected);
+    }
+}
+
+/// A body as JSON, or as text if it is none.
+fn body(response: &client::Response) -> Value {
+    serde_json::from_slice(&response.body)
+        .unwrap_or_else(|_| String::from_utf8_lossy(&response.body).into_owned().into())
+}
+
+fn is_same(recording: &Recording, response: &client::Response) -> bool {
+    recording.answer("status") == response.status.as_u16()
+        && normal(&body(response)) == normal(recording.answer("body"))
+}
+
+fn compare(recording: &Recording, response: &client::Response) {
+    let name = &recording.name;
+    assert_eq!(
+        &Value::from(response.status.as_u16()),
+        recording.answer("status"),
+        "{name}: {}",
+        body(response)
+    );
+    assert_eq!(response.content_type(), recording.answer("contentType"), "{name}");
+    assert_same(name, &body(response), recording.answer("body"));
+}
+
+fn assert_same(name: &str, found: &Value, recorded: &Value) {
+    let pretty = |value| serde_json::to_string_pretty(&normal(value)).unwrap_or_default();
+    let (found, recorded) = (pretty(found), pretty(recorded));
+    assert!(found == recorded, "{name}: the bed answers\n{found}\ninstead of\n{recorded}");
+}
+
+/// A value without what differs from one cluster to the next.
+fn normal(value: &Value) -> Value {
+    let mut names = Names::default();
+    names.normal("", value)
+}
+
+/// Numbers for uids and resourceVersions, so that two that are the same stay the same.
+#[derive(Default)]
+struct Names {
+    seen: BTreeMap<String, usize>,
+}
+
+impl Names {
+    fn number(&mut self, what: &str, value: &str) -> String {
+        let next = self.seen.len() + 1;
+        let number = self.seen.entry(format!("{what} {value}")).or_insert(next);
+        format!("<{what} {number}>")
+    }
+
+    fn normal(&mut self, key: &str, value: &Value) -> Value {
+        match value {
+            Value::Object(fields) => {
+                // Sorted, so that numbers do not depend on the order in which fields were written.
+                let sorted: BTreeMap<&String, &Value> = fields.iter().collect();
+                sorted.into_iter().map(|(key, value)| (key.clone(), self.normal(key, value))).collect()
+            }
+            Value::Array(values) => values.iter().map(|value| self.normal("", value)).collect(),
+            Value::String(text) if key == "resourceVersion" => self.number("version", text).into(),
+            Value::String(text) if key == "continue" && !text.is_empty() => "<continue>".into(),
+            Value::String(text) if is_time(text) => "<time>".into(),
+            Value::String(text) if text.starts_with("too old resource version: ") => {
+                let asked = text.split(" (").next().unwrap_or_default();
+                format!("{asked} (<version>)").into()
+            }
+            Value::String(text) => self.without_uids(text).into(),
+            other => other.clone(),
+        }
+    }
+
+    fn without_uids(&mut self, text: &str) -> String {
+        let mut result = String::new();
+        let mut rest = text;
+        while let Some(first) = rest.chars().next() {
+            match rest.get(..36).filter(|part| is_uid(part)) {
+                Some(uid) => {
+                    result.push_str(&self.number("uid", uid));
+                    rest = &rest[36..];
+                }
+                None => {
+                    result.push(first);
+                    rest = &rest[first.len_utf8()..];
+                }
+            }
+        }
+        result
+    }
+}
+
+fn is_uid(text: &str) -> bool {
+    text.len() == 36
+        && text.char_indices().all(|(at, c)| match at {
+            8 | 13 | 18 | 23 => c == '-',
+            _ => c.is_ascii_hexdigit(),
+        })
+}
+
+fn is_time(text: &str) -> bool {
+    text.len() >= 20
+        && text.ends_with('Z')
+        && text.char_indices().all(|(at, c)| match at {
+            4 | 7 => c == '-',
+            10 => c == 'T',
+            13 | 16 => c == ':',
+            19 => c == '.' || c == 'Z',
+            _ => c.is_ascii_digit() || c == 'Z',
+        })
+}
+
+/// A bed with the recorded claim `data`, a class and a default snapshot class.
+async fn bed(change: impl FnOnce(&mut Options)) -> TestBed {
+    // The recordings are shorter than the time between two bookmarks of a real server.
+    let mut options = Options { bookmark_every: Duration::from_secs(60), ..Options::default() };
+    change(&mut options);
+    let bed = TestBed::start(options).await;
+    bed.furnish("app");
+    bed.put(Recording::load("01-pvc-get").object());
+    bed
+}
+
+/// Puts objects in by the order in which they were written, so that their resourceVersions are in that order too.
+fn put_in_order(bed: &TestBed, mut objects: Vec<Value>) {
+    objects.sort_by_key(version);
+    for object in objects {
+        bed.put(object);
+    }
+}
+
+fn version(object: &Value) -> u64 {
+    object["metadata"]["resourceVersion"].as_str().and_then(|text| text.parse().ok()).unwrap_or(0)
+}
+
+async fn create(bed: &TestBed, path: &str, object: &Value) {
+    let url = format!("{}{path}", bed.url());
+    let response =
+        client::request(http::Method::POST, &url, Some(bed.admin_token()), &[], Some(object)).await;
+    let response = response.expect("the bed answers");
+    assert_eq!(response.status.as_u16(), 201, "{}", body(&response));
+}
+
+const SNAPSHOTS_PATH: &str = "/apis/snapshot.storage.k8s.io/v1/namespaces/app/volumesnapshots";
+
+#[tokio::test]
+async fn creations_are_answered_as_recorded() {
+    let bed = bed(|_| {}).await;
+    let replay = Replay::new(&bed);
+    replay.replay("01-pvc-get").await;
+    let created = replay.replay("02-create").await;
+    let created = created["metadata"]["resourceVersion"].as_str().expect("a resourceVersion").to_owned();
+    replay.replay_watch("03-watch-until-ready", &[("created", &created)]).await;
+    replay.replay("04-get-ready").await;
+    replay.replay("05-create-again").await;
+    replay.replay("06-create-dry-run").await;
+    assert_eq!(bed.get(SNAPSHOTS, "app", "volume-snapshot-dry"), None);
+    replay.replay("07-create-two-sources").await;
+    replay.replay("08-create-empty-class").await;
+    replay.replay("09-create-bad-name").await;
+    replay.replay("10-create-bad-label").await;
+    replay.replay("11-create-unknown-field").await;
+    replay.replay("12-get-missing").await;
+    replay.replay("13-v1beta1-not-served").await;
+    replay.replay("14-group-not-served").await;
+    replay.replay("15-create-in-missing-namespace").await;
+    let mut without_class = Recording::load("31-default-class").as_created();
+    without_class["spec"].as_object_mut().expect("a spec").remove("volumeSnapshotClassName");
+    create(&bed, SNAPSHOTS_PATH, &without_class).await;
+    replay.replay_until_same("31-default-class").await;
+    replay.replay("48-version").await;
+    replay.finish(CREATION);
+}
+
+#[tokio::test]
+async fn lists_and_watches_are_answered_as_recorded() {
+    let bed = bed(|_| {}).await;
+    let replay = Replay::new(&bed);
+    let mut objects: BTreeMap<String, Value> = BTreeMap::new();
+    for name in ["16-list-page-1", "17-list-page-2", "19-list-not-equal-selector"] {
+        for object in Recording::load(name).items() {
+            objects.insert(object["metadata"]["name"].to_string(), object);
+        }
+    }
+    put_in_order(&bed, objects.into_values().collect());
+    let first = replay.replay("16-list-page-1").await;
+    let token = first["metadata"]["continue"].as_str().expect("a token");
+    replay.replay_with("17-list-page-2", &[("continue", token)]).await;
+    replay.replay("18-list-bad-continue").await;
+    replay.replay("19-list-not-equal-selector").await;
+    replay.replay("20-list-bad-selector").await;
+    let began = Instant::now();
+    let mut lines = replay.replay_watch("22-watch-timeout", &[]).await;
+    let end = lines.next().await.expect("the stream is whole");
+    assert_eq!(end, None, "22-watch-timeout");
+    let lasted = began.elapsed();
+    assert!((Duration::from_millis(950)..Duration::from_secs(3)).contains(&lasted), "{lasted:?}");
+    bed.compact();
+    let mut lines = replay.replay_watch("21-watch-too-old", &[]).await;
+    let end = lines.next().await.expect("the stream is whole");
+    assert_eq!(end, None, "21-watch-too-old");
+    replay.finish(READING);
+}
+
+#[tokio::test]
+async fn deletions_are_answered_as_recorded() {
+    // The recorded deletions came while the cluster was still at the first.
+    let bed = bed(|options| options.controller.deletion_delay = Duration::from_secs(60)).await;
+    let replay = Replay::new(&bed);
+    let mut snapshot = Recording::load("24-delete-dry-run").object();
+    let name = snapshot["metadata"]["name"].as_str().expect("a name").to_owned();
+    let metadata = snapshot["metadata"].as_object_mut().expect("metadata");
+    for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "generation"] {
+        metadata.remove(field);
+    }
+    bed.put(snapshot);
+    replay.replay("23-delete-wrong-uid").await;
+    replay.replay("24-delete-dry-run").await;
+    let stored = bed.get(SNAPSHOTS, "app", &name).expect("a dry run deletes nothing");
+    assert_eq!(stored["metadata"].get("deletionTimestamp"), None);
+    replay.replay("25-delete-with-uid").await;
+    // Meanwhile the storage was done.
+    let status = Recording::load("26-delete-gone").object()["status"].clone();
+    bed.update(SNAPSHOTS, "app", &name, |snapshot| snapshot["status"] = status);
+    replay.replay_until_same("26-delete-gone").await;
+    replay.finish(DELETION);
+}
+
+#[tokio::test]
+async fn errors_are_shown_as_recorded() {
+    let with_default = bed(|_| {}).await;
+    let replay = Replay::new(&with_default);
+    let mut other = objects::snapshot_class("other");
+    other["driver"] = "other.csi.example.com".into();
+    with_default.put(other);
+    let mut unbound = objects::claim("app", "unbound");
+    unbound["spec"]["storageClassName"] = "none".into();
+    with_default.put(unbound);
+    for name in
+        ["27-error-class-missing", "28-error-pvc-missing", "29-error-driver-mismatch", "30-error-pvc-unbound"]
+    {
+        create(&with_default, SNAPSHOTS_PATH, &Recording::load(name).as_created()).await;
+        replay.replay_until_same(name).await;
+    }
+
+    let without_default = bed(|_| {}).await;
+    without_default.put(objects::snapshot_class("default"));
+    let second = Replay::new(&without_default);
+    let name = "32-error-no-default-class";
+    create(&without_default, SNAPSHOTS_PATH, &Recording::load(name).as_created()).await;
+    second.replay_until_same(name).await;
+    without_default.put(objects::default_snapshot_class("default"));
+    without_default.put(objects::default_snapshot_class("second"));
+    let name = "33-error-two-default-classes";
+    create(&without_default, SNAPSHOTS_PATH, &Recording::load(name).as_created()).await;
+    second.replay_until_same(name).await;
+
+    replay.replayed.borrow_mut().append(&mut second.replayed.borrow_mut());
+    replay.finish(ERRORS);
+}
+
+#[tokio::test]
+async fn restores_are_answered_as_recorded() {
+    let bed = bed(|_| {}).await;
+    let replay = Replay::new(&bed);
+    bed.put(Recording::load("04-get-ready").object());
+    replay.replay("34-restore-create").await;
+    replay.replay_until_same("35-restore-bound").await;
+    let too_small = Recording::load("36-restore-too-small");
+    create(&bed, "/api/v1/namespaces/app/persistentvolumeclaims", &too_small.as_created()).await;
+    replay.replay_until_same("36-restore-too-small").await;
+    put_in_order(&bed, Recording::load("37-restore-too-small-events").items());
+    replay.replay("37-restore-too-small-events").await;
+    replay.replay("38-delete-while-restoring").await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    replay.replay("39-get-while-restoring").await;
+    // Once nothing is made from it any more, it goes.
+    bed.remove("persistentvolumeclaims", "app", "too-small");
+    let give_up = Instant::now() + Duration::from_secs(10);
+    while bed.get(SNAPSHOTS, "app", "volume-snapshot-0a1b2c3d").is_some() {
+        assert!(Instant::now() < give_up, "the snapshot goes once nothing is made from it");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    replay.finish(RESTORING);
+}
+
+#[tokio::test]
+async fn what_may_not_be_done_is_answered_as_recorded() {
+    let bed = bed(|_| {}).await;
+    let replay = Replay::new(&bed);
+    replay.replay("40-forbidden").await;
+    replay.replay("41-unauthorized").await;
+    let verbs: &[&str] = &["create", "get", "list", "delete"];
+    bed.put(objects::role("app", "r", &[("snapshot.storage.k8s.io", SNAPSHOTS, verbs)]));
+    bed.put(objects::role_binding("app", "r", "volume-snapshotter"));
+    replay.replay("42-watch-forbidden").await;
+    replay.replay("43-access-review-denied").await;
+    replay.replay("44-access-review-allowed").await;
+    for number in 0..12 {
+        bed.put(objects::ready_snapshot("app", &format!("old-{number}"), "data", "2026-01-01T00:00:00Z"));
+    }
+    bed.quota("app", 1);
+    replay.replay("45-quota-exceeded").await;
+    // Something in the namespace keeps it from going.
+    bed.put(json!({
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "stays", "namespace": "going", "finalizers": ["example.com/stays"]},
+    }));
+    let url = format!("{}/api/v1/namespaces/going", bed.url());
+    let deleted = client::request(http::Method::DELETE, &url, Some(bed.admin_token()), &[], None).await;
+    assert_eq!(deleted.expect("the bed answers").status.as_u16(), 200);
+    replay.replay("49-namespace-terminating").await;
+    replay.finish(PERMISSION);
+}
+
+#[tokio::test]
+async fn events_are_answered_as_recorded() {
+    let bed = bed(|_| {}).await;
+    let replay = Replay::new(&bed);
+    let events = Recording::load("47-snapshot-events").items();
+    // One more, for which the recorded page had no room.
+    let mut more = events.last().expect("events are recorded").clone();
+    more["metadata"]["name"] = "no-class.18e9b4fe00000000".into();
+    put_in_order(&bed, events);
+    bed.put(more);
+    replay.replay("46-event-create").await;
+    replay.replay("47-snapshot-events").await;
+    replay.finish(EVENTS);
+}
+
+#[tokio::test]
+async fn the_controller_writes_events_as_recorded() {
+    let bed = bed(|options| options.controller.events = true).await;
+    bed.plan(|_| Some(Plan::ready_after(Duration::ZERO)));
+    create(&bed, SNAPSHOTS_PATH, &objects::snapshot("app", "err-two-default", "data")).await;
+    let recorded: BTreeSet<String> = Recording::load("47-snapshot-events")
+        .items()
+        .iter()
+        .filter(|event| {
+            event["metadata"]["name"].as_str().is_some_and(|name| name.starts_with("err-two-default."))
+        })
+        .filter(|event| event["type"] == "Normal")
+        .map(signature)
+        .collect();
+    let give_up = Instant::now() + Duration::from_secs(10);
+    loop {
+        let found: BTreeSet<String> = bed.list("events", "app").iter().map(signature).collect();
+        if found == recorded {
+            return;
+        }
+        assert!(Instant::now() < give_up, "{found:#?} instead of {recorded:#?}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// An Event without its name and what goes with it.
+fn signature(event: &Value) -> String {
+    let mut event = event.clone();
+    event["metadata"] = Value::Null;
+    normal(&event).to_string()
+}
+
+#[test]
+fn every_recording_is_replayed_or_said_not_to_be() {
+    let groups = [CREATION, READING, DELETION, ERRORS, RESTORING, PERMISSION, EVENTS];
+    let mut listed: Vec<&str> = groups.concat();
+    listed.extend(NOT_REPLAYED.iter().map(|(name, _)| *name));
+    listed.sort_unstable();
+    let mut found: Vec<String> = std::fs::read_dir(directory())
+        .expect("there are recordings")
+        .map(|entry| entry.expect("a directory can be read").file_name().to_string_lossy().into_owned())
+        .filter_map(|file| file.strip_suffix(".json").map(str::to_owned))
+        .collect();
+    found.sort_unstable();
+    assert_eq!(listed, found);
+}

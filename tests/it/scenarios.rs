@@ -1,0 +1,751 @@
+//! What a run does, seen from outside: claims, snapshots and settings in; snapshots, exit code,
+//! log and termination message out.
+//!
+//! Scenarios that play [`everywhere`] also play on a real cluster if `SNAPSHOTTER_TEST_KUBECONFIG`
+//! names one.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use testbed::{Options, Plan, objects};
+
+use crate::place::{Place, all_rights, embedded_only, everywhere, name_of, rights_of_the_bash_script};
+
+const NEEDS_SLOW_DRIVER: &str = "needs a snapshot controller whose speed and errors a test chooses";
+const NEEDS_OTHER_HAND: &str = "needs somebody who acts at an exact moment of the run";
+
+fn slow(ready_after: Duration) -> Options {
+    let mut options = Options::default();
+    options.controller.ready_after = ready_after;
+    options
+}
+
+fn millis(number: u64) -> Duration {
+    Duration::from_millis(number)
+}
+
+/// The one snapshot that was not there before.
+async fn new_snapshot(place: &Place, before: &[String]) -> String {
+    let names = place.names().await;
+    let mut new: Vec<String> = names.into_iter().filter(|name| !before.contains(name)).collect();
+    assert_eq!(new.len(), 1, "one new snapshot and no more: {new:?}");
+    new.remove(0)
+}
+
+// --- Making and waiting ----------------------------------------------------------------------------
+
+#[tokio::test]
+async fn the_first_snapshot_of_a_claim_is_made_and_waited_for() {
+    everywhere(async |place| {
+        place.claim("data").await;
+        let ran = place.run(&[("SNAPSHOT_PVC_NAMES", "data"), ("SNAPSHOT_RUN_ID", "hourly-1")]).await;
+        ran.assert_exit(0);
+
+        let name = new_snapshot(place, &[]).await;
+        let digits = name.strip_prefix("volume-snapshot-").expect("the prefix");
+        assert!(digits.len() == 8 && digits.bytes().all(|byte| byte.is_ascii_hexdigit()), "{name}");
+        let snapshot = place.snapshot(&name).await;
+        assert_eq!(snapshot["status"]["readyToUse"], true);
+        assert_eq!(snapshot["spec"]["source"]["persistentVolumeClaimName"], "data");
+        assert_eq!(
+            snapshot["metadata"]["labels"],
+            json!({
+                "job": "volume-snapshotter", "name": name, "volume-snapshotter/run": "hourly-1",
+                "app.kubernetes.io/managed-by": "volume-snapshotter",
+            })
+        );
+        let ready = ran.lines("the snapshot is ready");
+        assert_eq!(ready.len(), 1);
+        assert_eq!(
+            (&ready[0]["claim"], &ready[0]["snapshot"], &ready[0]["attempt"]),
+            (&json!("data"), &json!(name), &json!(1))
+        );
+        assert!(ready[0]["duration_ms"].is_u64());
+        assert!(ran.message.starts_with("1 of 1 claim has a new ready snapshot\n"), "{}", ran.message);
+        assert!(ran.message.contains(&format!("data: {name} ready after ")), "{}", ran.message);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn without_a_class_the_default_class_is_left_to_the_cluster() {
+    embedded_only(Options::default(), "a real cluster need not have a default class", async |place| {
+        place.claim("data").await;
+        place.run(&[("SNAPSHOT_PVC_NAMES", "data"), ("SNAPSHOT_CLASS_NAME", "")]).await.assert_exit(0);
+        let name = new_snapshot(place, &[]).await;
+        assert_eq!(place.snapshot(&name).await["spec"]["volumeSnapshotClassName"], "default");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_snapshot_that_is_not_ready_in_time_fails_the_claim_and_nothing_is_deleted() {
+    embedded_only(Options::default(), NEEDS_SLOW_DRIVER, async |place| {
+        place.claim("data").await;
+        place.older("old-1", "data").await;
+        place.older("old-2", "data").await;
+        let before = place.names().await;
+        place.bed().plan(|_| Some(Plan::never()));
+        let ran = place
+            .run(&[
+                ("SNAPSHOT_PVC_NAMES", "data"),
+                ("SNAPSHOT_READY_ATTEMPTS", "3"),
+                ("SNAPSHOT_READY_INTERVAL", "200ms"),
+            ])
+            .await;
+        ran.assert_exit(1);
+        let new = new_snapshot(place, &before).await;
+        assert_eq!(place.names().await.len(), 3, "nothing is deleted");
+        for attempt in 1..=3 {
+            let lines = ran.lines(&format!("not ready yet (attempt {attempt} of 3)"));
+            assert_eq!(lines.len(), 1);
+            assert_eq!((&lines[0]["attempt"], &lines[0]["snapshot"]), (&json!(attempt), &json!(new)));
+        }
+        assert!(ran.message.contains("was not ready within 0.60 s (3 × 0.20 s)"), "{}", ran.message);
+        assert!(ran.took < millis(3000), "{:?}", ran.took);
+        let deletions =
+            place.bed().requests().into_iter().filter(|request| request.method == "DELETE").count();
+        assert_eq!(deletions, 0);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_snapshot_that_is_ready_only_in_the_last_window_is_in_time() {
+    embedded_only(slow(millis(1300)), NEEDS_SLOW_DRIVER, async |place| {
+        place.claim("data").await;
+        let ran = place
+            .run(&[
+                ("SNAPSHOT_PVC_NAMES", "data"),
+                ("SNAPSHOT_READY_ATTEMPTS", "3"),
+                ("SNAPSHOT_READY_INTERVAL", "500ms"),
+            ])
+            .await;
+        ran.assert_exit(0);
+        assert_eq!(ran.lines("the snapshot is ready")[0]["attempt"], 3);
+        assert_eq!(ran.lines("not ready yet").len(), 2);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_error_of_the_controller_is_reported_once_and_is_no_verdict() {
+    embedded_only(Options::default(), NEEDS_SLOW_DRIVER, async |place| {
+        place.claim("data").await;
+        place.bed().plan(|_| {
+            let plan = Plan::ready_after(millis(600)).with_error(millis(100), "rpc error: busy");
+            Some(plan.with_error(millis(300), "rpc error: busy").keeping_error())
+        });
+        let ran = place.run(&[("SNAPSHOT_PVC_NAMES", "data")]).await;
+        ran.assert_exit(0);
+        let reported = ran.lines("the snapshot controller reports an error");
+        assert_eq!(reported.len(), 1, "{:?}", ran.log);
+        assert_eq!(
+            (&reported[0]["error"], &reported[0]["level"]),
+            (&json!("rpc error: busy"), &json!("WARN"))
+        );
+        let name = new_snapshot(place, &[]).await;
+        assert_eq!(place.snapshot(&name).await["status"]["error"]["message"], "rpc error: busy");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_the_controller_last_reported_is_the_reason_when_the_time_runs_out() {
+    everywhere(async |place| {
+        place.claim("data").await;
+        place.older("old", "data").await;
+        let ran = place
+            .run(&[
+                ("SNAPSHOT_PVC_NAMES", "data"),
+                ("SNAPSHOT_CLASS_NAME", "no-such-class"),
+                ("SNAPSHOT_READY_ATTEMPTS", "2"),
+                ("SNAPSHOT_READY_INTERVAL", "2s"),
+            ])
+            .await;
+        ran.assert_exit(1);
+        assert!(
+            ran.message.contains("volumesnapshotclass.snapshot.storage.k8s.io \"no-such-class\" not found"),
+            "{}",
+            ran.message
+        );
+        assert!(place.names().await.contains(&"old".to_owned()), "nothing is deleted");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_snapshot_that_somebody_deletes_while_it_is_waited_for_fails_the_claim_at_once() {
+    embedded_only(slow(Duration::from_secs(60)), NEEDS_OTHER_HAND, async |place| {
+        place.claim("data").await;
+        let running = place.start(&all_rights(), &[("SNAPSHOT_PVC_NAMES", "data")]).await;
+        place.until("there is a snapshot", async || !place.names().await.is_empty()).await;
+        place.delete_snapshot(&place.names().await[0]).await;
+        let ran = running.finish().await;
+        ran.assert_exit(1);
+        assert!(ran.message.contains("somebody deleted snapshot"), "{}", ran.message);
+        assert!(ran.took < millis(3000), "{:?}", ran.took);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_next_attempt_of_a_job_takes_the_snapshot_over_and_makes_no_second_one() {
+    embedded_only(slow(millis(1500)), NEEDS_SLOW_DRIVER, async |place| {
+        place.claim("data").await;
+        let settings = [
+            ("SNAPSHOT_PVC_NAMES", "data"),
+            ("SNAPSHOT_RUN_ID", "hourly-7"),
+            ("SNAPSHOT_READY_ATTEMPTS", "1"),
+        ];
+        let impatient = [settings.as_slice(), &[("SNAPSHOT_READY_INTERVAL", "300ms")]].concat();
+        place.run(&impatient).await.assert_exit(1);
+        let name = new_snapshot(place, &[]).await;
+
+        let again = place.run(&settings).await;
+        again.assert_exit(0);
+        assert_eq!(place.names().await, [name.as_str()]);
+        assert_eq!(again.lines("going on with the snapshot")[0]["snapshot"], name);
+        assert!(again.message.contains(&name));
+
+        // Another Job makes its own.
+        place.run(&[("SNAPSHOT_PVC_NAMES", "data"), ("SNAPSHOT_RUN_ID", "hourly-8")]).await.assert_exit(0);
+        assert!(!place.names().await.contains(&name), "the older one is pruned");
+    })
+    .await;
+}
+
+// --- Claims ----------------------------------------------------------------------------------------
+
+#[tokio::test]
+async fn a_claim_that_is_missing_fails_at_once_and_nothing_is_made() {
+    everywhere(async |place| {
+        let ran = place.run(&[("SNAPSHOT_PVC_NAMES", "no-such-claim")]).await;
+        ran.assert_exit(2);
+        assert!(
+            ran.message.contains("there is no claim no-such-claim in namespace vs-test-"),
+            "{}",
+            ran.message
+        );
+        assert!(place.names().await.is_empty());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_claim_that_is_pending_fails_and_holds_up_no_other() {
+    everywhere(async |place| {
+        place.claim("data").await;
+        place.pending_claim("waiting").await;
+        place.older("old", "data").await;
+        let ran = place.run(&[("SNAPSHOT_PVC_NAMES", "waiting,data")]).await;
+        ran.assert_exit(1);
+        assert!(
+            ran.message
+                .starts_with("1 of 2 claims has a new ready snapshot\nwaiting: claim waiting in namespace"),
+            "{}",
+            ran.message
+        );
+        assert!(ran.message.contains("is Pending"), "{}", ran.message);
+        let name = new_snapshot(place, &[]).await;
+        assert_ne!(name, "old", "the other claim has a new one, and its old one is pruned");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_claim_that_is_named_twice_is_snapshotted_once() {
+    everywhere(async |place| {
+        place.claim("data").await;
+        place.run(&[("SNAPSHOT_PVC_NAMES", "data, data")]).await.assert_exit(0);
+        new_snapshot(place, &[]).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn claims_are_chosen_by_label() {
+    everywhere(async |place| {
+        place.labelled_claim("one", json!({"app": "web"})).await;
+        place.labelled_claim("two", json!({"app": "db"})).await;
+        place.labelled_claim("three", json!({"app": "web", "backup": "no"})).await;
+        place.run(&[("SNAPSHOT_PVC_SELECTOR", "app in (web, db),backup!=no")]).await.assert_exit(0);
+        let snapshots = place.snapshots().await;
+        let mut claims: Vec<_> =
+            snapshots.iter().map(|one| one["spec"]["source"]["persistentVolumeClaimName"].as_str()).collect();
+        claims.sort();
+        assert_eq!(claims, [Some("one"), Some("two")]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_selector_that_matches_nothing_or_means_nothing_is_a_failure() {
+    everywhere(async |place| {
+        let ran = place.run(&[("SNAPSHOT_PVC_SELECTOR", "app=web")]).await;
+        ran.assert_exit(2);
+        assert!(ran.message.contains("matches \"app=web\"; check SNAPSHOT_PVC_SELECTOR"), "{}", ran.message);
+        let ran = place.run(&[("SNAPSHOT_PVC_SELECTOR", "a===b")]).await;
+        ran.assert_exit(2);
+        assert!(ran.message.contains("found '=', expected: identifier"), "{}", ran.message);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_thousand_claims_wait_side_by_side_within_the_bound_on_requests() {
+    const CLAIMS: usize = 1200;
+    let options = Options { latency: millis(2), ..slow(Duration::from_secs(3)) };
+    embedded_only(options, "1,200 claims are too much to ask of a real driver", async |place| {
+        for number in 0..CLAIMS {
+            let name = format!("data-{number}");
+            place.bed().put(objects::bound_claim(&place.namespace, &name, &[("app", "web")]));
+        }
+        let settings = [("SNAPSHOT_PVC_SELECTOR", "app=web"), ("SNAPSHOT_CONCURRENCY", "5")];
+        let running = place.start(&all_rights(), &settings).await;
+        place.bed().clear_requests();
+        let ran = running.finish().await;
+        ran.assert_exit(0);
+        assert!(
+            ran.message.starts_with("1200 of 1200 claims have a new ready snapshot\n"),
+            "{}",
+            ran.message
+        );
+        assert!(
+            ran.message.len() <= 4096 && ran.message.contains("more claims: see the log"),
+            "{}",
+            ran.message
+        );
+
+        let requests = place.bed().requests();
+        let verbs = |verb: &str, resource: &str| {
+            requests.iter().filter(|request| request.verb == verb && request.resource == resource).count()
+        };
+        assert_eq!(verbs("list", "persistentvolumeclaims"), 3, "three pages");
+        assert_eq!(verbs("list", "volumesnapshots"), 1);
+        assert_eq!(verbs("watch", "volumesnapshots"), 1, "one watch, however many claims");
+        assert_eq!(verbs("create", "volumesnapshots"), CLAIMS);
+        assert_eq!(requests.len(), 3 + 1 + 1 + CLAIMS);
+        let most = place.bed().most_in_flight();
+        assert!((2..=5).contains(&most), "{most} requests in flight");
+        // One after the other they would take an hour; side by side, the making and one wait.
+        assert!(ran.took < Duration::from_secs(25), "{:?}", ran.took);
+        let names: std::collections::HashSet<String> = place.names().await.into_iter().collect();
+        assert_eq!(names.len(), CLAIMS);
+    })
+    .await;
+}
+
+// --- Pruning ---------------------------------------------------------------------------------------
+
+#[tokio::test]
+async fn older_snapshots_of_the_claim_are_pruned_once_the_new_one_is_ready() {
+    everywhere(async |place| {
+        place.claim("data").await;
+        place.older("old-1", "data").await;
+        place.older("old-2", "data").await;
+        let ran = place.run(&[("SNAPSHOT_PVC_NAMES", "data")]).await;
+        ran.assert_exit(0);
+        let name = new_snapshot(place, &[]).await;
+        assert!(name.starts_with("volume-snapshot-"), "only the new one is left");
+        assert!(ran.message.contains("2 older snapshots deleted, 0 kept"), "{}", ran.message);
+        assert_eq!(ran.lines("deleted the older snapshot").len(), 2);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn retention_keeps_as_many_as_it_says() {
+    everywhere(async |place| {
+        place.claim("data").await;
+        for name in ["old-1", "old-2", "old-3"] {
+            place.older(name, "data").await;
+            // The API server dates in whole seconds.
+            tokio::time::sleep(millis(1100)).await;
+        }
+        let ran = place.run(&[("SNAPSHOT_PVC_NAMES", "data"), ("SNAPSHOT_RETENTION", "last=3")]).await;
+        ran.assert_exit(0);
+        let names = place.names().await;
+        assert_eq!(names[..2], ["old-2", "old-3"]);
+        assert_eq!(names.len(), 3);
+
+        place.run(&[("SNAPSHOT_PVC_NAMES", "data"), ("SNAPSHOT_RETENTION", "all")]).await.assert_exit(0);
+        assert_eq!(place.names().await.len(), 4);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn nothing_is_touched_that_is_not_this_schedules_to_prune() {
+    everywhere(async |place| {
+        place.claim("data").await;
+        place.claim("other").await;
+        let owned = |name: &str| json!({"job": "volume-snapshotter", "name": name});
+        let mut held = owned("held");
+        held["volume-snapshotter/hold"] = json!("before-upgrade");
+        let mut released = owned("released");
+        released["volume-snapshotter/hold"] = json!("false");
+
+        place.older("other-claim", "other").await;
+        place
+            .older_labelled("other-schedule", "data", json!({"job": "weekly", "name": "other-schedule"}))
+            .await;
+        place.older_labelled("by-hand", "data", json!({})).await;
+        place.older_labelled("held", "data", held).await;
+        place.older_labelled("released", "data", released).await;
+        for name in ["future", "member", "terminating", "ordinary"] {
+            place.older(name, "data").await;
+        }
+        place.patch_snapshot_status("future", json!({"creationTime": "2099-01-01T00:00:00Z"})).await;
+        place.patch_snapshot_status("member", json!({"volumeGroupSnapshotName": "group"})).await;
+        place.delete_but_keep("terminating").await;
+
+        let ran = place.run(&[("SNAPSHOT_PVC_NAMES", "data")]).await;
+        ran.assert_exit(0);
+        let mut names = place.names().await;
+        names.retain(|name| !name.starts_with("volume-snapshot-"));
+        assert_eq!(names, ["by-hand", "future", "held", "member", "other-claim", "other-schedule"]);
+        assert_eq!(name_of(&place.snapshot("terminating").await), "terminating", "its finalizer keeps it");
+        assert!(ran.message.contains("2 older snapshots deleted, 4 kept"), "{}", ran.message);
+        if std::env::var_os("SNAPSHOTTER_TEST_KUBECONFIG").is_none() {
+            let requests = place.bed().requests();
+            let mut deleted: Vec<&str> = requests
+                .iter()
+                .filter(|request| request.method == "DELETE" && request.user.contains("serviceaccount"))
+                .map(|request| request.name.as_str())
+                .collect();
+            deleted.sort();
+            assert_eq!(deleted, ["ordinary", "released"], "nobody else's deletion is even tried");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn leftovers_go_and_what_another_run_may_wait_for_stays() {
+    embedded_only(Options::default(), "needs snapshots that were made long ago", async |place| {
+        place.claim("data").await;
+        place.bed().put(objects::unready_snapshot(
+            &place.namespace,
+            "stuck-long-ago",
+            "data",
+            "2020-01-01T00:00:00Z",
+        ));
+        place.bed().plan(|snapshot| name_of(snapshot).starts_with("stuck").then(Plan::never));
+        place.new_snapshot("stuck-just-now", "data", json!({"job": "volume-snapshotter"})).await;
+        place.run(&[("SNAPSHOT_PVC_NAMES", "data")]).await.assert_exit(0);
+        let names = place.names().await;
+        assert_eq!(names.len(), 2);
+        assert_eq!(names[0], "stuck-just-now");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_run_can_hold_what_it_makes_and_no_schedule_prunes_it() {
+    everywhere(async |place| {
+        place.claim("data").await;
+        place.run(&[("SNAPSHOT_PVC_NAMES", "data"), ("SNAPSHOT_HOLD", "true")]).await.assert_exit(0);
+        let held = new_snapshot(place, &[]).await;
+        assert_eq!(place.snapshot(&held).await["metadata"]["labels"]["volume-snapshotter/hold"], "true");
+        place.run(&[("SNAPSHOT_PVC_NAMES", "data")]).await.assert_exit(0);
+        place.run(&[("SNAPSHOT_PVC_NAMES", "data")]).await.assert_exit(0);
+        let names = place.names().await;
+        assert!(names.len() == 2 && names.contains(&held), "{names:?}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn two_schedules_on_one_claim_prune_each_their_own() {
+    everywhere(async |place| {
+        place.claim("data").await;
+        let hourly =
+            [("SNAPSHOT_PVC_NAMES", "data"), ("SNAPSHOT_JOB", "hourly"), ("SNAPSHOT_NAME_PREFIX", "hourly")];
+        let weekly =
+            [("SNAPSHOT_PVC_NAMES", "data"), ("SNAPSHOT_JOB", "weekly"), ("SNAPSHOT_NAME_PREFIX", "weekly")];
+        for _ in 0..2 {
+            let first = place.start(&all_rights(), &hourly).await;
+            let second = place.start(&all_rights(), &weekly).await;
+            first.finish().await.assert_exit(0);
+            second.finish().await.assert_exit(0);
+        }
+        let names = place.names().await;
+        assert_eq!(names.len(), 2, "{names:?}");
+        assert!(names[0].starts_with("hourly-") && names[1].starts_with("weekly-"), "{names:?}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_dry_run_says_what_it_would_do_and_changes_nothing() {
+    everywhere(async |place| {
+        place.claim("data").await;
+        place.older("old", "data").await;
+        place
+            .older_labelled(
+                "held",
+                "data",
+                json!({"job": "volume-snapshotter", "volume-snapshotter/hold": ""}),
+            )
+            .await;
+        let before = place.snapshots().await;
+        let ran = place.run(&[("SNAPSHOT_PVC_NAMES", "data"), ("SNAPSHOT_DRY_RUN", "true")]).await;
+        ran.assert_exit(0);
+        assert_eq!(place.snapshots().await, before);
+        let decisions: Vec<(&Value, &Value)> = ran
+            .log
+            .iter()
+            .filter(|line| {
+                line["message"]
+                    .as_str()
+                    .is_some_and(|said| said.starts_with("goes:") || said.starts_with("stays:"))
+            })
+            .map(|line| (&line["snapshot"], &line["message"]))
+            .collect();
+        assert_eq!(decisions.len(), 3, "{decisions:?}");
+        assert!(decisions.contains(&(&json!("old"), &json!("goes: no rule keeps it"))), "{decisions:?}");
+        assert!(decisions.contains(&(&json!("held"), &json!("stays: held"))), "{decisions:?}");
+        assert!(
+            ran.message.starts_with("dry run: nothing was changed; 1 of 1 claim could be snapshotted\n"),
+            "{}",
+            ran.message
+        );
+        assert!(
+            ran.message.contains("data: would make a snapshot, delete 1 older one and keep 1"),
+            "{}",
+            ran.message
+        );
+    })
+    .await;
+}
+
+// --- Deleting the wrong one ------------------------------------------------------------------------
+// Without the watch the run knows only what its list said at the beginning: what others change
+// after that, it can learn only from a deletion that is refused.
+
+/// Starts a run that knows of `old`, waits for its own snapshot until that is allowed to become
+/// ready, and lets somebody change `old` meanwhile.
+async fn behind_its_back(place: &Place, change: impl AsyncFn()) -> crate::place::Ran {
+    place.claim("data").await;
+    place.older("old", "data").await;
+    place.bed().plan(|_| Some(Plan::ready_after(millis(700))));
+    let settings = [("SNAPSHOT_PVC_NAMES", "data"), ("RUST_LOG", "debug")];
+    let running = place.start(&rights_of_the_bash_script(), &settings).await;
+    place.until("the new snapshot is made", async || place.names().await.len() == 2).await;
+    change().await;
+    running.finish().await
+}
+
+#[tokio::test]
+async fn a_snapshot_that_is_held_in_the_last_moment_stays() {
+    embedded_only(Options::default(), NEEDS_OTHER_HAND, async |place| {
+        let ran = behind_its_back(place, async || {
+            place
+                .patch_snapshot("old", json!({"metadata": {"labels": {"volume-snapshotter/hold": "true"}}}))
+                .await;
+        })
+        .await;
+        ran.assert_exit(0);
+        assert_eq!(place.names().await[0], "old");
+        assert_eq!(ran.lines("stays after all: held").len(), 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_snapshot_that_changes_without_consequence_is_judged_again_and_goes() {
+    embedded_only(Options::default(), NEEDS_OTHER_HAND, async |place| {
+        let ran = behind_its_back(place, async || {
+            place.patch_snapshot("old", json!({"metadata": {"labels": {"note": "hello"}}})).await;
+        })
+        .await;
+        ran.assert_exit(0);
+        assert!(!place.names().await.contains(&"old".to_owned()));
+        assert_eq!(ran.lines("judging again").len(), 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn another_snapshot_under_the_same_name_is_not_deleted_in_its_place() {
+    embedded_only(Options::default(), NEEDS_OTHER_HAND, async |place| {
+        let ran = behind_its_back(place, async || {
+            let mut other = place.snapshot("old").await;
+            place.bed().remove("volumesnapshots", &place.namespace, "old");
+            let metadata = other["metadata"].as_object_mut().expect("metadata");
+            metadata.remove("uid");
+            metadata.remove("resourceVersion");
+            place.bed().put(other);
+        })
+        .await;
+        ran.assert_exit(0);
+        assert!(place.names().await.contains(&"old".to_owned()));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_snapshot_that_changes_hands_is_not_deleted() {
+    embedded_only(Options::default(), NEEDS_OTHER_HAND, async |place| {
+        let ran = behind_its_back(place, async || {
+            place.patch_snapshot("old", json!({"metadata": {"labels": {"job": "weekly"}}})).await;
+        })
+        .await;
+        ran.assert_exit(0);
+        assert!(place.names().await.contains(&"old".to_owned()));
+    })
+    .await;
+}
+
+// --- Rights ----------------------------------------------------------------------------------------
+
+#[tokio::test]
+async fn the_role_of_the_bash_script_is_enough() {
+    everywhere(async |place| {
+        place.claim("data").await;
+        place.older("old", "data").await;
+        let ran =
+            place.run_with_rights(&rights_of_the_bash_script(), &[("SNAPSHOT_PVC_NAMES", "data")]).await;
+        ran.assert_exit(0);
+        assert_ne!(new_snapshot(place, &[]).await, "old");
+        let unwatched = ran.lines("reading again and again instead of watching");
+        assert_eq!(unwatched.len(), 1);
+        assert!(unwatched[0]["message"].as_str().is_some_and(|said| said.contains("verbs: [\"watch\"]")));
+        assert_eq!(ran.lines("claims are not checked").len(), 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_right_that_is_missing_is_named_with_the_line_to_add_to_the_role() {
+    everywhere(async |place| {
+        place.claim("data").await;
+        let ran = place.run_with_rights(&json!([]), &[("SNAPSHOT_PVC_NAMES", "data")]).await;
+        ran.assert_exit(2);
+        assert!(ran.message.contains("cannot list resource \"volumesnapshots\""), "{}", ran.message);
+        assert!(ran.message.contains(":volume-snapshotter\""), "the ServiceAccount is named: {}", ran.message);
+        assert!(
+            ran.message.contains("apiGroups: [\"snapshot.storage.k8s.io\"], resources: [\"volumesnapshots\"], verbs: [\"list\"]"),
+            "{}",
+            ran.message
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn without_the_right_to_delete_the_snapshots_are_made_and_the_run_says_what_is_left() {
+    everywhere(async |place| {
+        place.claim("data").await;
+        place.older("old", "data").await;
+        let rights: Value = all_rights()
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter(|rule| rule["verbs"][0] != "delete")
+            .cloned()
+            .collect();
+        let ran = place.run_with_rights(&rights, &[("SNAPSHOT_PVC_NAMES", "data")]).await;
+        ran.assert_exit(3);
+        assert_eq!(place.names().await.len(), 2);
+        assert!(
+            ran.message
+                .contains("1 older snapshot that had to go could not be deleted: cannot delete snapshot old"),
+            "{}",
+            ran.message
+        );
+    })
+    .await;
+}
+
+// --- The process -----------------------------------------------------------------------------------
+
+#[tokio::test]
+async fn settings_that_cannot_be_understood_stop_the_run_before_anything_is_changed() {
+    everywhere(async |place| {
+        place.claim("data").await;
+        place.older("old", "data").await;
+        let ran = place.run(&[("SNAPSHOT_PVC_NAMES", "data"), ("SNAPSHOT_RETENTON", "last=24")]).await;
+        ran.assert_exit(2);
+        assert!(
+            ran.message
+                .contains("SNAPSHOT_RETENTON: there is no such setting; the nearest is SNAPSHOT_RETENTION"),
+            "{}",
+            ran.message
+        );
+        assert_eq!(place.names().await, ["old"]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn sigterm_ends_the_run_within_a_second_and_says_what_is_left() {
+    embedded_only(slow(Duration::from_secs(60)), NEEDS_SLOW_DRIVER, async |place| {
+        place.claim("data").await;
+        let running = place.start(&all_rights(), &[("SNAPSHOT_PVC_NAMES", "data")]).await;
+        place.until("there is a snapshot", async || !place.names().await.is_empty()).await;
+        tokio::time::sleep(millis(200)).await;
+        let told = std::time::Instant::now();
+        running.signal("TERM");
+        let ran = running.finish().await;
+        assert!(told.elapsed() < Duration::from_secs(1), "{:?}", told.elapsed());
+        ran.assert_exit(143);
+        let name = new_snapshot(place, &[]).await;
+        assert_eq!(
+            ran.message,
+            format!(
+                "0 of 1 claim has a new ready snapshot; the run was told to stop\n\
+                 data: stopped while {name} was not ready yet; the Job's next attempt goes on with it\n"
+            )
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_cluster_without_the_snapshot_api_is_named_as_such() {
+    let options = Options { snapshot_api: false, ..Options::default() };
+    embedded_only(options, "a cluster without the CRDs is needed", async |place| {
+        place.claim("data").await;
+        let ran = place.run(&[("SNAPSHOT_PVC_NAMES", "data")]).await;
+        ran.assert_exit(2);
+        assert!(ran.message.contains("install the snapshot CRDs"), "{}", ran.message);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn one_claim_with_one_old_snapshot_costs_five_requests() {
+    embedded_only(Options::default(), "a real API server keeps no log for tests", async |place| {
+        place.claim("data").await;
+        place.older("old", "data").await;
+        let running = place.start(&all_rights(), &[("SNAPSHOT_PVC_NAMES", "data")]).await;
+        place.bed().clear_requests();
+        running.finish().await.assert_exit(0);
+        let log: Vec<String> = place
+            .bed()
+            .requests()
+            .iter()
+            .map(|request| format!("{} {}", request.verb, request.resource))
+            .collect();
+        println!("{}", log.join("\n"));
+        assert_eq!(
+            log.iter().map(String::as_str).collect::<std::collections::BTreeSet<_>>(),
+            [
+                "create volumesnapshots",
+                "delete volumesnapshots",
+                "get persistentvolumeclaims",
+                "list volumesnapshots",
+                "watch volumesnapshots",
+            ]
+            .into()
+        );
+        assert_eq!(log.len(), 5);
+        let deletion = place.bed().requests().into_iter().find(|request| request.verb == "delete");
+        let preconditions =
+            deletion.and_then(|request| request.body).expect("a body")["preconditions"].take();
+        assert!(preconditions["uid"].is_string() && preconditions["resourceVersion"].is_string());
+    })
+    .await;
+}

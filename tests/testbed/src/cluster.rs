@@ -1,0 +1,73 @@
+//! What all requests and controllers share: the store, the tokens, the plans, the quotas and the log.
+
+use crate::auth::Tokens;
+use crate::log::Log;
+use crate::registry::{Resource, SNAPSHOT_GROUP};
+use crate::store::Store;
+use crate::{Options, Plan};
+use serde_json::Value;
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+type Planner = Arc<dyn Fn(&Value) -> Option<Plan> + Send + Sync>;
+
+/// One cluster.
+pub(crate) struct Cluster {
+    pub(crate) options: Options,
+    pub(crate) store: Store,
+    pub(crate) tokens: Tokens,
+    pub(crate) log: Log,
+    planner: Mutex<Option<Planner>>,
+    quotas: Mutex<HashMap<String, usize>>,
+}
+
+impl fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cluster").field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+impl Cluster {
+    pub(crate) fn new(options: Options) -> Cluster {
+        Cluster {
+            store: Store::new(options.history),
+            options,
+            tokens: Tokens::new(),
+            log: Log::default(),
+            planner: Mutex::default(),
+            quotas: Mutex::default(),
+        }
+    }
+
+    /// Whether a resource is served: that of snapshots can be left out, as in a cluster without its definitions.
+    pub(crate) fn serves(&self, resource: &Resource) -> bool {
+        self.options.snapshot_api || resource.group != SNAPSHOT_GROUP
+    }
+
+    pub(crate) fn set_planner(&self, planner: Planner) {
+        *self.planner.lock().unwrap_or_else(PoisonError::into_inner) = Some(planner);
+    }
+
+    /// What is to happen with a snapshot.
+    pub(crate) fn plan(&self, snapshot: &Value) -> Plan {
+        // The closure is a test's: it runs without the lock, so that it may set another one.
+        let planner = self.planner.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        planner
+            .and_then(|planner| planner(snapshot))
+            .unwrap_or_else(|| Plan::ready_after(self.options.controller.ready_after))
+    }
+
+    pub(crate) fn set_quota(&self, namespace: &str, snapshots: Option<usize>) {
+        let mut quotas = self.quotas.lock().unwrap_or_else(PoisonError::into_inner);
+        match snapshots {
+            Some(limit) => quotas.insert(namespace.to_owned(), limit),
+            None => quotas.remove(namespace),
+        };
+    }
+
+    /// How many snapshots a namespace may have.
+    pub(crate) fn quota(&self, namespace: &str) -> Option<usize> {
+        self.quotas.lock().unwrap_or_else(PoisonError::into_inner).get(namespace).copied()
+    }
+}

@@ -1,0 +1,138 @@
+//! A small HTTP client for tests that want to see the bytes: one connection per request, no TLS, nothing retried.
+
+use http::{HeaderMap, Method, StatusCode, header};
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Bytes, Incoming};
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use std::io;
+use tokio::net::TcpStream;
+
+/// An answer whose body has been read to its end.
+#[derive(Debug, Clone)]
+pub struct Response {
+    /// Status code.
+    pub status: StatusCode,
+    /// Headers.
+    pub headers: HeaderMap,
+    /// Body.
+    pub body: Bytes,
+}
+
+impl Response {
+    /// The body as JSON; `null` if it is not.
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_default()
+    }
+
+    /// The `Content-Type` header; empty if there is none.
+    pub fn content_type(&self) -> &str {
+        content_type(&self.headers)
+    }
+}
+
+fn content_type(headers: &HeaderMap) -> &str {
+    headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default()
+}
+
+/// An answer whose body is read line by line, as a watch's is.
+#[derive(Debug)]
+pub struct Lines {
+    /// Status code.
+    pub status: StatusCode,
+    /// Headers.
+    pub headers: HeaderMap,
+    body: Incoming,
+    buffer: Vec<u8>,
+}
+
+impl Lines {
+    /// The `Content-Type` header; empty if there is none.
+    pub fn content_type(&self) -> &str {
+        content_type(&self.headers)
+    }
+
+    /// The next line as JSON; `None` at the end of the body.
+    ///
+    /// # Errors
+    ///
+    /// The connection broke, or the line is not JSON.
+    pub async fn next(&mut self) -> io::Result<Option<Value>> {
+        loop {
+            if let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.buffer.drain(..=end).collect();
+                return serde_json::from_slice(&line).map(Some).map_err(io::Error::other);
+            }
+            match self.body.frame().await {
+                None => return Ok(None),
+                Some(frame) => {
+                    if let Ok(data) = frame.map_err(io::Error::other)?.into_data() {
+                        self.buffer.extend_from_slice(&data);
+                    }
+                }
+            }
+        }
+    }
+}
+
+async fn send(
+    method: Method,
+    url: &str,
+    token: Option<&str>,
+    headers: &[(&str, &str)],
+    body: Bytes,
+) -> io::Result<http::Response<Incoming>> {
+    let invalid = |why: &str| io::Error::new(io::ErrorKind::InvalidInput, format!("{url}: {why}"));
+    let rest = url.strip_prefix("http://").ok_or_else(|| invalid("no http URL"))?;
+    let authority = rest.split('/').next().unwrap_or_default();
+    let target = match &rest[authority.len()..] {
+        "" => "/",
+        target => target,
+    };
+    let stream = TcpStream::connect(authority).await?;
+    stream.set_nodelay(true)?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
+    // Ends with the body, or when that is dropped; what goes wrong shows there.
+    tokio::spawn(connection);
+    let mut request = http::Request::builder().method(method).uri(target).header(header::HOST, authority);
+    if let Some(token) = token {
+        request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+    }
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    if !body.is_empty() && !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("content-type")) {
+        request = request.header(header::CONTENT_TYPE, "application/json");
+    }
+    let request = request.body(Full::new(body)).map_err(|error| invalid(&error.to_string()))?;
+    sender.send_request(request).await.map_err(io::Error::other)
+}
+
+/// Sends a request and reads the answer to its end. The body is sent as JSON unless `headers` say otherwise.
+///
+/// # Errors
+///
+/// The URL is none of plain HTTP, or the connection broke.
+pub async fn request(
+    method: Method,
+    url: &str,
+    token: Option<&str>,
+    headers: &[(&str, &str)],
+    body: Option<&Value>,
+) -> io::Result<Response> {
+    let body = body.map(|body| Bytes::from(body.to_string())).unwrap_or_default();
+    let (head, body) = send(method, url, token, headers, body).await?.into_parts();
+    let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
+    Ok(Response { status: head.status, headers: head.headers, body })
+}
+
+/// Sends a GET request and reads the answer line by line.
+///
+/// # Errors
+///
+/// The URL is none of plain HTTP, or the connection broke.
+pub async fn lines(url: &str, token: Option<&str>) -> io::Result<Lines> {
+    let (head, body) = send(Method::GET, url, token, &[], Bytes::new()).await?.into_parts();
+    Ok(Lines { status: head.status, headers: head.headers, body, buffer: Vec::new() })
+}

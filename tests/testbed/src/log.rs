@@ -1,0 +1,192 @@
+//! The log of requests, and how many were under way at once.
+//!
+//! Requests are logged when they arrive; their outcome is filled in later.
+
+use crate::call::Call;
+use serde_json::Value;
+use std::sync::atomic::{AtomicU16, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+/// One request, as the server saw it.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Request {
+    /// When it arrived.
+    pub at: Instant,
+    /// HTTP method.
+    pub method: String,
+    /// Path without the query.
+    pub path: String,
+    /// Query parameters, decoded, in order.
+    pub query: Vec<(String, String)>,
+    /// Name of the user; empty if the token was not valid.
+    pub user: String,
+    /// `get`, `list`, `watch`, `create`, `update`, `patch`, `delete` or `deletecollection`; for a path that is no
+    /// resource's, the method in lower case.
+    pub verb: String,
+    /// Plural name of the resource, with the subresource if there is one: `volumesnapshots/status`. Empty for a path
+    /// that is no resource's.
+    pub resource: String,
+    /// Namespace in the path; empty if there is none.
+    pub namespace: String,
+    /// Name in the path; of a creation, the name in the body. Empty if there is none.
+    pub name: String,
+    /// Status code of the answer; 0 as long as there is none.
+    pub status: u16,
+    /// The request's body as JSON; `None` if it has none or it is not JSON.
+    pub body: Option<Value>,
+    /// Bytes of the request's body.
+    pub sent: u64,
+    /// Bytes of the answer's body that were handed to the connection; of a watch, so far.
+    pub received: u64,
+    /// Whether it is a watch.
+    pub is_watch: bool,
+}
+
+impl Request {
+    /// A query parameter.
+    pub fn parameter(&self, name: &str) -> Option<&str> {
+        self.query.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Entry {
+    request: Request,
+    status: AtomicU16,
+    received: AtomicU64,
+}
+
+impl Entry {
+    pub(crate) fn answered(&self, status: u16) {
+        self.status.store(status, Ordering::Relaxed);
+    }
+
+    pub(crate) fn received(&self, bytes: usize) {
+        self.received.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+}
+
+/// A number that goes up and down, and the most it was.
+#[derive(Debug, Default)]
+struct Gauge {
+    now: AtomicUsize,
+    most: AtomicUsize,
+}
+
+impl Gauge {
+    fn up(&self) {
+        let now = self.now.fetch_add(1, Ordering::SeqCst) + 1;
+        self.most.fetch_max(now, Ordering::SeqCst);
+    }
+
+    fn down(&self) {
+        self.now.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    fn reset(&self) {
+        self.most.store(self.now.load(Ordering::SeqCst), Ordering::SeqCst);
+    }
+
+    fn most(&self) -> usize {
+        self.most.load(Ordering::SeqCst)
+    }
+}
+
+/// Counts as long as it lives.
+#[derive(Debug)]
+pub(crate) struct Running(Arc<Gauge>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.down();
+    }
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Log {
+    entries: Mutex<Vec<Arc<Entry>>>,
+    requests: Arc<Gauge>,
+    watches: Arc<Gauge>,
+}
+
+impl Log {
+    /// A request has arrived whole.
+    pub(crate) fn arrived(&self, call: &Call, user: &str, body: &[u8]) -> Arc<Entry> {
+        let target = call.target.clone().unwrap_or_default();
+        let json: Option<Value> = serde_json::from_slice(body).ok();
+        let mut name = target.name;
+        if name.is_empty() && call.verb == "create" {
+            name = json.as_ref().map(|body| crate::object::name(body).to_owned()).unwrap_or_default();
+        }
+        let entry = Arc::new(Entry {
+            request: Request {
+                at: Instant::now(),
+                method: call.method.to_string(),
+                path: call.path.clone(),
+                query: call.query.clone(),
+                user: user.to_owned(),
+                verb: call.verb.to_owned(),
+                resource: if target.subresource.is_empty() {
+                    target.plural
+                } else {
+                    format!("{}/{}", target.plural, target.subresource)
+                },
+                namespace: target.namespace,
+                name,
+                status: 0,
+                body: json,
+                sent: body.len() as u64,
+                received: 0,
+                is_watch: call.verb == "watch",
+            },
+            status: AtomicU16::new(0),
+            received: AtomicU64::new(0),
+        });
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner).push(entry.clone());
+        entry
+    }
+
+    /// A request that is no watch is being carried out.
+    pub(crate) fn begin_request(&self) -> Running {
+        self.requests.up();
+        Running(self.requests.clone())
+    }
+
+    /// A watch is open.
+    pub(crate) fn begin_watch(&self) -> Running {
+        self.watches.up();
+        Running(self.watches.clone())
+    }
+
+    pub(crate) fn requests(&self) -> Vec<Request> {
+        let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        entries
+            .iter()
+            .map(|entry| Request {
+                status: entry.status.load(Ordering::Relaxed),
+                received: entry.received.load(Ordering::Relaxed),
+                ..entry.request.clone()
+            })
+            .collect()
+    }
+
+    pub(crate) fn clear(&self) {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.requests.reset();
+        self.watches.reset();
+    }
+
+    pub(crate) fn most_in_flight(&self) -> usize {
+        self.requests.most()
+    }
+
+    pub(crate) fn most_watches(&self) -> usize {
+        self.watches.most()
+    }
+
+    pub(crate) fn watches(&self) -> usize {
+        self.watches.now.load(Ordering::SeqCst)
+    }
+}

@@ -1,0 +1,151 @@
+//! Objects as a cluster has them, for tests to put into a bed.
+//!
+//! They are plain values: change what a test needs different before putting them in.
+
+use serde_json::{Value, json};
+
+/// Name of the driver that all objects here are of.
+pub const DRIVER: &str = "hostpath.csi.k8s.io";
+
+/// A namespace.
+pub fn namespace(name: &str) -> Value {
+    json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+}
+
+/// A StorageClass of [`DRIVER`] that binds claims at once.
+pub fn storage_class(name: &str) -> Value {
+    json!({
+        "apiVersion": "storage.k8s.io/v1",
+        "kind": "StorageClass",
+        "metadata": {"name": name},
+        "provisioner": DRIVER,
+        "reclaimPolicy": "Delete",
+        "volumeBindingMode": "Immediate",
+    })
+}
+
+/// A VolumeSnapshotClass of [`DRIVER`].
+pub fn snapshot_class(name: &str) -> Value {
+    json!({
+        "apiVersion": "snapshot.storage.k8s.io/v1",
+        "kind": "VolumeSnapshotClass",
+        "metadata": {"name": name},
+        "driver": DRIVER,
+        "deletionPolicy": "Delete",
+    })
+}
+
+/// A VolumeSnapshotClass of [`DRIVER`] that snapshots without a class get.
+pub fn default_snapshot_class(name: &str) -> Value {
+    let mut class = snapshot_class(name);
+    class["metadata"]["annotations"] = json!({"snapshot.storage.kubernetes.io/is-default-class": "true"});
+    class
+}
+
+/// A claim as a client creates it, of the StorageClass `hostpath` and 1 GiB.
+pub fn claim(namespace: &str, name: &str) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {
+            "accessModes": ["ReadWriteOnce"],
+            "resources": {"requests": {"storage": "1Gi"}},
+            "storageClassName": "hostpath",
+            "volumeMode": "Filesystem",
+        },
+    })
+}
+
+/// A claim that is Bound, with labels.
+pub fn bound_claim(namespace: &str, name: &str, labels: &[(&str, &str)]) -> Value {
+    let mut claim = claim(namespace, name);
+    let labels: serde_json::Map<String, Value> =
+        labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).into())).collect();
+    if !labels.is_empty() {
+        claim["metadata"]["labels"] = labels.into();
+    }
+    claim["metadata"]["annotations"] = json!({
+        "pv.kubernetes.io/bind-completed": "yes",
+        "pv.kubernetes.io/bound-by-controller": "yes",
+        "volume.beta.kubernetes.io/storage-provisioner": DRIVER,
+        "volume.kubernetes.io/storage-provisioner": DRIVER,
+    });
+    claim["metadata"]["finalizers"] = json!([crate::object::CLAIM_PROTECTION]);
+    claim["spec"]["volumeName"] = format!("pvc-{namespace}-{name}").into();
+    claim["status"] = json!({
+        "phase": "Bound",
+        "accessModes": ["ReadWriteOnce"],
+        "capacity": {"storage": "1Gi"},
+    });
+    claim
+}
+
+/// A snapshot as a client creates it: of the class `default`, with the labels `job=volume-snapshotter` and `name`.
+pub fn snapshot(namespace: &str, name: &str, claim: &str) -> Value {
+    json!({
+        "apiVersion": "snapshot.storage.k8s.io/v1",
+        "kind": "VolumeSnapshot",
+        "metadata": {
+            "name": name,
+            "namespace": namespace,
+            "labels": {"job": "volume-snapshotter", "name": name},
+        },
+        "spec": {
+            "source": {"persistentVolumeClaimName": claim},
+            "volumeSnapshotClassName": "default",
+        },
+    })
+}
+
+/// A snapshot that is ready, created and cut at a time in RFC 3339.
+pub fn ready_snapshot(namespace: &str, name: &str, claim: &str, time: impl ToString) -> Value {
+    let time = time.to_string();
+    let mut snapshot = unready_snapshot(namespace, name, claim, &time);
+    snapshot["status"]["readyToUse"] = true.into();
+    snapshot["status"]["creationTime"] = time.into();
+    snapshot["status"]["restoreSize"] = "1Gi".into();
+    snapshot
+}
+
+/// A snapshot that was created at a time in RFC 3339 and is not ready; the controller leaves it so.
+pub fn unready_snapshot(namespace: &str, name: &str, claim: &str, time: impl ToString) -> Value {
+    let mut snapshot = snapshot(namespace, name, claim);
+    let uid = crate::object::new_uid();
+    snapshot["metadata"]["creationTimestamp"] = time.to_string().into();
+    snapshot["metadata"]["uid"] = uid.as_str().into();
+    snapshot["metadata"]["finalizers"] =
+        json!([crate::object::SOURCE_PROTECTION, crate::object::BOUND_PROTECTION]);
+    snapshot["status"] = json!({
+        "boundVolumeSnapshotContentName": format!("snapcontent-{uid}"),
+        "readyToUse": false,
+    });
+    snapshot
+}
+
+/// A Role with rules given as group, resource and verbs.
+pub fn role(namespace: &str, name: &str, rules: &[(&str, &str, &[&str])]) -> Value {
+    let rules: Vec<Value> = rules
+        .iter()
+        .map(
+            |(group, resource, verbs)| json!({"apiGroups": [group], "resources": [resource], "verbs": verbs}),
+        )
+        .collect();
+    json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "Role",
+        "metadata": {"name": name, "namespace": namespace},
+        "rules": rules,
+    })
+}
+
+/// A RoleBinding of a Role to a ServiceAccount of the same namespace, with the Role's name.
+pub fn role_binding(namespace: &str, role: &str, service_account: &str) -> Value {
+    json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "RoleBinding",
+        "metadata": {"name": role, "namespace": namespace},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": role},
+        "subjects": [{"kind": "ServiceAccount", "name": service_account, "namespace": namespace}],
+    })
+}

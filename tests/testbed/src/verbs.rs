@@ -1,0 +1,751 @@
+//! Carrying requests out: get, list, create, update, patch, delete on any resource, and the few that are special.
+//!
+//! Nothing here waits. What comes before (who asks, whether they may) and after (bytes on the wire) is in `server`;
+//! watches are begun here and run in `watch`.
+
+use crate::admission;
+use crate::auth::User;
+use crate::call::{Call, Target};
+use crate::cluster::Cluster;
+use crate::discovery::{self, Page};
+use crate::event;
+use crate::failure::Failure;
+use crate::object;
+use crate::paging::{self, Place};
+use crate::patch;
+use crate::rbac::{self, Deed};
+use crate::registry::{self, Resource};
+use crate::selector::Filter;
+use crate::store::{From, Interest, Key, Object};
+use crate::table::{self, Include};
+use crate::validation;
+use crate::watch::Session;
+use hyper::body::Bytes;
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Map, Value, json};
+use std::borrow::Cow;
+use std::sync::Arc;
+
+/// An answer to a request that was carried out.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) code: u16,
+    pub(crate) content: Content,
+    /// Texts of `Warning` headers.
+    pub(crate) warnings: Vec<String>,
+}
+
+#[derive(Debug)]
+pub(crate) enum Content {
+    Json(Bytes),
+    Text(&'static str),
+    Watch(Box<Session>),
+}
+
+impl Answer {
+    fn json(code: u16, value: &Value) -> Answer {
+        Answer { code, content: Content::Json(value.to_string().into()), warnings: Vec::new() }
+    }
+}
+
+/// The form in which a client wants objects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Form {
+    Object,
+    Table(Include),
+}
+
+/// One request on one served resource.
+struct Act<'a> {
+    cluster: &'a Cluster,
+    call: &'a Call,
+    target: &'a Target,
+    resource: &'static Resource,
+    form: Form,
+    body: &'a Bytes,
+}
+
+/// Carries a request out.
+pub(crate) fn carry_out(
+    cluster: &Cluster,
+    call: &Call,
+    user: &User,
+    body: &Bytes,
+) -> Result<Answer, Failure> {
+    let Some(target) = &call.target else {
+        let page = discovery::page(&call.path, |resource| cluster.serves(resource))
+            .ok_or_else(Failure::no_such_path)?;
+        if call.method != http::Method::GET && call.method != http::Method::HEAD {
+            return Err(Failure::method_not_allowed());
+        }
+        return Ok(match page {
+            Page::Json(value) => Answer::json(200, &value),
+            Page::Text(text) => Answer { code: 200, content: Content::Text(text), warnings: Vec::new() },
+        });
+    };
+    let resource = registry::find(&target.group, &target.version, &target.plural)
+        .filter(|resource| cluster.serves(resource))
+        .ok_or_else(Failure::no_such_path)?;
+    let in_namespace = !target.namespace.is_empty() && target.plural != "namespaces";
+    let wants_namespace = resource.namespaced && (!target.name.is_empty() || call.verb == "create");
+    if (in_namespace && !resource.namespaced) || (wants_namespace && !in_namespace) {
+        return Err(Failure::no_such_path());
+    }
+    // Of a request for a token nothing in the body matters, so it may be in a form that is not understood here.
+    if !body.is_empty() && call.content_type.contains("protobuf") && target.subresource != "token" {
+        return Err(Failure::unsupported_media_type("application/json"));
+    }
+    let act = Act { cluster, call, target, resource, form: form(call)?, body };
+    match (target.plural.as_str(), target.subresource.as_str(), call.verb) {
+        ("serviceaccounts", "token", "create") => return act.token(),
+        ("selfsubjectaccessreviews", "", "create") => return act.access_review(user),
+        ("selfsubjectaccessreviews", ..) => return Err(Failure::method_not_allowed()),
+        (_, "", _) => {}
+        (_, "status", "get" | "update" | "patch") if resource.status => {}
+        _ => return Err(Failure::no_such_path()),
+    }
+    match call.verb {
+        "get" => act.get(),
+        "list" => act.list(),
+        "watch" => act.watch(),
+        "create" if target.name.is_empty() => act.create(),
+        "update" if !target.name.is_empty() => act.update(),
+        "patch" if !target.name.is_empty() => act.patch(),
+        "delete" => act.delete(),
+        "deletecollection" => act.delete_collection(),
+        _ => Err(Failure::method_not_allowed()),
+    }
+}
+
+/// The first form in the `Accept` header that the server can answer in.
+fn form(call: &Call) -> Result<Form, Failure> {
+    if call.accept.trim().is_empty() {
+        return Ok(Form::Object);
+    }
+    for range in call.accept.split(',') {
+        let mut parts = range.split(';').map(str::trim);
+        let media = parts.next().unwrap_or_default();
+        if !matches!(media, "application/json" | "application/*" | "*/*") {
+            continue;
+        }
+        let parameters: Vec<(&str, &str)> = parts.filter_map(|part| part.split_once('=')).collect();
+        let parameter = |name| parameters.iter().find(|(key, _)| *key == name).map(|(_, value)| *value);
+        match (parameter("as"), parameter("g"), parameter("v")) {
+            (None, ..) => return Ok(Form::Object),
+            (Some("Table"), Some("meta.k8s.io"), Some("v1")) => {
+                return Ok(Form::Table(match call.parameter("includeObject") {
+                    "None" => Include::Nothing,
+                    "Object" => Include::Object,
+                    _ => Include::Metadata,
+                }));
+            }
+            _ => {}
+        }
+    }
+    Err(Failure::not_acceptable())
+}
+
+/// An object as the resource's group shows it.
+pub(crate) fn shown<'a>(resource: &Resource, object: &'a Value) -> Cow<'a, Value> {
+    if resource.is_new_event() { Cow::Owned(event::from_core(object.clone())) } else { Cow::Borrowed(object) }
+}
+
+/// The same as JSON.
+pub(crate) fn shown_json(resource: &Resource, object: &Object) -> Bytes {
+    if resource.is_new_event() {
+        event::from_core(object.value.clone()).to_string().into()
+    } else {
+        object.json().clone()
+    }
+}
+
+/// Lists of built-in types do not repeat the type in each item.
+fn item_json(resource: &Resource, object: &Object) -> Bytes {
+    if resource.custom {
+        return object.json().clone();
+    }
+    let mut value = shown(resource, &object.value).into_owned();
+    if let Value::Object(fields) = &mut value {
+        fields.remove("apiVersion");
+        fields.remove("kind");
+    }
+    value.to_string().into()
+}
+
+impl Act<'_> {
+    fn key(&self) -> Key {
+        self.key_of(&self.target.name)
+    }
+
+    fn key_of(&self, name: &str) -> Key {
+        let namespace = if self.resource.namespaced { self.target.namespace.as_str() } else { "" };
+        (namespace.to_owned(), name.to_owned())
+    }
+
+    fn namespace(&self) -> Option<&str> {
+        (self.resource.namespaced && !self.target.namespace.is_empty())
+            .then_some(self.target.namespace.as_str())
+    }
+
+    fn filter(&self) -> Result<Filter, Failure> {
+        Filter::parse(
+            self.resource,
+            self.call.parameter("labelSelector"),
+            self.call.parameter("fieldSelector"),
+        )
+    }
+
+    fn one(&self, code: u16, object: &Object) -> Answer {
+        match self.form {
+            Form::Object => {
+                let json = shown_json(self.resource, object);
+                Answer { code, content: Content::Json(json), warnings: Vec::new() }
+            }
+            Form::Table(include) => {
+                let metadata = json!({"resourceVersion": object::resource_version(&object.value)});
+                let rows = std::iter::once(&object.value);
+                Answer::json(code, &table::table(self.resource, rows, metadata, include, true))
+            }
+        }
+    }
+
+    /// An object that is not stored, because it is a dry run.
+    fn one_unstored(&self, code: u16, value: &Value) -> Answer {
+        Answer::json(code, &shown(self.resource, value))
+    }
+
+    fn get(&self) -> Result<Answer, Failure> {
+        let found = self.cluster.store.get(self.resource.plural, &self.key());
+        let object = found.ok_or_else(|| Failure::not_found(self.resource, &self.target.name))?;
+        Ok(self.one(200, &object))
+    }
+
+    fn list(&self) -> Result<Answer, Failure> {
+        let filter = self.filter()?;
+        let limit = match self.call.parameter("limit") {
+            "" => 0,
+            text => text.parse::<usize>().map_err(|_| {
+                Failure::bad_request(format!(
+                    "strconv.ParseInt: parsing {}: invalid syntax",
+                    crate::failure::quoted(text)
+                ))
+            })?,
+        };
+        let limit = if limit == 0 { usize::MAX } else { limit };
+        let token = self.call.parameter("continue");
+        let place = if token.is_empty() {
+            None
+        } else {
+            Some(paging::place(self.resource, self.namespace(), token)?)
+        };
+        let version = match &place {
+            Some(place) => place.version.unwrap_or(0),
+            None if self.call.parameter("resourceVersionMatch") == "Exact" => self.version_parameter()?,
+            None => 0,
+        };
+        let mut page: Vec<Arc<Object>> = Vec::new();
+        let mut last: Option<Key> = None;
+        let mut remaining = 0_u64;
+        let visit = |key: &Key, object: &Arc<Object>| {
+            if !filter.matches(&object.value) {
+                return true;
+            }
+            if page.len() < limit {
+                page.push(object.clone());
+                last = Some(key.clone());
+                return true;
+            }
+            remaining += 1;
+            // Only without a selector does the server say how many remain.
+            filter.is_empty()
+        };
+        let after = place.as_ref().map(|place| &place.after);
+        let listed =
+            self.cluster.store.list_at(self.resource.plural, self.namespace(), version, after, visit);
+        let version = listed.map_err(|failure| match &place {
+            Some(place) => {
+                let resume = Place { version: None, after: place.after.clone() };
+                Failure::continue_expired(paging::token(self.resource, self.namespace(), &resume))
+            }
+            None => failure,
+        })?;
+        let mut metadata = Map::new();
+        metadata.insert("resourceVersion".into(), version.to_string().into());
+        if let (true, Some(after)) = (remaining > 0, last) {
+            let next = Place { version: Some(version), after };
+            metadata.insert("continue".into(), paging::token(self.resource, self.namespace(), &next).into());
+            if filter.is_empty() {
+                metadata.insert("remainingItemCount".into(), remaining.into());
+            }
+        } else if self.resource.custom {
+            metadata.insert("continue".into(), "".into());
+        }
+        let metadata = Value::Object(metadata);
+        if let Form::Table(include) = self.form {
+            let rows = page.iter().map(|object| &object.value);
+            return Ok(Answer::json(200, &table::table(self.resource, rows, metadata, include, true)));
+        }
+        let mut json = format!(
+            r#"{{"kind":"{}List","apiVersion":"{}","metadata":{metadata},"items":["#,
+            self.resource.kind,
+            self.resource.api_version(),
+        )
+        .into_bytes();
+        for (index, object) in page.iter().enumerate() {
+            if index > 0 {
+                json.push(b',');
+            }
+            json.extend_from_slice(&item_json(self.resource, object));
+        }
+        json.extend_from_slice(b"]}");
+        Ok(Answer { code: 200, content: Content::Json(json.into()), warnings: Vec::new() })
+    }
+
+    /// The `resourceVersion` parameter, 0 if there is none.
+    fn version_parameter(&self) -> Result<u64, Failure> {
+        match self.call.parameter("resourceVersion") {
+            "" => Ok(0),
+            text => text.parse().map_err(|_| {
+                let text = crate::failure::quoted(text);
+                Failure::bad_request(format!(
+                    "resourceVersion: Invalid value: {text}: strconv.ParseUint: parsing {text}: invalid syntax"
+                ))
+            }),
+        }
+    }
+
+    fn watch(&self) -> Result<Answer, Failure> {
+        let interest = Interest {
+            resource: self.resource.plural,
+            namespace: self.namespace().map(str::to_owned),
+            filter: self.filter()?,
+        };
+        let version = self.version_parameter()?;
+        let explicit = self.call.flag("sendInitialEvents");
+        let declined = self.call.parameter("sendInitialEvents") == "false";
+        let from_now = explicit || (version == 0 && !declined);
+        let from = match version {
+            _ if from_now => From::Now,
+            0 => From::After(self.cluster.store.version()),
+            version => From::After(version),
+        };
+        let session = Session::begin(self.cluster, self.resource, self.call, self.form, interest, from)?;
+        Ok(Answer { code: 200, content: Content::Watch(Box::new(session)), warnings: Vec::new() })
+    }
+
+    /// The body as an object of this resource.
+    fn object(&self) -> Result<Value, Failure> {
+        let value: Value = serde_json::from_slice(self.body).map_err(|error| {
+            Failure::bad_request(format!(
+                "the object provided is unrecognized (must be of type {}): couldn't get version/kind; json parse error: {error}",
+                self.resource.kind
+            ))
+        })?;
+        self.check_type(value)
+    }
+
+    fn check_type(&self, mut value: Value) -> Result<Value, Failure> {
+        let Value::Object(fields) = &mut value else {
+            return Err(Failure::bad_request(format!(
+                "the object provided is unrecognized (must be of type {})",
+                self.resource.kind
+            )));
+        };
+        for (field, expected) in
+            [("apiVersion", self.resource.api_version()), ("kind", self.resource.kind.to_owned())]
+        {
+            match fields.get(field).and_then(Value::as_str).unwrap_or_default() {
+                found if found == expected => {}
+                // Built-in types know themselves what they are.
+                "" if !self.resource.custom => {
+                    fields.insert(field.to_owned(), expected.into());
+                }
+                found => {
+                    return Err(Failure::bad_request(format!(
+                        "{} in version \"{}\" cannot be handled as a {}: {field} {} does not match {}",
+                        self.resource.kind,
+                        self.resource.version,
+                        self.resource.kind,
+                        crate::failure::quoted(found),
+                        crate::failure::quoted(&expected),
+                    )));
+                }
+            }
+        }
+        if !fields.get("metadata").is_none_or(|metadata| metadata.is_object() || metadata.is_null()) {
+            return Err(Failure::bad_request(format!(
+                "{} in version \"{}\" cannot be handled as a {}: json: cannot unmarshal metadata into an object",
+                self.resource.kind, self.resource.version, self.resource.kind
+            )));
+        }
+        let namespace = object::namespace(&value);
+        if self.resource.namespaced && !namespace.is_empty() && namespace != self.target.namespace {
+            return Err(Failure::bad_request(
+                "the namespace of the provided object does not match the namespace sent on the request",
+            ));
+        }
+        Ok(value)
+    }
+
+    /// Drops unknown fields, and answers the warnings about them.
+    fn prune(&self, value: &mut Value) -> Result<Vec<String>, Failure> {
+        let unknown: Vec<String> = validation::prune(self.resource, value)
+            .into_iter()
+            .map(|field| format!("unknown field \"{field}\""))
+            .collect();
+        match self.call.parameter("fieldValidation") {
+            "Strict" if !unknown.is_empty() => Err(Failure::bad_request(format!(
+                "{kind} in version \"{}\" cannot be handled as a {kind}: strict decoding error: {}",
+                self.resource.version,
+                unknown.join(", "),
+                kind = self.resource.kind,
+            ))),
+            "Ignore" => Ok(Vec::new()),
+            _ => Ok(unknown),
+        }
+    }
+
+    fn check(&self, object: &Value, old: Option<&Value>) -> Result<(), Failure> {
+        let causes = validation::check(self.resource, object, old);
+        if causes.is_empty() {
+            Ok(())
+        } else {
+            Err(Failure::invalid(self.resource, object::name(object), &causes))
+        }
+    }
+
+    /// What is stored of an object in this resource's form.
+    fn to_stored(&self, object: Value) -> Value {
+        if self.resource.is_new_event() { event::to_core(object) } else { object }
+    }
+
+    fn create(&self) -> Result<Answer, Failure> {
+        let object = self.object()?;
+        self.create_object(object, self.call.is_dry_run())
+    }
+
+    fn create_object(&self, mut object: Value, dry_run: bool) -> Result<Answer, Failure> {
+        if !object::resource_version(&object).is_empty() {
+            return Err(Failure::bad_request("resourceVersion should not be set on objects to be created"));
+        }
+        let warnings = self.prune(&mut object)?;
+        if self.resource.namespaced {
+            object::metadata(&mut object).insert("namespace".into(), self.target.namespace.clone().into());
+        }
+        admission::prepare_new(self.resource, &mut object);
+        let mut answer = self.cluster.store.write(|writer| {
+            admission::admit(writer, self.resource, &mut object)?;
+            self.check(&object, None)?;
+            admission::check_quota(self.cluster, writer, self.resource, &object)?;
+            let name = object::name(&object).to_owned();
+            if writer.get(self.resource.plural, &self.key_of(&name)).is_some() {
+                return Err(Failure::already_exists(self.resource, &name));
+            }
+            let object = self.to_stored(object);
+            if dry_run {
+                return Ok(self.one_unstored(201, &object));
+            }
+            let stored = writer.put(self.resource, object);
+            Ok(self.one(201, &stored))
+        })?;
+        answer.warnings = warnings;
+        Ok(answer)
+    }
+
+    fn update(&self) -> Result<Answer, Failure> {
+        let object = self.object()?;
+        let name = object::name(&object);
+        if !name.is_empty() && name != self.target.name {
+            return Err(Failure::bad_request(format!(
+                "the name of the object ({name}) does not match the name on the URL ({})",
+                self.target.name
+            )));
+        }
+        if self.resource.custom && object::resource_version(&object).is_empty() {
+            let why = crate::failure::Cause {
+                reason: "FieldValueInvalid",
+                field: "metadata.resourceVersion".to_owned(),
+                message: "Invalid value: 0: must be specified for an update".to_owned(),
+            };
+            return Err(Failure::invalid(self.resource, &self.target.name, &[why]));
+        }
+        self.replace(|_| Ok(object))
+    }
+
+    fn patch(&self) -> Result<Answer, Failure> {
+        let media = self.call.content_type.split(';').next().unwrap_or_default().trim();
+        let apply = matches!(media, "application/apply-patch+yaml" | "application/apply-patch+cbor");
+        let merge =
+            matches!(media, "application/merge-patch+json" | "application/strategic-merge-patch+json");
+        if !apply && !merge {
+            return Err(Failure::unsupported_media_type(
+                "application/merge-patch+json, application/strategic-merge-patch+json, application/apply-patch+yaml",
+            ));
+        }
+        let patch: Value = serde_json::from_slice(self.body)
+            .map_err(|error| Failure::bad_request(format!("error decoding patch: {error}")))?;
+        if !patch.is_object() {
+            return Err(Failure::bad_request("error decoding patch: the patch is no object"));
+        }
+        if apply && self.cluster.store.get(self.resource.plural, &self.key()).is_none() {
+            let mut object = self.check_type(patch)?;
+            object::metadata(&mut object).insert("name".into(), self.target.name.clone().into());
+            return self.create_object(object, self.call.is_dry_run());
+        }
+        self.replace(|old| {
+            let mut object = old.clone();
+            patch::merge(&mut object, patch);
+            self.check_type(object)
+        })
+    }
+
+    /// Replaces the object that the path names with what `change` makes of it.
+    fn replace(&self, change: impl FnOnce(&Value) -> Result<Value, Failure>) -> Result<Answer, Failure> {
+        let key = self.key();
+        self.cluster.store.write(|writer| {
+            let stored = writer
+                .get(self.resource.plural, &key)
+                .ok_or_else(|| Failure::not_found(self.resource, &key.1))?;
+            let old = shown(self.resource, &stored.value).into_owned();
+            let mut object = change(&old)?;
+            let version = object::resource_version(&object);
+            if !version.is_empty() && version != object::resource_version(&old) {
+                return Err(Failure::modified(self.resource, &key.1));
+            }
+            let uid = object::uid(&object);
+            if !uid.is_empty() && uid != object::uid(&old) {
+                let why = format!(
+                    "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
+                    object::uid(&old)
+                );
+                return Err(Failure::precondition(self.resource, &key.1, &why));
+            }
+            let warnings = self.prune(&mut object)?;
+            admission::prepare_changed(self.resource, &self.target.subresource, &mut object, &old);
+            self.check(&object, Some(&old))?;
+            let object = self.to_stored(object);
+            let mut answer = if self.call.is_dry_run() {
+                self.one_unstored(200, &object)
+            } else {
+                let changed = writer.modify(self.resource, &key, |value| *value = object);
+                self.one(200, &changed.unwrap_or(stored))
+            };
+            answer.warnings = warnings;
+            Ok(answer)
+        })
+    }
+
+    fn delete_options(&self) -> Result<Value, Failure> {
+        if self.body.is_empty() {
+            return Ok(json!({}));
+        }
+        let options: Value = serde_json::from_slice(self.body).map_err(|error| {
+            Failure::bad_request(format!("couldn't get version/kind; json parse error: {error}"))
+        })?;
+        match options.get("kind").and_then(Value::as_str) {
+            Some("DeleteOptions") | None if options.is_object() => Ok(options),
+            _ => Err(Failure::bad_request(
+                "the object provided is unrecognized (must be of type DeleteOptions)",
+            )),
+        }
+    }
+
+    fn is_dry_run(&self, options: &Value) -> bool {
+        let asked = options.get("dryRun").and_then(Value::as_array);
+        self.call.is_dry_run() || asked.is_some_and(|asked| asked.iter().any(|what| what == "All"))
+    }
+
+    fn delete(&self) -> Result<Answer, Failure> {
+        let options = self.delete_options()?;
+        let key = self.key();
+        self.cluster.store.write(|writer| {
+            let stored = writer
+                .get(self.resource.plural, &key)
+                .ok_or_else(|| Failure::not_found(self.resource, &key.1))?;
+            self.check_preconditions(&options, &stored.value)?;
+            if object::is_deleting(&stored.value) {
+                return Ok(self.one(200, &stored));
+            }
+            let dry_run = self.is_dry_run(&options);
+            if object::has_finalizers(&stored.value) || self.resource.plural == "namespaces" {
+                let mut value = stored.value.clone();
+                mark_deleted(self.resource, &mut value);
+                if dry_run {
+                    return Ok(self.one_unstored(200, &value));
+                }
+                let object = writer.put(self.resource, value);
+                return Ok(self.one(200, &object));
+            }
+            let last = if dry_run { Some(stored) } else { writer.remove(self.resource, &key) };
+            // These two types answer with what was deleted.
+            if let (Some(last), "persistentvolumeclaims" | "serviceaccounts") = (&last, self.resource.plural) {
+                return Ok(self.one(200, last));
+            }
+            let mut details = json!({
+                "name": key.1,
+                "kind": self.resource.plural,
+                "uid": last.map(|last| object::uid(&last.value).to_owned()),
+            });
+            if !self.resource.group.is_empty() {
+                details["group"] = self.resource.group.into();
+            }
+            let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details});
+            Ok(Answer::json(200, &status))
+        })
+    }
+
+    fn check_preconditions(&self, options: &Value, object: &Value) -> Result<(), Failure> {
+        let name = object::name(object);
+        if let Some(uid) = options.pointer("/preconditions/uid").and_then(Value::as_str) {
+            let found = object::uid(object);
+            if uid != found {
+                let why = format!(
+                    "the UID in the precondition ({uid}) does not match the UID in record ({found}). The object might have been deleted and then recreated"
+                );
+                return Err(Failure::precondition(self.resource, name, &why));
+            }
+        }
+        if let Some(version) = options.pointer("/preconditions/resourceVersion").and_then(Value::as_str) {
+            let found = object::resource_version(object);
+            if version != found {
+                let why = format!(
+                    "the ResourceVersion in the precondition ({version}) does not match the ResourceVersion in record ({found}). The object might have been modified"
+                );
+                return Err(Failure::precondition(self.resource, name, &why));
+            }
+        }
+        Ok(())
+    }
+
+    fn delete_collection(&self) -> Result<Answer, Failure> {
+        let filter = self.filter()?;
+        let options = self.delete_options()?;
+        if self.resource.namespaced && self.namespace().is_none() {
+            return Err(Failure::method_not_allowed());
+        }
+        let dry_run = self.is_dry_run(&options);
+        let found = self.cluster.store.list(self.resource.plural, self.namespace());
+        let doomed: Vec<Arc<Object>> =
+            found.into_iter().filter(|object| filter.matches(&object.value)).collect();
+        if !dry_run {
+            for object in &doomed {
+                let key =
+                    (object::namespace(&object.value).to_owned(), object::name(&object.value).to_owned());
+                self.cluster.store.write(|writer| delete_gracefully(writer, self.resource, &key));
+            }
+        }
+        let items: Vec<Cow<'_, Value>> =
+            doomed.iter().map(|object| shown(self.resource, &object.value)).collect();
+        let list = json!({
+            "kind": format!("{}List", self.resource.kind),
+            "apiVersion": self.resource.api_version(),
+            "metadata": {"resourceVersion": self.cluster.store.version().to_string()},
+            "items": items,
+        });
+        Ok(Answer::json(200, &list))
+    }
+
+    fn token(&self) -> Result<Answer, Failure> {
+        let key = self.key();
+        let account = self.cluster.store.get("serviceaccounts", &key);
+        account.ok_or_else(|| Failure::not_found(self.resource, &key.1))?;
+        let request: Value = serde_json::from_slice(self.body).unwrap_or_default();
+        let seconds = request.pointer("/spec/expirationSeconds").and_then(Value::as_i64).unwrap_or(3600);
+        // A day is more than any test runs; the sum stays in range whatever was asked for.
+        let expiration = Timestamp::now() + SignedDuration::from_secs(seconds.clamp(600, 86400));
+        let audiences = request.pointer("/spec/audiences").filter(|value| value.is_array()).cloned();
+        let answer = json!({
+            "kind": "TokenRequest",
+            "apiVersion": "authentication.k8s.io/v1",
+            "metadata": {"name": key.1, "namespace": key.0, "creationTimestamp": object::now()},
+            "spec": {
+                "audiences": audiences.unwrap_or_else(|| json!(["https://kubernetes.default.svc.cluster.local"])),
+                "expirationSeconds": seconds,
+                "boundObjectRef": null,
+            },
+            "status": {
+                "token": self.cluster.tokens.give(&key.0, &key.1),
+                "expirationTimestamp": object::time(expiration),
+            },
+        });
+        Ok(Answer::json(201, &answer))
+    }
+
+    fn access_review(&self, user: &User) -> Result<Answer, Failure> {
+        let review = self.object()?;
+        let text = |pointer: &str| object::text(&review, pointer).to_owned();
+        let deed = if review.pointer("/spec/nonResourceAttributes").is_some_and(Value::is_object) {
+            Deed {
+                verb: text("/spec/nonResourceAttributes/verb"),
+                path: Some(text("/spec/nonResourceAttributes/path")),
+                ..Deed::default()
+            }
+        } else if review.pointer("/spec/resourceAttributes").is_some_and(Value::is_object) {
+            let attribute = |name: &str| text(&format!("/spec/resourceAttributes/{name}"));
+            Deed {
+                verb: attribute("verb"),
+                group: attribute("group"),
+                resource: attribute("resource"),
+                subresource: attribute("subresource"),
+                namespace: attribute("namespace"),
+                name: attribute("name"),
+                path: None,
+            }
+        } else {
+            let cause = crate::failure::Cause {
+                reason: "FieldValueInvalid",
+                field: "spec.resourceAttributes".to_owned(),
+                message: "Invalid value: null: exactly one of nonResourceAttributes or resourceAttributes must be specified"
+                    .to_owned(),
+            };
+            return Err(Failure::invalid(self.resource, "", &[cause]));
+        };
+        let verdict = rbac::judge(&self.cluster.store, user, &deed);
+        let mut status = json!({"allowed": verdict.allowed});
+        if !verdict.reason.is_empty() {
+            status["reason"] = verdict.reason.into();
+        }
+        let answer = json!({
+            "kind": self.resource.kind,
+            "apiVersion": self.resource.api_version(),
+            "metadata": {},
+            "spec": review["spec"],
+            "status": status,
+        });
+        Ok(Answer::json(201, &answer))
+    }
+}
+
+/// Makes an object one whose deletion waits for its finalizers.
+fn mark_deleted(resource: &Resource, value: &mut Value) {
+    let metadata = object::metadata(value);
+    metadata.insert("deletionTimestamp".into(), object::now().into());
+    if resource.plural == "namespaces" {
+        object::section(value, "status").insert("phase".into(), "Terminating".into());
+        return;
+    }
+    metadata.insert("deletionGracePeriodSeconds".into(), 0.into());
+    if resource.custom {
+        let generation = metadata.get("generation").and_then(Value::as_i64).unwrap_or(0) + 1;
+        metadata.insert("generation".into(), generation.into());
+    }
+}
+
+/// Deletes an object as a request without options would.
+pub(crate) fn delete_gracefully(
+    writer: &mut crate::store::Writer<'_>,
+    resource: &'static Resource,
+    key: &Key,
+) {
+    let Some(stored) = writer.get(resource.plural, key) else { return };
+    if object::is_deleting(&stored.value) {
+        return;
+    }
+    if object::has_finalizers(&stored.value) {
+        let mut value = stored.value.clone();
+        mark_deleted(resource, &mut value);
+        writer.put(resource, value);
+    } else {
+        writer.remove(resource, key);
+    }
+}

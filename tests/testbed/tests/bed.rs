@@ -1,0 +1,532 @@
+//! What the recordings do not show: plans, timing, paging over a changing cluster, watches, permissions, and requests
+//! that make no sense.
+
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use testbed::http::{self as client, Response};
+use testbed::{Options, Plan, TestBed, objects};
+use tokio::time::sleep;
+
+const SNAPSHOTS: &str = "volumesnapshots";
+const PATH: &str = "/apis/snapshot.storage.k8s.io/v1/namespaces/app/volumesnapshots";
+
+/// A bed with a class, a default snapshot class and the bound claim `data` in the namespace `app`.
+async fn bed(change: impl FnOnce(&mut Options)) -> TestBed {
+    let mut options = Options::default();
+    change(&mut options);
+    let bed = TestBed::start(options).await;
+    bed.furnish("app");
+    bed.put(objects::bound_claim("app", "data", &[]));
+    bed
+}
+
+async fn send(bed: &TestBed, method: &str, path: &str, body: Option<&Value>) -> Response {
+    send_as(bed, bed.admin_token(), method, path, body).await
+}
+
+async fn send_as(bed: &TestBed, token: &str, method: &str, path: &str, body: Option<&Value>) -> Response {
+    let method = method.parse().expect("a method");
+    client::request(method, &format!("{}{path}", bed.url()), Some(token), &[], body).await.expect("an answer")
+}
+
+async fn create(bed: &TestBed, object: &Value) -> Value {
+    let response = send(bed, "POST", PATH, Some(object)).await;
+    assert_eq!(response.status.as_u16(), 201, "{:?}", response.json());
+    response.json()
+}
+
+/// Waits until something holds; a test that hangs says less than one that fails.
+async fn until(what: &str, holds: impl Fn() -> bool) {
+    let give_up = Instant::now() + Duration::from_secs(10);
+    while !holds() {
+        assert!(Instant::now() < give_up, "not in time: {what}");
+        sleep(Duration::from_millis(2)).await;
+    }
+}
+
+fn is_ready(bed: &TestBed, name: &str) -> bool {
+    bed.get(SNAPSHOTS, "app", name).is_some_and(|snapshot| snapshot["status"]["readyToUse"] == true)
+}
+
+#[tokio::test]
+async fn snapshots_are_ready_when_their_plan_says() {
+    let bed = bed(|_| {}).await;
+    bed.plan(|snapshot| {
+        let name = snapshot["metadata"]["name"].as_str()?;
+        let tenths: u64 = name.strip_prefix("tenths-")?.parse().ok()?;
+        Some(Plan::ready_after(Duration::from_millis(100 * tenths)))
+    });
+    let url = format!("{}{PATH}?watch=true", bed.url());
+    let mut lines = client::lines(&url, Some(bed.admin_token())).await.expect("a watch");
+    let began = Instant::now();
+    for tenths in [4, 2, 3] {
+        create(&bed, &objects::snapshot("app", &format!("tenths-{tenths}"), "data")).await;
+    }
+    let mut ready = Vec::new();
+    while ready.len() < 3 {
+        let event = lines.next().await.expect("a line").expect("more events");
+        if event["object"]["status"]["readyToUse"] == true {
+            ready.push((
+                event["object"]["metadata"]["name"].as_str().unwrap_or_default().to_owned(),
+                began.elapsed(),
+            ));
+        }
+    }
+    let names: Vec<&str> = ready.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["tenths-2", "tenths-3", "tenths-4"]);
+    for (at, (name, after)) in [200, 300, 400].into_iter().zip(&ready) {
+        let expected = Duration::from_millis(at);
+        // A few milliseconds on a machine that has nothing else to do.
+        assert!((expected..expected + Duration::from_millis(150)).contains(after), "{name} after {after:?}");
+    }
+}
+
+#[tokio::test]
+async fn plans_say_what_goes_wrong() {
+    let bed = bed(|_| {}).await;
+    let ms = Duration::from_millis;
+    bed.plan(move |snapshot| {
+        Some(match snapshot["metadata"]["name"].as_str()? {
+            "never" => Plan::never(),
+            "fails" => Plan::fails("no space"),
+            "recovers" => Plan::ready_after(ms(30)).with_error(ms(5), "busy"),
+            "keeps" => Plan::ready_after(ms(30)).with_error(ms(5), "odd").keeping_error(),
+            "clears" => Plan::never().with_error(ms(0), "busy").with_error(ms(20), ""),
+            "dated" => Plan::ready_after(ms(0)).with_creation_time("2030-01-01T00:00:00Z"),
+            "stays" => Plan::ready_after(ms(0)).kept_on_delete(),
+            _ => return None,
+        })
+    });
+    for name in ["never", "fails", "recovers", "keeps", "clears", "dated", "stays", "default"] {
+        create(&bed, &objects::snapshot("app", name, "data")).await;
+    }
+    for name in ["recovers", "keeps", "dated", "stays", "default"] {
+        until(name, || is_ready(&bed, name)).await;
+    }
+    let status = |name: &str| bed.get(SNAPSHOTS, "app", name).expect("is there")["status"].clone();
+    until("fails", || status("fails")["error"]["message"] == "no space").await;
+    assert_eq!(status("recovers").get("error"), None);
+    assert_eq!(status("keeps")["error"]["message"], "odd");
+    assert_eq!(status("dated")["creationTime"], "2030-01-01T00:00:00Z");
+    until("clears", || status("clears").get("error").is_none()).await;
+    assert_eq!(status("never")["readyToUse"], false);
+    for name in ["stays", "default"] {
+        assert_eq!(send(&bed, "DELETE", &format!("{PATH}/{name}"), None).await.status.as_u16(), 200);
+    }
+    until("default goes", || bed.get(SNAPSHOTS, "app", "default").is_none()).await;
+    sleep(ms(20)).await;
+    assert!(bed.get(SNAPSHOTS, "app", "stays").expect("stays")["metadata"]["deletionTimestamp"].is_string());
+}
+
+#[tokio::test]
+async fn contents_come_and_go_with_snapshots() {
+    let bed = bed(|_| {}).await;
+    create(&bed, &objects::snapshot("app", "one", "data")).await;
+    until("ready", || is_ready(&bed, "one")).await;
+    let contents = bed.list("volumesnapshotcontents", "");
+    assert_eq!(contents.len(), 1);
+    assert_eq!(contents[0]["status"]["restoreSize"], 1 << 30);
+    send(&bed, "DELETE", &format!("{PATH}/one"), None).await;
+    until("gone", || bed.list("volumesnapshotcontents", "").is_empty()).await;
+}
+
+#[tokio::test]
+async fn errors_clear_when_what_was_missing_comes() {
+    let bed = bed(|_| {}).await;
+    let mut claim = objects::claim("app", "late");
+    claim["spec"]["storageClassName"] = "later".into();
+    bed.put(claim);
+    let mut snapshot = objects::snapshot("app", "one", "late");
+    snapshot["spec"]["volumeSnapshotClassName"] = "later".into();
+    create(&bed, &snapshot).await;
+    let message = || {
+        let snapshot = bed.get(SNAPSHOTS, "app", "one").expect("is there");
+        snapshot["status"]["error"]["message"].as_str().unwrap_or_default().to_owned()
+    };
+    until("no class", || message().contains("\"later\" not found")).await;
+    bed.put(objects::snapshot_class("later"));
+    until("not bound", || message().contains("not yet bound")).await;
+    bed.put(objects::storage_class("later"));
+    until("ready", || is_ready(&bed, "one")).await;
+    assert_eq!(message(), "");
+}
+
+#[tokio::test]
+async fn claims_wait_for_their_consumer_if_their_class_says() {
+    let bed = bed(|_| {}).await;
+    let mut class = objects::storage_class("waits");
+    class["volumeBindingMode"] = "WaitForFirstConsumer".into();
+    bed.put(class);
+    let mut claim = objects::claim("app", "waits");
+    claim["spec"]["storageClassName"] = "waits".into();
+    bed.put(claim);
+    bed.put(objects::claim("app", "at-once"));
+    let phase = |name: &str| {
+        bed.get("persistentvolumeclaims", "app", name).expect("is there")["status"]["phase"].clone()
+    };
+    until("bound", || phase("at-once") == "Bound").await;
+    assert_eq!(phase("waits"), "Pending");
+    bed.update("persistentvolumeclaims", "app", "waits", |claim| {
+        claim["metadata"]["annotations"] = json!({"volume.kubernetes.io/selected-node": "node-1"});
+    });
+    until("bound", || phase("waits") == "Bound").await;
+}
+
+#[tokio::test]
+async fn what_is_put_stays_as_it_was_put() {
+    let bed = bed(|_| {}).await;
+    let mut terminating = objects::ready_snapshot("app", "terminating", "data", "2020-01-01T00:00:00Z");
+    terminating["metadata"]["deletionTimestamp"] = "2020-01-02T00:00:00Z".into();
+    bed.put(terminating.clone());
+    bed.put(objects::unready_snapshot("app", "unready", "data", "2020-01-01T00:00:00Z"));
+    bed.put(objects::snapshot("app", "new", "data"));
+    until("new", || is_ready(&bed, "new")).await;
+    assert!(!is_ready(&bed, "unready"));
+    let mut found = bed.get(SNAPSHOTS, "app", "terminating").expect("stays");
+    found["metadata"].as_object_mut().expect("metadata").remove("resourceVersion");
+    found["metadata"].as_object_mut().expect("metadata").remove("generation");
+    assert_eq!(found, terminating);
+    assert!(bed.remove(SNAPSHOTS, "app", "terminating").is_some());
+    assert_eq!(bed.get(SNAPSHOTS, "app", "terminating"), None);
+}
+
+#[tokio::test]
+async fn deletions_hold_to_their_preconditions() {
+    let bed = bed(|_| {}).await;
+    let old = bed.put(objects::ready_snapshot("app", "one", "data", "2020-01-01T00:00:00Z"));
+    let (uid, version) = (&old["metadata"]["uid"], &old["metadata"]["resourceVersion"]);
+    let new =
+        bed.update(SNAPSHOTS, "app", "one", |snapshot| snapshot["metadata"]["labels"] = json!({"a": "b"}));
+    let path = format!("{PATH}/one");
+    let options = json!({"preconditions": {"uid": uid, "resourceVersion": version}});
+    let answer = send(&bed, "DELETE", &path, Some(&options)).await;
+    assert_eq!(answer.status.as_u16(), 409);
+    let new = new.expect("is there");
+    let message = format!(
+        "Operation cannot be fulfilled on VolumeSnapshot.snapshot.storage.k8s.io \"one\": the ResourceVersion in the \
+         precondition ({}) does not match the ResourceVersion in record ({}). The object might have been modified",
+        version.as_str().unwrap_or_default(),
+        new["metadata"]["resourceVersion"].as_str().unwrap_or_default(),
+    );
+    assert_eq!(answer.json()["message"], message);
+    let options = json!({
+        "preconditions": {"uid": uid, "resourceVersion": new["metadata"]["resourceVersion"]},
+        "dryRun": ["All"],
+    });
+    assert_eq!(send(&bed, "DELETE", &path, Some(&options)).await.status.as_u16(), 200);
+    assert_eq!(bed.get(SNAPSHOTS, "app", "one"), Some(new.clone()));
+    let options =
+        json!({"preconditions": {"uid": uid, "resourceVersion": new["metadata"]["resourceVersion"]}});
+    assert_eq!(send(&bed, "DELETE", &path, Some(&options)).await.status.as_u16(), 200);
+    until("gone", || bed.get(SNAPSHOTS, "app", "one").is_none()).await;
+    assert_eq!(send(&bed, "DELETE", &path, None).await.status.as_u16(), 404);
+    let sent = bed.requests().into_iter().rfind(|request| request.status == 200).expect("a deletion");
+    assert_eq!(
+        (sent.verb.as_str(), sent.resource.as_str(), sent.name.as_str()),
+        ("delete", SNAPSHOTS, "one")
+    );
+    assert_eq!(sent.body, Some(options));
+}
+
+#[tokio::test]
+async fn an_object_without_finalizers_goes_at_once() {
+    let bed = bed(|_| {}).await;
+    let mut snapshot = objects::ready_snapshot("app", "bare", "data", "2020-01-01T00:00:00Z");
+    snapshot["metadata"].as_object_mut().expect("metadata").remove("finalizers");
+    let uid = bed.put(snapshot)["metadata"]["uid"].clone();
+    let answer = send(&bed, "DELETE", &format!("{PATH}/bare"), None).await.json();
+    let details = json!({"name": "bare", "group": "snapshot.storage.k8s.io", "kind": SNAPSHOTS, "uid": uid});
+    let expected = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details});
+    assert_eq!(answer, expected);
+}
+
+#[tokio::test]
+async fn pages_are_all_of_the_moment_of_the_first() {
+    let bed = bed(|_| {}).await;
+    for number in 0..10 {
+        bed.put(objects::ready_snapshot("app", &format!("s-{number}"), "data", "2020-01-01T00:00:00Z"));
+    }
+    let names = |list: &Value| -> Vec<String> {
+        let items = list["items"].as_array().expect("items");
+        items.iter().map(|item| item["metadata"]["name"].as_str().unwrap_or_default().to_owned()).collect()
+    };
+    let first = send(&bed, "GET", &format!("{PATH}?limit=4"), None).await.json();
+    assert_eq!(names(&first), ["s-0", "s-1", "s-2", "s-3"]);
+    assert_eq!(first["metadata"]["remainingItemCount"], 6);
+    bed.remove(SNAPSHOTS, "app", "s-5");
+    bed.put(objects::ready_snapshot("app", "s-55", "data", "2020-01-01T00:00:00Z"));
+    let token = first["metadata"]["continue"].as_str().expect("a token");
+    let next = format!("{PATH}?limit=4&continue={token}");
+    let second = send(&bed, "GET", &next, None).await.json();
+    assert_eq!(names(&second), ["s-4", "s-5", "s-6", "s-7"]);
+    assert_eq!(second["metadata"]["resourceVersion"], first["metadata"]["resourceVersion"]);
+    // With the history the pages are gone; the answer has a token for what is there now.
+    bed.compact();
+    let expired = send(&bed, "GET", &next, None).await;
+    assert_eq!((expired.status.as_u16(), &expired.json()["reason"]), (410, &json!("Expired")));
+    let token = expired.json()["metadata"]["continue"].as_str().expect("a token").to_owned();
+    let resumed = send(&bed, "GET", &format!("{PATH}?limit=4&continue={token}"), None).await.json();
+    assert_eq!(names(&resumed), ["s-4", "s-55", "s-6", "s-7"]);
+}
+
+#[tokio::test]
+async fn watches_follow_their_selector_and_tell_how_far_they_are() {
+    let bed = bed(|options| options.bookmark_every = Duration::from_millis(50)).await;
+    bed.put(objects::ready_snapshot("app", "one", "data", "2020-01-01T00:00:00Z"));
+    let query = "watch=true&allowWatchBookmarks=true&labelSelector=hold";
+    let url = format!("{}{PATH}?{query}&resourceVersion={}", bed.url(), bed.resource_version());
+    let mut lines = client::lines(&url, Some(bed.admin_token())).await.expect("a watch");
+    let hold = |value: Value| {
+        bed.update(SNAPSHOTS, "app", "one", |snapshot| snapshot["metadata"]["labels"] = value)
+            .expect("is there")
+    };
+    hold(json!({"hold": "true"}));
+    hold(json!({"hold": "false"}));
+    let last = hold(json!({}));
+    let mut kinds = Vec::new();
+    loop {
+        let event = lines.next().await.expect("a line").expect("more events");
+        let is_bookmark = event["type"] == "BOOKMARK";
+        if is_bookmark
+            && event["object"]["metadata"]["resourceVersion"] != last["metadata"]["resourceVersion"]
+        {
+            continue;
+        }
+        kinds.push(event["type"].as_str().unwrap_or_default().to_owned());
+        if is_bookmark {
+            break;
+        }
+    }
+    assert_eq!(kinds, ["ADDED", "MODIFIED", "DELETED", "BOOKMARK"]);
+    assert_eq!(bed.watches(), 1);
+    drop(lines);
+    until("closed", || bed.watches() == 0).await;
+    assert_eq!(bed.most_watches(), 1);
+}
+
+#[tokio::test]
+async fn watches_can_be_ended() {
+    let bed = bed(|_| {}).await;
+    let url = format!("{}{PATH}?watch=true", bed.url());
+    let mut lines = client::lines(&url, Some(bed.admin_token())).await.expect("a watch");
+    bed.expire_watches();
+    let event = lines.next().await.expect("a line").expect("an event");
+    assert_eq!((&event["type"], &event["object"]["code"]), (&json!("ERROR"), &json!(410)));
+    assert_eq!(lines.next().await.expect("the end"), None);
+    let mut lines = client::lines(&url, Some(bed.admin_token())).await.expect("a watch");
+    bed.end_watches();
+    assert_eq!(lines.next().await.expect("the end"), None);
+}
+
+#[tokio::test]
+async fn a_namespace_goes_with_all_that_is_in_it() {
+    let bed = bed(|_| {}).await;
+    create(&bed, &objects::snapshot("app", "one", "data")).await;
+    bed.token("app", "someone");
+    let answer = send(&bed, "DELETE", "/api/v1/namespaces/app", None).await.json();
+    assert_eq!(answer["status"]["phase"], "Terminating");
+    until("gone", || bed.get("namespaces", "", "app").is_none()).await;
+    for resource in [SNAPSHOTS, "persistentvolumeclaims", "serviceaccounts"] {
+        assert_eq!(bed.list(resource, "app"), Vec::<Value>::new());
+    }
+}
+
+#[tokio::test]
+async fn permissions_may_be_for_one_name() {
+    let bed = bed(|_| {}).await;
+    let token = bed.token("app", "reader");
+    let mut role =
+        objects::role("app", "reader", &[("", "persistentvolumeclaims", &["get", "list", "watch"])]);
+    role["rules"][0]["resourceNames"] = json!(["data"]);
+    bed.put(role);
+    bed.put(objects::role_binding("app", "reader", "reader"));
+    let claims = "/api/v1/namespaces/app/persistentvolumeclaims";
+    for (path, expected) in [
+        (format!("{claims}/data"), 200),
+        (format!("{claims}/other"), 403),
+        (claims.to_owned(), 403),
+        (format!("{claims}?fieldSelector=metadata.name%3Ddata"), 200),
+        ("/api/v1/persistentvolumeclaims".to_owned(), 403),
+        ("/apis".to_owned(), 200),
+        ("/metrics".to_owned(), 403),
+    ] {
+        assert_eq!(send_as(&bed, &token, "GET", &path, None).await.status.as_u16(), expected, "{path}");
+    }
+    let url = format!("{}/version", bed.url());
+    let anonymous = client::request(http::Method::GET, &url, None, &[], None).await.expect("an answer");
+    assert_eq!(anonymous.status.as_u16(), 200);
+    bed.remove("serviceaccounts", "app", "reader");
+    assert_eq!(send_as(&bed, &token, "GET", "/apis", None).await.status.as_u16(), 401);
+}
+
+#[tokio::test]
+async fn changes_are_checked_against_what_is_there() {
+    let bed = bed(|_| {}).await;
+    let old = bed.put(objects::ready_snapshot("app", "one", "data", "2020-01-01T00:00:00Z"));
+    let path = format!("{PATH}/one");
+    let mut new = old.clone();
+    new["metadata"]["labels"]["a"] = "b".into();
+    new["status"] = json!({});
+    let answer = send(&bed, "PUT", &path, Some(&new)).await;
+    assert_eq!(answer.status.as_u16(), 200);
+    let now = answer.json();
+    assert_eq!(now["status"], old["status"], "the status has a path of its own");
+    assert_eq!(now["metadata"]["generation"], old["metadata"]["generation"]);
+    let stale = send(&bed, "PUT", &path, Some(&new)).await;
+    assert_eq!((stale.status.as_u16(), &stale.json()["reason"]), (409, &json!("Conflict")));
+    let same = send(&bed, "PUT", &path, Some(&now)).await.json();
+    assert_eq!(same, now, "a change that is none is not written");
+    let mut moved = now.clone();
+    moved["spec"]["source"]["persistentVolumeClaimName"] = "other".into();
+    assert_eq!(send(&bed, "PUT", &path, Some(&moved)).await.status.as_u16(), 422);
+    let mut done = now.clone();
+    done["status"]["restoreSize"] = "2Gi".into();
+    let answer = send(&bed, "PUT", &format!("{path}/status"), Some(&done)).await.json();
+    assert_eq!(answer["status"]["restoreSize"], "2Gi");
+    let headers = [("content-type", "application/merge-patch+json")];
+    let patch = json!({"metadata": {"labels": {"a": null, "c": "d"}}});
+    let url = format!("{}{path}", bed.url());
+    let patched =
+        client::request(http::Method::PATCH, &url, Some(bed.admin_token()), &headers, Some(&patch)).await;
+    let labels = patched.expect("an answer").json()["metadata"]["labels"].clone();
+    assert_eq!(labels, json!({"job": "volume-snapshotter", "name": "one", "c": "d"}));
+}
+
+#[tokio::test]
+async fn a_cluster_need_not_have_snapshots() {
+    let bed = TestBed::start(Options { snapshot_api: false, ..Options::default() }).await;
+    let answer = send(&bed, "GET", PATH, None).await;
+    assert_eq!((answer.status.as_u16(), answer.content_type()), (404, "text/plain; charset=utf-8"));
+    let groups = send(&bed, "GET", "/apis", None).await.json();
+    assert!(!groups.to_string().contains("snapshot"), "{groups}");
+}
+
+#[tokio::test]
+async fn requests_that_make_no_sense_are_refused() {
+    let bed = bed(|_| {}).await;
+    bed.put(objects::ready_snapshot("app", "one", "data", "2020-01-01T00:00:00Z"));
+    let one = format!("{PATH}/one");
+    let long = format!("{PATH}?limit=99999999999999999999");
+    for (method, path, body, expected) in [
+        ("GET", "/", None, 404),
+        ("GET", "//", None, 404),
+        ("GET", "/api/v1/", None, 200),
+        ("GET", "/api/v1/namespaces/app/", None, 404),
+        ("GET", "/api/v1/namespaces/app/nothing", None, 404),
+        ("GET", "/api/v1/namespaces/app/namespaces", None, 404),
+        ("GET", "/api/v1/namespaces/app/persistentvolumes", None, 404),
+        ("GET", "/apis/snapshot.storage.k8s.io/v1/volumesnapshots/one", None, 404),
+        ("GET", "/api/v1/namespaces/%ff%00/persistentvolumeclaims/%2e%2e", None, 404),
+        ("GET", long.as_str(), None, 400),
+        ("GET", &format!("{PATH}?limit=-1"), None, 400),
+        ("GET", &format!("{PATH}?watch=true&resourceVersion=x"), None, 400),
+        ("GET", &format!("{PATH}?watch=true&timeoutSeconds=x"), None, 400),
+        ("GET", &format!("{PATH}?fieldSelector=status.readyToUse%3Dtrue"), None, 400),
+        ("GET", &format!("{one}/scale"), None, 404),
+        ("POST", PATH, None, 400),
+        ("POST", PATH, Some(json!([])), 400),
+        ("POST", PATH, Some(json!({})), 400),
+        ("POST", PATH, Some(json!({"apiVersion": "v1", "kind": "Pod"})), 400),
+        (
+            "POST",
+            PATH,
+            Some(json!({"apiVersion": "snapshot.storage.k8s.io/v1", "kind": "VolumeSnapshot"})),
+            422,
+        ),
+        (
+            "POST",
+            PATH,
+            Some(
+                json!({"apiVersion": "snapshot.storage.k8s.io/v1", "kind": "VolumeSnapshot", "metadata": []}),
+            ),
+            400,
+        ),
+        ("POST", one.as_str(), Some(objects::snapshot("app", "one", "data")), 405),
+        ("POST", PATH, Some(objects::snapshot("elsewhere", "one", "data")), 400),
+        ("PUT", one.as_str(), Some(objects::snapshot("app", "two", "data")), 400),
+        ("PUT", one.as_str(), Some(objects::snapshot("app", "one", "data")), 422),
+        ("PATCH", one.as_str(), Some(json!({})), 415),
+        ("DELETE", one.as_str(), Some(json!([])), 400),
+        ("DELETE", one.as_str(), Some(json!({"kind": "Nonsense"})), 400),
+        ("DELETE", "/version", None, 405),
+        ("POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", Some(json!({})), 422),
+        ("GET", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", None, 405),
+        ("BREW", one.as_str(), None, 405),
+    ] {
+        let answer = send(&bed, method, path, body.as_ref()).await;
+        assert_eq!(answer.status.as_u16(), expected, "{method} {path} {body:?}: {:?}", answer.body);
+    }
+    assert_eq!(send(&bed, "GET", &one, None).await.status.as_u16(), 200, "the server lives");
+}
+
+#[tokio::test]
+async fn requests_under_way_are_counted() {
+    let bed = Arc::new(bed(|options| options.latency = Duration::from_millis(100)).await);
+    bed.clear_requests();
+    let began = Instant::now();
+    let requests: Vec<_> = (0..5)
+        .map(|_| {
+            let bed = bed.clone();
+            tokio::spawn(async move { send(&bed, "GET", PATH, None).await.status.as_u16() })
+        })
+        .collect();
+    for request in requests {
+        assert_eq!(request.await.expect("an answer"), 200);
+    }
+    assert!(began.elapsed() >= Duration::from_millis(100));
+    assert_eq!(bed.most_in_flight(), 5);
+    let requests = bed.requests();
+    assert_eq!(requests.len(), 5);
+    assert!(
+        requests.iter().all(|request| request.verb == "list" && request.received > 0 && !request.is_watch)
+    );
+    bed.clear_requests();
+    assert_eq!((bed.requests().len(), bed.most_in_flight()), (0, 0));
+}
+
+#[tokio::test]
+async fn a_stopped_bed_is_gone() {
+    let bed = bed(|_| {}).await;
+    let address = bed.address();
+    let url = format!("{}{PATH}?watch=true", bed.url());
+    let mut lines = client::lines(&url, Some(bed.admin_token())).await.expect("a watch");
+    bed.stop().await;
+    assert!(lines.next().await.is_err() || lines.next().await.is_ok_and(|line| line.is_none()));
+    assert!(tokio::net::TcpStream::connect(address).await.is_err());
+}
+
+#[tokio::test]
+async fn tls_is_spoken_by_those_who_trust_the_authority() {
+    use rustls::pki_types::pem::PemObject;
+    use rustls::pki_types::{CertificateDer, ServerName};
+    use rustls::{ClientConfig, RootCertStore};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    let bed = bed(|options| options.tls = true).await;
+    assert!(bed.url().starts_with("https://"));
+    assert!(bed.kubeconfig(bed.admin_token(), "app").contains("certificate-authority-data: "));
+    let connect = async |roots: RootCertStore, name: &str| {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let stream = tokio::net::TcpStream::connect(bed.address()).await.expect("a connection");
+        let name = ServerName::try_from(name.to_owned()).expect("a name");
+        tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await
+    };
+    assert!(connect(RootCertStore::empty(), "localhost").await.is_err());
+    for name in ["localhost", "127.0.0.1"] {
+        let mut roots = RootCertStore::empty();
+        let ca = CertificateDer::from_pem_slice(bed.ca_pem().expect("an authority").as_bytes()).expect("PEM");
+        roots.add(ca).expect("a certificate");
+        let mut stream = connect(roots, name).await.expect("trust");
+        let request = b"GET /version HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+        stream.write_all(request).await.expect("a connection");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.expect("an answer");
+        assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+    }
+}
