@@ -74,13 +74,18 @@ async fn furnished_bed() -> TestBed {
     options.controller.ready_after = Duration::from_millis(600);
     let bed = TestBed::start(options).await;
     bed.furnish(NAMESPACE);
-    bed.put(objects::bound_claim(NAMESPACE, "data", &[]));
-    bed.put(objects::bound_claim(NAMESPACE, "media", &[]));
+    let hours_ago = |hours: i64| {
+        let time = Timestamp::now() - SignedDuration::from_hours(hours);
+        time.round(k8s_openapi::jiff::Unit::Second).unwrap_or(time).to_string()
+    };
+    for name in ["data", "media"] {
+        let mut claim = objects::bound_claim(NAMESPACE, name, &[]);
+        claim["metadata"]["creationTimestamp"] = json!(hours_ago(400 * 24));
+        bed.put(claim);
+    }
 
     let older = |name: &str, claim: &str, hours: i64, labels: Value| {
-        let time = Timestamp::now() - SignedDuration::from_hours(hours);
-        let time = time.round(k8s_openapi::jiff::Unit::Second).unwrap_or(time);
-        let mut snapshot = objects::ready_snapshot(NAMESPACE, name, claim, time);
+        let mut snapshot = objects::ready_snapshot(NAMESPACE, name, claim, hours_ago(hours));
         for (key, value) in labels.as_object().into_iter().flatten() {
             snapshot["metadata"]["labels"][key] = value.clone();
         }

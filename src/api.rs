@@ -115,10 +115,36 @@ pub struct NewMetadata {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct Claim {
-    /// Name and times.
-    pub metadata: Metadata,
+    /// Name, times, annotations.
+    pub metadata: ClaimMetadata,
     /// Whether there is a volume.
     pub status: ClaimStatus,
+}
+
+/// The fields of a claim's `metadata` that are read.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ClaimMetadata {
+    /// The claim's name.
+    pub name: String,
+    /// When the API server stored it: an earlier claim of the same name was another one.
+    pub creation_timestamp: Option<Timestamp>,
+    /// Set once somebody deleted it; it stays while a pod uses it.
+    pub deletion_timestamp: Option<Timestamp>,
+    /// Annotations.
+    pub annotations: ClaimAnnotations,
+}
+
+/// The annotations of a claim that are read.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct ClaimAnnotations {
+    /// Rules for this claim alone.
+    #[serde(rename = "volume-snapshotter/retention")]
+    pub retention: Option<String>,
+    /// The durations of k8s-snapshots.
+    #[serde(rename = "backup.kubernetes.io/deltas")]
+    pub deltas: Option<String>,
 }
 
 /// What is known of a claim's volume.

@@ -30,7 +30,9 @@ pub struct ClaimReport {
     pub claim: String,
     /// The snapshot that was made of it, or taken over.
     pub snapshot: Option<String>,
-    /// How long after its making it was ready.
+    /// Whether an earlier attempt of the Job made that snapshot.
+    pub taken_over: bool,
+    /// How long it was waited for until it was ready.
     pub ready_after: Option<Duration>,
     /// How many older snapshots were deleted.
     pub deleted: usize,
@@ -105,6 +107,7 @@ impl ClaimReport {
         ClaimReport {
             claim,
             snapshot: None,
+            taken_over: false,
             ready_after: None,
             deleted: 0,
             kept: 0,
@@ -138,12 +141,16 @@ impl ClaimReport {
                 self.kept
             ),
             End::Done => format!(
-                "{snapshot} ready after {}, {} deleted, {} kept",
-                text::duration(self.ready_after.unwrap_or_default()),
+                "{snapshot} ready {}, {} deleted, {} kept",
+                match self.taken_over {
+                    true => "(made by an earlier attempt)".to_owned(),
+                    false => format!("after {}", text::duration(self.ready_after.unwrap_or_default())),
+                },
                 text::count(self.deleted, "older snapshot"),
                 self.kept
             ),
             End::Failed(failure) => failure.message.clone(),
+            End::NotPruned(problem) if dry_run => problem.clone(),
             End::NotPruned(problem) => format!("{snapshot} is ready, but {problem}"),
         }
     }

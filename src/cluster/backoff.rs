@@ -9,46 +9,46 @@ use ::backoff::{ExponentialBackoff, ExponentialBackoffBuilder, backoff::Backoff 
 /// with seconds; an hour would outlast the run.
 const LONGEST_HEEDED: Duration = Duration::from_secs(30);
 
-/// How long one request is repeated before it has failed.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// The longest pause of our own, before jitter.
+const LONGEST: Duration = Duration::from_secs(10);
 
 /// Pauses that grow, with jitter, so that many that failed together do not return together.
 pub struct Pause(ExponentialBackoff);
 
 impl Pause {
-    /// Between the tries of one request: 0.2 s at first, 10 s at most, over after 60 s.
+    /// Between the tries of one request: 0.2 s at first, 10 s at most.
     pub fn between_tries() -> Self {
-        Self::growing(Duration::from_millis(200), Duration::from_secs(10), Some(PATIENCE))
+        Self::growing(Duration::from_millis(200), LONGEST)
     }
 
     /// Between reads of what no watch tells: 0.25 s at first, so that a fast driver is noticed
-    /// fast, 5 s at most, without end.
+    /// fast, 5 s at most.
     pub fn between_reads() -> Self {
-        Self::growing(Duration::from_millis(250), Duration::from_secs(5), None)
+        Self::growing(Duration::from_millis(250), Duration::from_secs(5))
     }
 
-    /// Between watches that break: 0.5 s at first, 10 s at most, without end.
+    /// Between watches that break: 0.5 s at first, 10 s at most.
     pub fn between_watches() -> Self {
-        Self::growing(Duration::from_millis(500), Duration::from_secs(10), None)
+        Self::growing(Duration::from_millis(500), LONGEST)
     }
 
-    fn growing(first: Duration, most: Duration, patience: Option<Duration>) -> Self {
+    fn growing(first: Duration, most: Duration) -> Self {
         Pause(
             ExponentialBackoffBuilder::new()
                 .with_initial_interval(first)
                 .with_max_interval(most)
                 .with_multiplier(2.0)
                 .with_randomization_factor(0.3)
-                .with_max_elapsed_time(patience)
+                // When to give up is decided by who pauses.
+                .with_max_elapsed_time(None)
                 .build(),
         )
     }
 
-    /// The next pause; `None` once it is time to give up. The API server's own wish is heeded
-    /// within bounds.
-    pub fn next(&mut self, wished: Option<Duration>) -> Option<Duration> {
-        let pause = self.0.next_backoff()?;
-        Some(pause.max(wished.unwrap_or_default().min(LONGEST_HEEDED)))
+    /// The next pause. The API server's own wish is heeded within bounds.
+    pub fn next(&mut self, wished: Option<Duration>) -> Duration {
+        let pause = self.0.next_backoff().unwrap_or(LONGEST);
+        pause.max(wished.unwrap_or_default().min(LONGEST_HEEDED))
     }
 }
 
@@ -59,7 +59,7 @@ mod tests {
     #[test]
     fn pauses_grow_within_bounds() {
         let mut pause = Pause::between_reads();
-        let pauses: Vec<Duration> = (0..20).filter_map(|_| pause.next(None)).collect();
+        let pauses: Vec<Duration> = (0..20).map(|_| pause.next(None)).collect();
         assert_eq!(pauses.len(), 20);
         assert!(pauses[0] < Duration::from_millis(326), "{pauses:?}");
         assert!(pauses[19] > Duration::from_secs(3), "{pauses:?}");
@@ -69,8 +69,8 @@ mod tests {
     #[test]
     fn the_servers_wish_is_heeded_within_bounds() {
         let next = |wish| Pause::between_tries().next(Some(Duration::from_secs(wish)));
-        assert_eq!(next(7), Some(Duration::from_secs(7)));
-        assert_eq!(next(3600), Some(LONGEST_HEEDED));
-        assert!(next(0) < Some(Duration::from_secs(1)));
+        assert_eq!(next(7), Duration::from_secs(7));
+        assert_eq!(next(3600), LONGEST_HEEDED);
+        assert!(next(0) < Duration::from_secs(1));
     }
 }

@@ -6,10 +6,15 @@ use std::{env, time::Duration};
 use http::{HeaderValue, header::USER_AGENT};
 use kube::{Client, Config, config::KubeConfigOptions};
 
+use tokio::time::timeout;
+
 use super::{Cluster, Error, error::with_causes, request::Requests};
 
 /// How long to wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a kubeconfig's program may take to fetch credentials; it may ask a person.
+const CREDENTIALS_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How long a connection may be silent before it counts as dead. Longer than a watch lasts
 /// (290 s), which may have nothing to tell; every other request has its own, shorter time.
@@ -32,7 +37,14 @@ pub async fn connect(namespace: Option<&str>, concurrency: usize) -> Result<Clus
             .map_err(|error| Error::no_way(&format!("the kubeconfig: {}", with_causes(error))))?,
     };
     let namespace = namespace.unwrap_or(&config.default_namespace).to_owned();
-    let client = Client::try_from(adapt(config)).map_err(|error| Error::no_way(&with_causes(error)))?;
+    // A kubeconfig may name a program that fetches the credentials. The client library waits for it
+    // on the thread that asks, which here is the only one: the run would hear no signal meanwhile.
+    let client = tokio::task::spawn_blocking(move || Client::try_from(adapt(config)));
+    let client = match timeout(CREDENTIALS_TIMEOUT, client).await {
+        Ok(Ok(client)) => client.map_err(|error| Error::no_way(&with_causes(error)))?,
+        Ok(Err(error)) => return Err(Error::no_way(&with_causes(error))),
+        Err(_) => return Err(Error::no_way("the kubeconfig's program for credentials gives none in time")),
+    };
     Ok(Cluster { requests: Requests::new(client, concurrency), namespace })
 }
 

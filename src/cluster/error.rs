@@ -6,7 +6,7 @@ use std::{fmt, time::Duration};
 use kube::core::Status;
 
 use super::{Right, request::Action};
-use crate::text;
+use crate::{api::SNAPSHOT_GROUP, text};
 
 /// A request that failed. `Display` says what was tried, what the server said, and what to do.
 #[derive(Clone, Debug)]
@@ -115,6 +115,15 @@ impl Error {
         }
     }
 
+    /// Somebody else's object has the name.
+    pub(super) fn name_taken(action: &Action) -> Self {
+        Self::other(
+            action,
+            Cause::AlreadyExists,
+            "the name is taken by a snapshot that this run did not make",
+        )
+    }
+
     /// There is no way to the API server.
     pub(super) fn no_way(said: &str) -> Self {
         Error {
@@ -173,7 +182,7 @@ impl Error {
                 "let the Role allow it: apiGroups: [\"{group}\"], resources: [\"{resource}\"], verbs: \
                  [\"{verb}\"]"
             )),
-            (Cause::NotServed, _) => Some(
+            (Cause::NotServed, Some(Right { group: SNAPSHOT_GROUP, .. })) => Some(
                 "install the snapshot CRDs (volumesnapshots, volumesnapshotclasses and \
                  volumesnapshotcontents of snapshot.storage.k8s.io/v1) and the snapshot controller"
                     .to_owned(),

@@ -30,7 +30,7 @@ use crate::{
     names,
     snapshot::Snapshot,
 };
-use request::{Action, Requests, wait_to_repeat};
+use request::{Action, Patience, Requests};
 
 /// One thing that the Role has to allow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -217,28 +217,30 @@ impl Cluster {
         let body = serde_json::to_vec(&new.object())
             .map_err(|error| Error::other(&action, Cause::Invalid, &error.to_string()))?;
         let request = action.build(self.path(SNAPSHOTS).create(&parameters, body))?;
-        let mut pause = Pause::between_tries();
+        let mut patience = Patience::new();
         let mut unclear = false;
         loop {
-            let error = match self.requests.send_once(&action, &request).await {
+            let error = match self.requests.send_once(&action, &request, &mut patience).await {
                 Ok(made) => return Ok(made),
                 Err(error) => error,
             };
-            let taken = error.cause() == Cause::AlreadyExists;
-            if !(error.is_passing() || taken && unclear) {
-                return Err(error);
-            }
             unclear |= error.is_unclear() && !dry_run;
-            if !taken {
-                wait_to_repeat(&mut pause, error.clone()).await?;
-            }
+            let again = error.is_passing() || unclear && error.cause() == Cause::AlreadyExists;
+            let given_up = match again {
+                true => patience.wait(error).await.err(),
+                false => Some(error),
+            };
+            // Whatever the last answer was, an earlier try may have made it meanwhile.
             if unclear {
                 match self.snapshot(&new.name).await {
                     Ok(found) if new.is(&found) => return Ok(found),
-                    Ok(_) => return Err(error),
+                    Ok(_) => return Err(given_up.unwrap_or_else(|| Error::name_taken(&action))),
                     Err(missing) if missing.cause() == Cause::NotFound => {}
-                    Err(error) => return Err(error),
+                    Err(error) => return Err(given_up.unwrap_or(error)),
                 }
+            }
+            if let Some(error) = given_up {
+                return Err(error);
             }
         }
     }

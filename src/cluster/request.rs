@@ -15,7 +15,7 @@ use kube::{
 use serde::de::DeserializeOwned;
 use tokio::{
     sync::Semaphore,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 
 use super::{Cause, Error, Pause, Right, error::with_causes};
@@ -61,7 +61,7 @@ pub(super) struct Requests {
 }
 
 impl Requests {
-    /// At most `concurrency` requests are in flight at a time; a watch counts until it is open.
+    /// At most `concurrency` requests are in flight at a time, besides the watch.
     pub(super) fn new(client: Client, concurrency: usize) -> Self {
         Requests { client, in_flight: Semaphore::new(concurrency) }
     }
@@ -73,33 +73,39 @@ impl Requests {
         action: &Action,
         request: &Request<Vec<u8>>,
     ) -> Result<T, Error> {
-        let mut pause = Pause::between_tries();
+        let mut patience = Patience::new();
         loop {
-            match self.send_once(action, request).await {
-                Err(error) if error.is_passing() => wait_to_repeat(&mut pause, error).await?,
+            match self.send_once(action, request, &mut patience).await {
+                Err(error) if error.is_passing() => patience.wait(error).await?,
                 answer => return answer,
             }
         }
     }
 
-    /// Sends a request once.
+    /// Sends a request once, at the cost of some patience.
     pub(super) async fn send_once<T: DeserializeOwned>(
         &self,
         action: &Action,
         request: &Request<Vec<u8>>,
+        patience: &mut Patience,
     ) -> Result<T, Error> {
+        let Ok(_place) = self.in_flight.acquire().await else {
+            return Err(Error::other(action, Cause::Unreachable, "no more requests are made"));
+        };
+        // Only now: the time spent waiting for a place says nothing about the API server.
+        let began = Instant::now();
         let exchange = async {
-            let response = self
-                .client
-                .send(request.clone().map(Body::from))
-                .await
-                .map_err(|error| failed(action, error))?;
+            let request = request.clone().map(Body::from);
+            let response = self.client.send(request).await.map_err(|error| failed(action, error))?;
             answer(action, response).await
         };
-        self.bounded(action, exchange).await
+        let answer = in_time(action, exchange).await;
+        patience.spend(began.elapsed());
+        answer
     }
 
-    /// Opens a watch, once.
+    /// Opens a watch, once. It takes no place among the requests in flight: there is only one, and
+    /// it must not queue behind a thousand creates.
     pub(super) async fn watch<T: Clone + DeserializeOwned + 'static>(
         &self,
         action: Action,
@@ -107,34 +113,45 @@ impl Requests {
     ) -> Result<impl Stream<Item = Result<WatchEvent<T>, Error>> + use<T>, Error> {
         let open =
             async { self.client.request_events(request).await.map_err(|error| failed(&action, error)) };
-        let events = self.bounded(&action, open).await?;
+        let events = in_time(&action, open).await?;
         Ok(events.map(move |event| event.map_err(|error| failed(&action, error))))
-    }
-
-    /// Takes a place among the requests in flight, and no longer than [`TIMEOUT`] once it has one.
-    async fn bounded<T>(
-        &self,
-        action: &Action,
-        exchange: impl Future<Output = Result<T, Error>>,
-    ) -> Result<T, Error> {
-        let Ok(_place) = self.in_flight.acquire().await else {
-            return Err(Error::other(action, Cause::Unreachable, "no more requests are made"));
-        };
-        timeout(TIMEOUT, exchange).await.unwrap_or_else(|_| {
-            let said = format!("no answer within {}", crate::text::duration(TIMEOUT));
-            Err(Error::other(action, Cause::Unreachable, &said))
-        })
     }
 }
 
-/// Waits until a request may be repeated; gives the error back once patience is at an end.
-pub(super) async fn wait_to_repeat(pause: &mut Pause, error: Error) -> Result<(), Error> {
-    let Some(wait) = pause.next(error.retry_after()) else {
-        return Err(error);
-    };
-    tracing::warn!(again_in_ms = wait.as_millis() as u64, "{error}");
-    sleep(wait).await;
-    Ok(())
+/// How long one request is repeated before it has failed, its own time included.
+pub(super) struct Patience {
+    left: Duration,
+    pause: Pause,
+}
+
+impl Patience {
+    pub(super) fn new() -> Self {
+        Patience { left: Duration::from_secs(60), pause: Pause::between_tries() }
+    }
+
+    fn spend(&mut self, time: Duration) {
+        self.left = self.left.saturating_sub(time);
+    }
+
+    /// Waits until a request may be repeated; gives the error back once patience is at an end.
+    pub(super) async fn wait(&mut self, error: Error) -> Result<(), Error> {
+        if self.left.is_zero() {
+            return Err(error);
+        }
+        let wait = self.pause.next(error.retry_after());
+        self.spend(wait);
+        tracing::warn!(again_in_ms = wait.as_millis() as u64, "{error}");
+        sleep(wait).await;
+        Ok(())
+    }
+}
+
+/// Gives a request no longer than [`TIMEOUT`].
+async fn in_time<T>(action: &Action, exchange: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    timeout(TIMEOUT, exchange).await.unwrap_or_else(|_| {
+        let said = format!("no answer within {}", crate::text::duration(TIMEOUT));
+        Err(Error::other(action, Cause::Unreachable, &said))
+    })
 }
 
 /// Reads an answer to its end.

@@ -4,8 +4,11 @@
 //! every policy. Everything here is a pure function: it knows no cluster, and the moment that it
 //! judges by is handed in.
 
+mod durations;
+mod keep;
 mod policy;
 mod rules;
 
+pub use durations::{Deltas, Window};
 pub use policy::{Decision, Judgement, Verdict, judge};
-pub use rules::{Rule, RuleError, Rules};
+pub use rules::{Period, Rule, RuleError, Rules};

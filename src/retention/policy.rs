@@ -2,7 +2,8 @@
 //!
 //! In order:
 //! 1. Held, terminating, group members and future-dated snapshots are never touched, and do not
-//!    count: what the rules keep is kept besides them.
+//!    count: what the rules keep is kept besides them. Nor are those of an earlier claim of the same
+//!    name, and those that another run made at the same moment as this one or later.
 //! 2. Only ready snapshots count towards the rules.
 //! 3. The newest ready one stays whatever the rules say, and so does the one that this run made.
 //!    "Newest" is taken by the time the data was cut and by the API server's own clock; where the
@@ -11,7 +12,7 @@
 //! 5. One that is not ready goes only if it is older than the newest ready one and older than the
 //!    longest wait of a run, for until then another run may be waiting for it.
 
-use std::{cmp::Reverse, collections::HashMap, fmt, time::Duration};
+use std::{cmp::Reverse, fmt, time::Duration};
 
 use k8s_openapi::jiff::Timestamp;
 
@@ -25,6 +26,12 @@ pub struct Judgement<'a> {
     pub rules: &'a Rules,
     /// The `uid` of the snapshot that this run made, which is ready and stays.
     pub own: Option<&'a str>,
+    /// The uids of those that were there before this run made its own although the API server,
+    /// which dates in whole seconds, gives both the same time. Two runs at once would delete each
+    /// other's otherwise, each taking its own for the newer one.
+    pub seen_before: &'a [String],
+    /// Since when the claim exists, if that is known.
+    pub claim_since: Option<Timestamp>,
     /// The moment of judging: what is dated later is dated in the future. A run takes the time at
     /// which the API server stored its own snapshot, so that no other clock matters.
     pub now: Timestamp,
@@ -34,30 +41,34 @@ pub struct Judgement<'a> {
 
 /// What is to happen to one snapshot.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Decision<'a> {
+pub struct Decision<'s, 'r> {
     /// The snapshot.
-    pub snapshot: &'a Snapshot,
+    pub snapshot: &'s Snapshot,
     /// Whether it stays, and why.
-    pub verdict: Verdict,
+    pub verdict: Verdict<'r>,
 }
 
 /// Whether a snapshot stays, and why. `Display` gives the reason in words.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// Stays: somebody holds it.
-    Held,
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict<'r> {
     /// Stays: it is deleted already and waits for its finalizers.
     Terminating,
+    /// Stays: somebody holds it.
+    Held,
     /// Stays: its VolumeGroupSnapshot owns it.
     GroupMember,
+    /// Stays: it was taken of a claim of the same name that is gone.
+    EarlierClaim,
     /// Stays: it is dated after the moment of judging, so some clock is wrong.
     FutureDated,
+    /// Stays: another run made it, not before this run made its own.
+    NotOlder,
     /// Stays: this run made it.
     Own,
     /// Stays: no ready one is newer.
     NewestReady,
     /// Stays: a rule keeps it, as its n-th.
-    KeptBy(Rule, usize),
+    KeptBy(&'r Rule, usize),
     /// Stays: not ready, but no newer one is ready, or another run may still wait for it.
     InProgress,
     /// Goes: ready, superseded, and no rule keeps it.
@@ -66,24 +77,28 @@ pub enum Verdict {
     Leftover,
 }
 
-impl Verdict {
+impl Verdict<'_> {
     /// Whether the snapshot is to be deleted.
     pub fn goes(&self) -> bool {
         matches!(self, Verdict::Superseded | Verdict::Leftover)
     }
 }
 
-impl fmt::Display for Verdict {
+impl fmt::Display for Verdict<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Verdict::Held => f.write_str("held"),
             Verdict::Terminating => f.write_str("already terminating"),
+            Verdict::Held => f.write_str("held"),
             Verdict::GroupMember => f.write_str("member of a VolumeGroupSnapshot"),
+            Verdict::EarlierClaim => f.write_str("of an earlier claim of this name"),
             Verdict::FutureDated => f.write_str("dated in the future"),
+            Verdict::NotOlder => f.write_str("not older than this run's"),
             Verdict::Own => f.write_str("made by this run"),
             Verdict::NewestReady => f.write_str("newest ready"),
-            Verdict::KeptBy(Rule::All, _) => f.write_str("all"),
-            Verdict::KeptBy(rule, nth) => write!(f, "{} of {rule}", text::ordinal(*nth)),
+            Verdict::KeptBy(rule @ (Rule::Last(_) | Rule::Each(..)), nth) => {
+                write!(f, "{} of {rule}", text::ordinal(*nth))
+            }
+            Verdict::KeptBy(rule, _) => rule.fmt(f),
             Verdict::InProgress => f.write_str("not ready yet"),
             Verdict::Superseded => f.write_str("no rule keeps it"),
             Verdict::Leftover => f.write_str("never became ready"),
@@ -93,84 +108,102 @@ impl fmt::Display for Verdict {
 
 /// Judges all owned snapshots of one claim; the decisions come newest first.
 ///
-/// The order of the input does not matter.
-pub fn judge<'a>(snapshots: &'a [Snapshot], by: &Judgement<'_>) -> Vec<Decision<'a>> {
-    let is_own = |snapshot: &Snapshot| by.own == Some(snapshot.uid.as_str());
-    // The run's own snapshot was just cut: a driver's clock that runs ahead must not make it look
-    // like a mistake of the future. Its uid says that it is the newer one of the same instant.
-    let time = |snapshot: &Snapshot| match is_own(snapshot) {
-        true => snapshot.time().min(by.now),
-        false => snapshot.time(),
+/// The order of the input does not matter. Takes n log n.
+pub fn judge<'s, 'r>(snapshots: &'s [Snapshot], by: &Judgement<'r>) -> Vec<Decision<'s, 'r>> {
+    let mut ranked: Vec<Ranked<'s>> = snapshots.iter().map(|snapshot| Ranked::new(snapshot, by)).collect();
+    ranked.sort_by(|a, b| (Reverse(a.rank), &a.snapshot.name).cmp(&(Reverse(b.rank), &b.snapshot.name)));
+
+    let untouchable: Vec<Option<Verdict<'r>>> = ranked.iter().map(|ranked| ranked.untouchable(by)).collect();
+    let ready: Vec<usize> = (0..ranked.len())
+        .filter(|&place| untouchable[place].is_none() && ranked[place].snapshot.ready)
+        .collect();
+    let newest = ready.first().copied();
+    // Of equals `max_by_key` takes the last, so from the back: the one that ranks first.
+    let last_created = ready.iter().rev().copied().max_by_key(|&place| ranked[place].snapshot.created);
+
+    let times: Vec<Timestamp> = ready.iter().map(|&place| ranked[place].rank.0).collect();
+    let mut kept: Vec<Option<(&'r Rule, usize)>> = vec![None; ranked.len()];
+    for rule in by.rules.iter() {
+        for (nth, index) in rule.keeps(&times).into_iter().enumerate() {
+            kept[ready[index]].get_or_insert((rule, nth + 1));
+        }
+    }
+
+    let verdict = |place: usize| {
+        let Ranked { snapshot, rank, is_own } = ranked[place];
+        if let Some(verdict) = untouchable[place] {
+            return verdict;
+        }
+        if is_own {
+            return Verdict::Own;
+        }
+        let Some(newest) = newest else { return Verdict::InProgress };
+        if !snapshot.ready {
+            let age = by.now.duration_since(snapshot.created).unsigned_abs();
+            return match age <= by.longest_wait || rank >= ranked[newest].rank {
+                true => Verdict::InProgress,
+                false => Verdict::Leftover,
+            };
+        }
+        if let Some((rule, nth)) = kept[place] {
+            return Verdict::KeptBy(rule, nth);
+        }
+        if place == newest || Some(place) == last_created {
+            return Verdict::NewestReady;
+        }
+        Verdict::Superseded
     };
-    let rank = |snapshot: &Snapshot| (time(snapshot), snapshot.created, is_own(snapshot));
+    (0..ranked.len())
+        .map(|place| Decision { snapshot: ranked[place].snapshot, verdict: verdict(place) })
+        .collect()
+}
 
-    let mut newest_first: Vec<&Snapshot> = snapshots.iter().collect();
-    newest_first.sort_by(|a, b| (Reverse(rank(a)), &a.name).cmp(&(Reverse(rank(b)), &b.name)));
+/// A snapshot with its place in time.
+#[derive(Clone, Copy)]
+struct Ranked<'s> {
+    snapshot: &'s Snapshot,
+    /// By the time the data was cut, then by the API server's clock; of two at one instant, the
+    /// run's own is the newer.
+    rank: (Timestamp, Timestamp, bool),
+    is_own: bool,
+}
 
-    let untouchable = |snapshot: &Snapshot| {
+impl<'s> Ranked<'s> {
+    fn new(snapshot: &'s Snapshot, by: &Judgement<'_>) -> Self {
+        let is_own = by.own == Some(snapshot.uid.as_str());
+        // The run's own was just cut: a driver's clock that runs ahead must not make it look like a
+        // mistake of the future.
+        let time = if is_own { snapshot.time().min(by.now) } else { snapshot.time() };
+        Ranked { snapshot, rank: (time, snapshot.created, is_own), is_own }
+    }
+
+    /// Why it is not to be touched, whatever the rules say.
+    fn untouchable<'r>(&self, by: &Judgement<'_>) -> Option<Verdict<'r>> {
+        let Ranked { snapshot, rank, is_own } = *self;
+        let not_older = || {
+            by.own.is_some()
+                && !is_own
+                && (snapshot.created > by.now
+                    || snapshot.created == by.now && !by.seen_before.contains(&snapshot.uid))
+        };
         if snapshot.terminating {
             Some(Verdict::Terminating)
         } else if snapshot.held {
             Some(Verdict::Held)
         } else if snapshot.group_member {
             Some(Verdict::GroupMember)
-        } else if time(snapshot).max(snapshot.created) > by.now {
+        } else if by.claim_since.is_some_and(|since| snapshot.created < since) {
+            Some(Verdict::EarlierClaim)
+        } else if rank.0 > by.now {
+            Some(Verdict::FutureDated)
+        } else if not_older() {
+            Some(Verdict::NotOlder)
+        } else if snapshot.created > by.now {
             Some(Verdict::FutureDated)
         } else {
             None
         }
-    };
-    let ready: Vec<&Snapshot> = newest_first
-        .iter()
-        .copied()
-        .filter(|snapshot| snapshot.ready && untouchable(snapshot).is_none())
-        .collect();
-    let newest = ready.first().copied();
-    // Of equals `max_by_key` takes the last, so from the back: the one that ranks first.
-    let last_created = ready.iter().rev().copied().max_by_key(|snapshot| snapshot.created);
-    let kept = kept_by_rules(&ready, by.rules);
-
-    let verdict = |snapshot: &'a Snapshot| {
-        if let Some(verdict) = untouchable(snapshot) {
-            return verdict;
-        }
-        if is_own(snapshot) {
-            return Verdict::Own;
-        }
-        let Some(newest) = newest else { return Verdict::InProgress };
-        if !snapshot.ready {
-            let waited_for = by.now.duration_since(snapshot.created).unsigned_abs() <= by.longest_wait;
-            return match waited_for || rank(snapshot) >= rank(newest) {
-                true => Verdict::InProgress,
-                false => Verdict::Leftover,
-            };
-        }
-        if let Some((rule, nth)) = kept.get(snapshot.uid.as_str()) {
-            return Verdict::KeptBy(*rule, *nth);
-        }
-        let is = |other: Option<&Snapshot>| other.is_some_and(|other| other.uid == snapshot.uid);
-        if is(Some(newest)) || is(last_created) {
-            return Verdict::NewestReady;
-        }
-        Verdict::Superseded
-    };
-    newest_first.into_iter().map(|snapshot| Decision { snapshot, verdict: verdict(snapshot) }).collect()
-}
-
-/// For each snapshot that a rule keeps, by uid, the first rule that does and its place in it.
-/// `ready` is ordered newest first.
-fn kept_by_rules<'a>(ready: &[&'a Snapshot], rules: &Rules) -> HashMap<&'a str, (Rule, usize)> {
-    let mut kept = HashMap::new();
-    for rule in rules.iter() {
-        let number = match rule {
-            Rule::Last(number) => usize::try_from(number.get()).unwrap_or(usize::MAX),
-            Rule::All => usize::MAX,
-        };
-        for (index, snapshot) in ready.iter().take(number).enumerate() {
-            kept.entry(snapshot.uid.as_str()).or_insert((rule, index + 1));
-        }
     }
-    kept
 }
 
 #[cfg(test)]

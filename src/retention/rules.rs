@@ -1,19 +1,42 @@
-//! What a user writes: `last=3`, `all`, and combinations. What the rules keep is in
-//! [`super::policy`].
+//! What a user writes: `last=3,daily=7,within=14d`. What each rule keeps is in [`super::keep`].
 
 use std::{fmt, num::NonZeroU32, str::FromStr};
+
+use super::durations::{Deltas, Window};
 
 /// Rules of which any one keeps a snapshot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rules(Vec<Rule>);
 
 /// One rule.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Rule {
     /// Keeps the N newest.
     Last(NonZeroU32),
+    /// Keeps the newest of each of the last N periods that have one, as restic's `--keep-hourly`
+    /// and so on do.
+    Each(Period, NonZeroU32),
+    /// Keeps all that are younger than this, counted back from the newest.
+    Within(Window),
+    /// Keeps what k8s-snapshots keeps.
+    Deltas(Deltas),
     /// Keeps everything.
     All,
+}
+
+/// A period of the calendar, in UTC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Period {
+    /// From a full hour to the next.
+    Hour,
+    /// From midnight to midnight.
+    Day,
+    /// An ISO 8601 week, from Monday to Sunday.
+    Week,
+    /// A month.
+    Month,
+    /// A year.
+    Year,
 }
 
 /// Why a text is not a set of rules.
@@ -28,12 +51,27 @@ pub struct RuleError {
 }
 
 /// What is accepted, for error messages.
-const ACCEPTED: &str = "last=N and all are accepted, comma-separated, e.g. last=1 or last=24";
+const ACCEPTED: &str = "accepted are last=N, hourly=N, daily=N, weekly=N, monthly=N, yearly=N, within=DURATION, \
+                        deltas=DURATIONS and all, comma-separated, e.g. last=3,daily=7,within=14d";
 
 impl Rules {
     /// The rules, in the order in which they were written.
-    pub fn iter(&self) -> impl Iterator<Item = Rule> {
-        self.0.iter().copied()
+    pub fn iter(&self) -> impl Iterator<Item = &Rule> {
+        self.0.iter()
+    }
+
+    /// The one rule that a claim's annotation of k8s-snapshots stands for: `PT1H P1D P7D`.
+    ///
+    /// # Errors
+    /// What k8s-snapshots refuses, or hangs or fails on.
+    pub fn of_deltas(text: &str) -> Result<Self, RuleError> {
+        match text.parse() {
+            Ok(deltas) => Ok(Rules(vec![Rule::Deltas(deltas)])),
+            Err(problem) => {
+                let indent = text.chars().take_while(|character| character.is_whitespace()).count();
+                Err(RuleError { position: indent + 1, text: text.trim().to_owned(), problem })
+            }
+        }
     }
 }
 
@@ -73,24 +111,40 @@ fn parse_rule(text: &str) -> Result<Rule, String> {
         Some((name, value)) => (name.trim(), Some(value.trim())),
         None => (text, None),
     };
-    match (name, value) {
-        ("", None) => Err("a rule is missing".to_owned()),
-        ("all", None) => Ok(Rule::All),
-        ("all", Some(_)) => Err("all takes no value".to_owned()),
-        ("last", None) => Err("last needs a number".to_owned()),
-        ("last", Some(value)) => match value.parse() {
-            Ok(number) => Ok(Rule::Last(number)),
-            Err(_) => Err(format!("{value:?} is not a number from 1 to {}", u32::MAX)),
-        },
+    let needed = || value.ok_or_else(|| format!("{name} needs a value"));
+    let number = || {
+        let value = needed()?;
+        let number = value.parse::<NonZeroU32>();
+        number.map_err(|_| format!("{value:?} is not a whole number from 1 to {}", u32::MAX))
+    };
+    match name {
+        "last" => Ok(Rule::Last(number()?)),
+        "hourly" => Ok(Rule::Each(Period::Hour, number()?)),
+        "daily" => Ok(Rule::Each(Period::Day, number()?)),
+        "weekly" => Ok(Rule::Each(Period::Week, number()?)),
+        "monthly" => Ok(Rule::Each(Period::Month, number()?)),
+        "yearly" => Ok(Rule::Each(Period::Year, number()?)),
+        "within" => Ok(Rule::Within(needed()?.parse()?)),
+        "deltas" => Ok(Rule::Deltas(needed()?.parse()?)),
+        "all" if value.is_none() => Ok(Rule::All),
+        "all" => Err("all takes no value".to_owned()),
+        "" if value.is_none() => Err("a rule is missing".to_owned()),
         _ => Err("there is no such rule".to_owned()),
     }
 }
 
 impl Rule {
     /// The word that the rule is written with.
-    pub fn name(self) -> &'static str {
+    pub fn name(&self) -> &'static str {
         match self {
             Rule::Last(_) => "last",
+            Rule::Each(Period::Hour, _) => "hourly",
+            Rule::Each(Period::Day, _) => "daily",
+            Rule::Each(Period::Week, _) => "weekly",
+            Rule::Each(Period::Month, _) => "monthly",
+            Rule::Each(Period::Year, _) => "yearly",
+            Rule::Within(_) => "within",
+            Rule::Deltas(_) => "deltas",
             Rule::All => "all",
         }
     }
@@ -99,7 +153,9 @@ impl Rule {
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Rule::Last(number) => write!(f, "last={number}"),
+            Rule::Last(number) | Rule::Each(_, number) => write!(f, "{}={number}", self.name()),
+            Rule::Within(window) => write!(f, "within={window}"),
+            Rule::Deltas(deltas) => write!(f, "deltas={deltas}"),
             Rule::All => f.write_str("all"),
         }
     }
@@ -120,6 +176,7 @@ impl fmt::Display for Rules {
 impl fmt::Display for RuleError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let RuleError { position, text, problem } = self;
+        let text = crate::text::foreign(text);
         write!(f, "{problem} (at character {position}: {text:?}); {ACCEPTED}")
     }
 }
@@ -128,6 +185,8 @@ impl std::error::Error for RuleError {}
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -138,12 +197,20 @@ mod tests {
             ("all", "all"),
             ("last=3, all", "last=3,all"),
             ("last=4294967295", "last=4294967295"),
+            (
+                "hourly=24,daily=7,weekly=5,monthly=12,yearly=10",
+                "hourly=24,daily=7,weekly=5,monthly=12,yearly=10",
+            ),
+            ("within=14d , daily=30", "within=14d,daily=30"),
+            ("within=1y 6mo", "within=1y 6mo"),
+            ("deltas= PT1H  P1D P7D,last=2", "deltas=PT1H P1D P7D,last=2"),
         ] {
             let rules: Rules = text.parse().expect(text);
             assert_eq!(rules.to_string(), written);
             assert_eq!(written.parse(), Ok(rules));
         }
         assert_eq!(Rules::default().to_string(), "last=1");
+        assert_eq!(Rules::of_deltas(" P7D P1D").map(|rules| rules.to_string()), Ok("deltas=P7D P1D".into()));
     }
 
     #[test]
@@ -151,21 +218,49 @@ mod tests {
         for (text, position, offending, problem) in [
             ("", 1, "", "a rule is missing"),
             ("last=1,", 8, "", "a rule is missing"),
-            ("last", 1, "last", "last needs a number"),
-            ("last=", 1, "last=", "\"\" is not a number"),
-            ("last=0", 1, "last=0", "\"0\" is not a number from 1"),
-            ("last=-1", 1, "last=-1", "\"-1\" is not a number"),
-            ("last=4294967296", 1, "last=4294967296", "is not a number"),
+            ("last", 1, "last", "last needs a value"),
+            ("last=", 1, "last=", "\"\" is not a whole number"),
+            ("last=0", 1, "last=0", "\"0\" is not a whole number from 1"),
+            ("daily=-1", 1, "daily=-1", "\"-1\" is not a whole number"),
+            ("daily=1.5", 1, "daily=1.5", "\"1.5\" is not a whole number"),
+            ("last=4294967296", 1, "last=4294967296", "is not a whole number"),
             ("last=1, last=2", 9, "last=2", "last is given twice"),
+            ("daily=1,weekly=1,daily=1", 18, "daily=1", "daily is given twice"),
             ("all=1", 1, "all=1", "all takes no value"),
-            ("last=1,daily=7", 8, "daily=7", "there is no such rule"),
+            ("last=1,minutely=7", 8, "minutely=7", "there is no such rule"),
+            ("keep-daily=7", 1, "keep-daily=7", "there is no such rule"),
             ("LAST=1", 1, "LAST=1", "there is no such rule"),
+            ("=1", 1, "=1", "there is no such rule"),
+            ("last=1 daily=7", 1, "last=1 daily=7", "is not a whole number"),
             ("ä,last=1", 1, "ä", "there is no such rule"),
+            ("within=soon", 1, "within=soon", "is not a length of time"),
+            ("within=", 1, "within=", "is not a length of time"),
+            ("last=1,deltas=P1D", 8, "deltas=P1D", "at least two"),
         ] {
             let error = text.parse::<Rules>().expect_err(text);
             assert_eq!((error.position, error.text.as_str()), (position, offending), "{text}");
             assert!(error.problem.contains(problem), "{text}: {error}");
-            assert!(error.to_string().contains("e.g. last=1"), "{text}: {error}");
+            assert!(error.to_string().contains("e.g. last=3,daily=7"), "{text}: {error}");
+        }
+        let error = Rules::of_deltas("  P1M P7D").expect_err("months");
+        assert_eq!((error.position, error.text.as_str()), (3, "P1M P7D"));
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_rules_or_an_error_in_words(text in "\\PC{0,60}") {
+            if let Err(error) = text.parse::<Rules>() {
+                prop_assert!(!error.to_string().contains('\n'));
+            }
+            let _ = Rules::of_deltas(&text);
+        }
+
+        #[test]
+        fn what_is_accepted_is_read_alike_when_written(
+            text in "(last|hourly|daily|weekly|monthly|yearly)=[1-9][0-9]{0,4}(,within=[1-9]{1,3}[hdw])?(,deltas=PT[1-9]H P[1-9]D)?(,all)?"
+        ) {
+            let rules: Rules = text.parse().expect("rules");
+            prop_assert_eq!(rules.to_string().parse(), Ok(rules));
         }
     }
 }

@@ -20,6 +20,8 @@ const GOOD_WATCH: Duration = Duration::from_secs(10);
 enum Over {
     /// It goes on from where it ended.
     Ended,
+    /// It broke, or could not be opened: nobody knows what it did not tell.
+    Broken(Error),
     /// It cannot go on: what happened meanwhile has to be listed.
     Expired,
     /// We may not watch.
@@ -34,11 +36,13 @@ pub(super) async fn follow(run: &Run<'_>, selector: &str, mut resource_version: 
         let began = Instant::now();
         match watch(run, selector, &mut resource_version).await {
             Over::Ended => {}
+            Over::Broken(error) => {
+                tracing::warn!("reading instead of watching for now: {error}");
+                read_own(run).await;
+            }
             Over::Expired => {
                 tracing::debug!("the watch expired; listing anew");
-                let listed =
-                    run.cluster.snapshots(selector, |object| Snapshot::owned(object, &run.settings.job));
-                match listed.await {
+                match list(run, selector).await {
                     Ok((owned, version)) => {
                         run.ledger.replace(owned);
                         resource_version = version;
@@ -53,8 +57,8 @@ pub(super) async fn follow(run: &Run<'_>, selector: &str, mut resource_version: 
         }
         if began.elapsed() > GOOD_WATCH {
             pause = Pause::between_watches();
-        } else if let Some(pause) = pause.next(None) {
-            sleep(pause).await;
+        } else {
+            sleep(pause.next(None)).await;
         }
     }
 }
@@ -64,10 +68,7 @@ async fn watch(run: &Run<'_>, selector: &str, resource_version: &mut String) -> 
     let over = |error: Error| match error.cause() {
         Cause::Expired => Over::Expired,
         Cause::Forbidden => Over::Forbidden(error),
-        _ => {
-            tracing::warn!("{error}");
-            Over::Ended
-        }
+        _ => Over::Broken(error),
     };
     let events = match run.cluster.watch(selector, resource_version).await {
         Ok(events) => events,
@@ -91,17 +92,24 @@ async fn watch(run: &Run<'_>, selector: &str, resource_version: &mut String) -> 
     Over::Ended
 }
 
-/// Where we may not watch: lists the snapshots that this run made, and no others, in growing
-/// pauses. One small list serves all claims.
+/// Where we may not watch: reads in growing pauses.
 async fn read_again_and_again(run: &Run<'_>) -> Infallible {
-    let selector = format!("{}={},{}={}", names::JOB_LABEL, run.settings.job, names::RUN_LABEL, run.id);
     let mut pause = Pause::between_reads();
     loop {
-        sleep(pause.next(None).unwrap_or(GOOD_WATCH)).await;
-        let listed = run.cluster.snapshots(&selector, |object| Snapshot::owned(object, &run.settings.job));
-        match listed.await {
-            Ok((owned, _)) => run.ledger.replace_of_run(run.id, owned),
-            Err(error) => tracing::warn!("{error}"),
-        }
+        sleep(pause.next(None)).await;
+        read_own(run).await;
     }
+}
+
+/// Lists the snapshots that this run made, and no others: one small list serves all claims.
+async fn read_own(run: &Run<'_>) {
+    let selector = format!("{}={},{}={}", names::JOB_LABEL, run.settings.job, names::RUN_LABEL, run.id);
+    match list(run, &selector).await {
+        Ok((owned, _)) => run.ledger.replace_of_run(run.id, owned),
+        Err(error) => tracing::warn!("{error}"),
+    }
+}
+
+async fn list(run: &Run<'_>, selector: &str) -> Result<(Vec<(String, Snapshot)>, String), Error> {
+    run.cluster.snapshots(selector, |object| Snapshot::owned(object, &run.settings.job)).await
 }

@@ -5,7 +5,7 @@
 
 use std::{
     cell::RefCell,
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     rc::Rc,
 };
 
@@ -23,6 +23,9 @@ pub(super) struct Ledger {
 struct Entry {
     /// By uid.
     snapshots: BTreeMap<String, Snapshot>,
+    /// The uids of those that are gone, with their last resourceVersion: the answer to a read that
+    /// was under way meanwhile must not bring one back.
+    gone: HashMap<String, String>,
     changed: Rc<Notify>,
 }
 
@@ -43,16 +46,16 @@ impl Ledger {
     /// Writes down a snapshot as it was just seen. One that the schedule does not own any more is
     /// struck out, and what is older than what is known already is passed over.
     pub(super) fn see(&self, object: VolumeSnapshot) {
-        let uid = object.metadata.uid.clone();
+        let (uid, version) = (object.metadata.uid.clone(), object.metadata.resource_version.clone());
         match Snapshot::owned(object, &self.job) {
             Some((claim, snapshot)) => self.write(&claim, snapshot),
-            None => self.strike(&uid),
+            None => self.strike(&uid, version),
         }
     }
 
     /// Strikes out a snapshot that is gone.
     pub(super) fn forget(&self, object: &VolumeSnapshot) {
-        self.strike(&object.metadata.uid);
+        self.strike(&object.metadata.uid, object.metadata.resource_version.clone());
     }
 
     /// Puts a new list in the place of all that was known.
@@ -66,9 +69,10 @@ impl Ledger {
 
     /// Puts a list of the run's own snapshots in the place of what was known of them.
     pub(super) fn replace_of_run(&self, run: &str, owned: Vec<(String, Snapshot)>) {
+        let listed: HashSet<&str> = owned.iter().map(|(_, snapshot)| snapshot.uid.as_str()).collect();
         for entry in self.claims.borrow_mut().values_mut() {
             entry.snapshots.retain(|uid, snapshot| {
-                snapshot.run.as_deref() != Some(run) || owned.iter().any(|(_, listed)| listed.uid == *uid)
+                snapshot.run.as_deref() != Some(run) || listed.contains(uid.as_str())
             });
             entry.changed.notify_one();
         }
@@ -104,18 +108,21 @@ impl Ledger {
     fn write(&self, claim: &str, snapshot: Snapshot) {
         let mut claims = self.claims.borrow_mut();
         let Some(entry) = claims.get_mut(claim) else { return };
-        let known = entry.snapshots.get(&snapshot.uid);
-        if known.is_some_and(|known| is_older(&snapshot.resource_version, &known.resource_version)) {
+        let known = entry.snapshots.get(&snapshot.uid).map(|known| &known.resource_version);
+        let last = known.or_else(|| entry.gone.get(&snapshot.uid));
+        if last.is_some_and(|last| is_older(&snapshot.resource_version, last)) {
             return;
         }
         entry.snapshots.insert(snapshot.uid.clone(), snapshot);
         entry.changed.notify_one();
     }
 
-    fn strike(&self, uid: &str) {
+    fn strike(&self, uid: &str, version: String) {
         for entry in self.claims.borrow_mut().values_mut() {
             if entry.snapshots.remove(uid).is_some() {
+                entry.gone.insert(uid.to_owned(), version);
                 entry.changed.notify_one();
+                return;
             }
         }
     }
@@ -128,5 +135,72 @@ fn is_older(version: &str, than: &str) -> bool {
     match (version.parse::<u64>(), than.parse::<u64>()) {
         (Ok(version), Ok(than)) => version < than,
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn object(uid: &str, version: &str, job: &str) -> VolumeSnapshot {
+        serde_json::from_value(json!({
+            "metadata": {"name": uid, "uid": uid, "resourceVersion": version, "labels": {"job": job}},
+            "spec": {"source": {"persistentVolumeClaimName": "data"}},
+        }))
+        .expect("a snapshot")
+    }
+
+    fn ledger() -> Ledger {
+        Ledger::new("hourly", ["data".to_owned()], Vec::new())
+    }
+
+    fn version(ledger: &Ledger, uid: &str) -> Option<String> {
+        ledger.get("data", uid).map(|snapshot| snapshot.resource_version)
+    }
+
+    #[test]
+    fn answers_that_come_late_do_not_overwrite_what_is_newer() {
+        let ledger = ledger();
+        ledger.see(object("a", "9", "hourly"));
+        ledger.see(object("a", "10", "hourly"));
+        ledger.see(object("a", "9", "hourly"));
+        assert_eq!(version(&ledger, "a").as_deref(), Some("10"));
+    }
+
+    #[test]
+    fn an_answer_that_comes_late_does_not_bring_back_what_is_gone() {
+        let ledger = ledger();
+        ledger.see(object("a", "9", "hourly"));
+        ledger.forget(&object("a", "12", "hourly"));
+        ledger.see(object("a", "11", "hourly"));
+        assert_eq!(version(&ledger, "a"), None);
+        // It is there after all, for one who relabelled it, say.
+        ledger.see(object("a", "13", "hourly"));
+        assert_eq!(version(&ledger, "a").as_deref(), Some("13"));
+    }
+
+    #[test]
+    fn what_changes_hands_is_struck_out() {
+        let ledger = ledger();
+        ledger.see(object("a", "9", "hourly"));
+        ledger.see(object("a", "10", "weekly"));
+        assert_eq!(version(&ledger, "a"), None);
+        ledger.see(object("b", "11", "weekly"));
+        assert!(ledger.of_claim("data").is_empty());
+    }
+
+    #[test]
+    fn a_list_of_the_runs_own_says_nothing_of_the_others() {
+        let ledger = ledger();
+        let mut own = object("own", "2", "hourly");
+        own.metadata.labels.insert("volume-snapshotter/run".into(), "run-1".into());
+        ledger.see(object("old", "1", "hourly"));
+        ledger.see(own);
+        ledger.replace_of_run("run-1", Vec::new());
+        assert_eq!(ledger.of_claim("data").len(), 1);
+        ledger.replace(Vec::new());
+        assert!(ledger.of_claim("data").is_empty());
     }
 }

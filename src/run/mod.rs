@@ -12,7 +12,7 @@ mod ledger;
 mod prune;
 mod take;
 
-use std::{cell::RefCell, time::Duration};
+use std::{cell::RefCell, collections::HashSet, time::Duration};
 
 use futures::{StreamExt, stream::FuturesUnordered};
 use tokio::time::{Instant, sleep};
@@ -95,7 +95,7 @@ pub async fn run(
 
 /// The run without its end.
 async fn steps(cluster: &Cluster, settings: &Settings, id: &str, progress: &Progress) {
-    let claims = match find::claims(cluster, &settings.claims, progress).await {
+    let claims = match find::claims(cluster, settings, progress).await {
         Ok(claims) => claims,
         Err(failure) => {
             *progress.trouble.borrow_mut() = Some(failure);
@@ -107,9 +107,9 @@ async fn steps(cluster: &Cluster, settings: &Settings, id: &str, progress: &Prog
     }
 
     let selector = format!("{}={}", names::JOB_LABEL, settings.job);
-    let chosen: std::collections::HashSet<&str> = claims.iter().map(|(_, claim)| claim.as_str()).collect();
+    let names: HashSet<&str> = claims.iter().map(|(_, chosen)| chosen.name.as_str()).collect();
     let listed = cluster.snapshots(&selector, |object| {
-        Snapshot::owned(object, &settings.job).filter(|(claim, _)| chosen.contains(claim.as_str()))
+        Snapshot::owned(object, &settings.job).filter(|(claim, _)| names.contains(claim.as_str()))
     });
     let (owned, resource_version) = match listed.await {
         Ok(listed) => listed,
@@ -126,11 +126,11 @@ async fn steps(cluster: &Cluster, settings: &Settings, id: &str, progress: &Prog
         text::count(owned.len(), "snapshot"),
     );
 
-    let ledger = Ledger::new(&settings.job, claims.iter().map(|(_, claim)| claim.clone()), owned);
+    let ledger = Ledger::new(&settings.job, names.into_iter().map(str::to_owned), owned);
     let run = Run { cluster, settings, id, ledger };
     let mut taking: FuturesUnordered<_> = claims
         .iter()
-        .map(|(index, claim)| take::take(&run, claim, Place { progress, index: *index }))
+        .map(|(index, chosen)| take::take(&run, chosen, Place { progress, index: *index }))
         .collect();
     let all_taken = async { while taking.next().await.is_some() {} };
     if settings.dry_run {

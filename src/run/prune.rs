@@ -5,11 +5,15 @@
 
 use futures::{StreamExt, stream};
 
-use super::{Place, Run, take::Own};
+use super::{
+    Place, Run, fail,
+    find::Chosen,
+    take::{Own, gone},
+};
 use crate::{
     cluster::{Cause, Deleted},
     report::End,
-    retention::{Judgement, Verdict, judge},
+    retention::{Judgement, Rules, Verdict, judge},
     snapshot::Snapshot,
     text,
 };
@@ -17,8 +21,18 @@ use crate::{
 /// How often a snapshot that changes under our hands is judged again.
 const JUDGEMENTS: usize = 3;
 
+/// What is to be pruned, and by which rules.
+struct Pruning<'a> {
+    run: &'a Run<'a>,
+    chosen: &'a Chosen,
+    own: &'a Own,
+    rules: &'a Rules,
+}
+
 /// What became of one snapshot that had to go.
 enum Pruned {
+    Deleted,
+    /// It went without us.
     Gone,
     /// It changed, and stays by the new judgement.
     Stays,
@@ -26,29 +40,52 @@ enum Pruned {
 }
 
 /// Deletes what no rule keeps, oldest first; the report says what came of it.
-pub(super) async fn prune(run: &Run<'_>, claim: &str, own: &Own, place: Place<'_>) {
-    let snapshots = run.ledger.of_claim(claim);
-    let mut condemned = Vec::new();
-    let mut kept = 0;
-    for (snapshot, verdict) in judged(run, claim, own, &snapshots) {
-        let goes = verdict.goes();
-        say(run, claim, snapshot, &verdict);
-        if goes {
-            condemned.push(snapshot.clone());
-        } else if snapshot.uid != own.uid {
-            kept += 1;
+pub(super) async fn prune(run: &Run<'_>, chosen: &Chosen, own: &Own, place: Place<'_>) {
+    let claim = chosen.name.as_str();
+    let rules = match &chosen.retention {
+        Ok(rules) => rules,
+        Err(problem) => {
+            let problem = format!("nothing older is deleted: {problem}");
+            return place.update(|report| report.end = End::NotPruned(problem));
         }
+    };
+    let pruning = Pruning { run, chosen, own, rules };
+    let snapshots = run.ledger.of_claim(claim);
+    let Some(verdicts) = pruning.judge(&snapshots) else {
+        return fail(place, claim, gone(claim, &own.name));
+    };
+    let mut condemned = Vec::new();
+    let (mut kept, mut of_earlier_claim) = (0, 0);
+    for (snapshot, verdict) in verdicts {
+        pruning.say(snapshot, &verdict);
+        match verdict {
+            verdict if verdict.goes() => condemned.push(snapshot.clone()),
+            Verdict::Own | Verdict::Terminating => {}
+            verdict => {
+                of_earlier_claim += usize::from(verdict == Verdict::EarlierClaim);
+                kept += usize::from(snapshot.uid != own.uid);
+            }
+        }
+    }
+    if of_earlier_claim > 0 {
+        tracing::warn!(
+            claim,
+            "{} of an earlier claim of this name: this run leaves them alone; delete them by hand once nobody needs \
+             that claim's data",
+            text::count(of_earlier_claim, "snapshot")
+        );
     }
     condemned.reverse();
     place.update(|report| report.kept = kept);
 
-    let mut pruning = stream::iter(condemned)
-        .map(|snapshot| delete(run, claim, own, snapshot))
+    let mut deletions = stream::iter(condemned)
+        .map(|snapshot| pruning.delete(snapshot))
         .buffer_unordered(run.settings.concurrency);
     let mut failures = Vec::new();
-    while let Some(pruned) = pruning.next().await {
+    while let Some(pruned) = deletions.next().await {
         match pruned {
-            Pruned::Gone => place.update(|report| report.deleted += 1),
+            Pruned::Deleted => place.update(|report| report.deleted += 1),
+            Pruned::Gone => {}
             Pruned::Stays => place.update(|report| report.kept += 1),
             Pruned::Failed(problem) => {
                 tracing::error!(claim, "{problem}");
@@ -68,90 +105,97 @@ pub(super) async fn prune(run: &Run<'_>, claim: &str, own: &Own, place: Place<'_
     }
 }
 
-/// All snapshots of the claim with the verdict on each, newest first. Nothing is judged unless the
-/// run's own snapshot is there and ready.
-fn judged<'a>(
-    run: &Run<'_>,
-    claim: &str,
-    own: &Own,
-    snapshots: &'a [Snapshot],
-) -> Vec<(&'a Snapshot, Verdict)> {
-    let Some(new) = still_ready(run, claim, own) else {
-        return Vec::new();
-    };
-    let by = Judgement {
-        rules: &run.settings.retention,
-        own: Some(&own.uid),
-        now: new.created,
-        longest_wait: run.settings.longest_wait(),
-    };
-    judge(snapshots, &by).into_iter().map(|decision| (decision.snapshot, decision.verdict)).collect()
-}
-
-/// The run's own snapshot, if it is there and ready at this moment.
-fn still_ready(run: &Run<'_>, claim: &str, own: &Own) -> Option<Snapshot> {
-    run.ledger.get(claim, &own.uid).filter(|new| new.ready && !new.terminating)
-}
-
-/// Deletes one snapshot, as it was judged; if it is in another state by now, it is read and judged
-/// again.
-async fn delete(run: &Run<'_>, claim: &str, own: &Own, mut condemned: Snapshot) -> Pruned {
-    for _ in 0..JUDGEMENTS {
-        if still_ready(run, claim, own).is_none() {
-            return Pruned::Failed(format!(
-                "the new snapshot {} is gone or not ready any more, so {} stays",
-                own.name, condemned.name
-            ));
-        }
-        let conflict = match run.cluster.delete(&condemned, run.settings.dry_run).await {
-            Ok(deleted) => {
-                let words = match (run.settings.dry_run, deleted) {
-                    (true, _) => "would delete the older snapshot",
-                    (false, Deleted::Accepted) => "deleted the older snapshot",
-                    (false, Deleted::AlreadyGone) => "the older snapshot is already gone",
-                };
-                tracing::info!(claim, snapshot = condemned.name, "{words}");
-                return Pruned::Gone;
-            }
-            Err(error) if error.cause() == Cause::Conflict => error,
-            Err(error) => return Pruned::Failed(error.to_string()),
+impl<'a> Pruning<'a> {
+    /// All snapshots of the claim with the verdict on each, newest first. Nothing is judged unless
+    /// the run's own snapshot is there and ready.
+    fn judge<'s>(&self, snapshots: &'s [Snapshot]) -> Option<Vec<(&'s Snapshot, Verdict<'a>)>> {
+        let new = self.new_snapshot()?;
+        let by = Judgement {
+            rules: self.rules,
+            own: Some(&self.own.uid),
+            seen_before: &self.own.seen_before,
+            claim_since: self.chosen.since,
+            now: new.created,
+            longest_wait: self.run.settings.longest_wait(),
         };
-        tracing::debug!(claim, snapshot = condemned.name, "judging again: {conflict}");
-        match run.cluster.snapshot(&condemned.name).await {
-            Ok(object) if object.metadata.uid == condemned.uid => run.ledger.see(object),
-            // What was judged is gone; what has its name now is another.
-            Ok(_) => return Pruned::Gone,
-            Err(error) if error.cause() == Cause::NotFound => return Pruned::Gone,
-            Err(error) => return Pruned::Failed(error.to_string()),
-        }
-        let snapshots = run.ledger.of_claim(claim);
-        let again = judged(run, claim, own, &snapshots)
-            .into_iter()
-            .find(|(snapshot, _)| snapshot.uid == condemned.uid);
-        match again {
-            Some((snapshot, verdict)) if verdict.goes() => condemned = snapshot.clone(),
-            Some((_, Verdict::Terminating)) => return Pruned::Gone,
-            Some((snapshot, verdict)) => {
-                tracing::info!(
-                    claim,
-                    snapshot = snapshot.name,
-                    "the older snapshot stays after all: {verdict}"
-                );
-                return Pruned::Stays;
-            }
-            None => return Pruned::Stays,
-        }
+        Some(
+            judge(snapshots, &by).into_iter().map(|decision| (decision.snapshot, decision.verdict)).collect(),
+        )
     }
-    Pruned::Failed(format!("snapshot {} changes again and again", condemned.name))
-}
 
-/// Says what was decided: all of it in a dry run, which is what one makes it for.
-fn say(run: &Run<'_>, claim: &str, snapshot: &Snapshot, verdict: &Verdict) {
-    let word = if verdict.goes() { "goes" } else { "stays" };
-    let dated = snapshot.time();
-    if run.settings.dry_run {
-        tracing::info!(claim, snapshot = snapshot.name, %dated, "{word}: {verdict}");
-    } else {
-        tracing::debug!(claim, snapshot = snapshot.name, %dated, "{word}: {verdict}");
+    /// The run's own snapshot, if it is there and ready at this moment.
+    fn new_snapshot(&self) -> Option<Snapshot> {
+        let new = self.run.ledger.get(&self.chosen.name, &self.own.uid);
+        new.filter(|new| (new.ready || self.run.settings.dry_run) && !new.terminating)
+    }
+
+    fn lost(&self, condemned: &Snapshot) -> Pruned {
+        Pruned::Failed(format!(
+            "the new snapshot {} is gone or not ready any more, so {} stays",
+            self.own.name, condemned.name
+        ))
+    }
+
+    /// Deletes one snapshot, as it was judged; if it is in another state by now, it is read and
+    /// judged again.
+    async fn delete(&self, mut condemned: Snapshot) -> Pruned {
+        let (run, claim) = (self.run, self.chosen.name.as_str());
+        for _ in 0..JUDGEMENTS {
+            if self.new_snapshot().is_none() {
+                return self.lost(&condemned);
+            }
+            let conflict = match run.cluster.delete(&condemned, run.settings.dry_run).await {
+                Ok(Deleted::AlreadyGone) => {
+                    tracing::info!(claim, snapshot = condemned.name, "the older snapshot is already gone");
+                    return Pruned::Gone;
+                }
+                Ok(Deleted::Accepted) => {
+                    let words = match run.settings.dry_run {
+                        true => "would delete the older snapshot",
+                        false => "deleted the older snapshot",
+                    };
+                    tracing::info!(claim, snapshot = condemned.name, "{words}");
+                    return Pruned::Deleted;
+                }
+                Err(error) if error.cause() == Cause::Conflict => error,
+                Err(error) => return Pruned::Failed(error.to_string()),
+            };
+            tracing::debug!(claim, snapshot = condemned.name, "judging again: {conflict}");
+            match run.cluster.snapshot(&condemned.name).await {
+                Ok(object) if object.metadata.uid == condemned.uid => run.ledger.see(object),
+                // What was judged is gone; what has its name now is another.
+                Ok(_) => return Pruned::Gone,
+                Err(error) if error.cause() == Cause::NotFound => return Pruned::Gone,
+                Err(error) => return Pruned::Failed(error.to_string()),
+            }
+            let snapshots = run.ledger.of_claim(claim);
+            let Some(verdicts) = self.judge(&snapshots) else {
+                return self.lost(&condemned);
+            };
+            match verdicts.into_iter().find(|(snapshot, _)| snapshot.uid == condemned.uid) {
+                Some((snapshot, verdict)) if verdict.goes() => condemned = snapshot.clone(),
+                Some((_, Verdict::Terminating)) => return Pruned::Gone,
+                Some((snapshot, verdict)) => {
+                    let snapshot = snapshot.name.as_str();
+                    tracing::info!(claim, snapshot, "the older snapshot stays after all: {verdict}");
+                    return Pruned::Stays;
+                }
+                // It is not this schedule's any more.
+                None => return Pruned::Stays,
+            }
+        }
+        Pruned::Failed(format!("snapshot {} changes again and again", condemned.name))
+    }
+
+    /// Says what was decided: all of it in a dry run, which is what one makes it for.
+    fn say(&self, snapshot: &Snapshot, verdict: &Verdict<'_>) {
+        let claim = self.chosen.name.as_str();
+        let word = if verdict.goes() { "goes" } else { "stays" };
+        let dated = snapshot.time();
+        if self.run.settings.dry_run {
+            tracing::info!(claim, snapshot = snapshot.name, %dated, "{word}: {verdict}");
+        } else {
+            tracing::debug!(claim, snapshot = snapshot.name, %dated, "{word}: {verdict}");
+        }
     }
 }

@@ -1,14 +1,17 @@
 //! The way of one claim: make its snapshot or take over the one that an earlier attempt of this
 //! Job made, wait until it is ready, then prune.
 
+use std::time::Duration;
+
+use k8s_openapi::jiff::Timestamp;
 use tokio::time::{Instant, timeout_at};
 
-use super::{Place, Run, fail, millis, prune};
+use super::{Place, Run, fail, find::Chosen, millis, prune};
 use crate::{
-    cluster::{Cause, NewSnapshot},
+    cluster::{Cause, Error, NewSnapshot},
     names,
-    report::End,
-    report::{Failure, Step},
+    report::{End, Failure, Step},
+    settings::Settings,
     snapshot::Snapshot,
     text,
 };
@@ -17,21 +20,33 @@ use crate::{
 /// than a thousandth of the names, so one in a row of three is free.
 const NAME_ATTEMPTS: usize = 3;
 
+/// How many runs, one after the other, an earlier attempt of the same Job lies back at most. The
+/// CronJob allows three attempts; the rest is room for pulling the image and for pauses. Somebody
+/// who uses a Job's name again next week wants a new snapshot.
+const LONGEST_JOB: u32 = 6;
+
 /// The snapshot that this run makes of a claim.
 pub(super) struct Own {
     pub(super) name: String,
     pub(super) uid: String,
+    /// The uids of those that were there before it, as far as the time alone does not tell: the
+    /// API server dates in whole seconds.
+    pub(super) seen_before: Vec<String>,
+    /// Whether an earlier attempt of this Job made it.
+    taken_over: bool,
 }
 
 /// Takes a snapshot of one claim and prunes the older ones; the report says what came of it.
-pub(super) async fn take(run: &Run<'_>, claim: &str, place: Place<'_>) {
+pub(super) async fn take(run: &Run<'_>, chosen: &Chosen, place: Place<'_>) {
+    let claim = chosen.name.as_str();
     place.update(|report| report.end = End::Unfinished(Step::Creating));
-    let own = match make(run, claim).await {
+    let own = match make(run, chosen).await {
         Ok(own) => own,
         Err(failure) => return fail(place, claim, failure),
     };
     place.update(|report| {
         report.snapshot = Some(own.name.clone());
+        report.taken_over = own.taken_over;
         report.end = End::Unfinished(Step::AwaitingReady);
     });
     if !run.settings.dry_run {
@@ -42,21 +57,26 @@ pub(super) async fn take(run: &Run<'_>, claim: &str, place: Place<'_>) {
         place.update(|report| report.ready_after = Some(began.elapsed()));
     }
     place.update(|report| report.end = End::Unfinished(Step::Pruning));
-    prune::prune(run, claim, &own, place).await;
+    prune::prune(run, chosen, &own, place).await;
 }
 
 /// Makes the snapshot, unless an earlier attempt of this Job did.
-async fn make(run: &Run<'_>, claim: &str) -> Result<Own, Failure> {
-    let made = run.ledger.of_claim(claim).into_iter().filter(|snapshot| {
-        snapshot.run.as_deref() == Some(run.id) && !snapshot.terminating && !snapshot.group_member
-    });
+async fn make(run: &Run<'_>, chosen: &Chosen) -> Result<Own, Failure> {
+    let claim = chosen.name.as_str();
+    let settings = run.settings;
+    let there = run.ledger.of_claim(claim);
+    let made = there.iter().filter(|snapshot| is_of_this_job(run, chosen, snapshot, settings));
     if let Some(made) = made.max_by_key(|snapshot| (snapshot.ready, snapshot.created)) {
-        let Snapshot { name, uid, .. } = made;
-        tracing::info!(claim, snapshot = name, "going on with the snapshot of this Job's earlier attempt");
-        return Ok(Own { name, uid });
+        tracing::info!(
+            claim,
+            snapshot = made.name,
+            made = %made.created,
+            "going on with the snapshot of this Job's earlier attempt"
+        );
+        let (name, uid) = (made.name.clone(), made.uid.clone());
+        return Ok(Own { name, uid, seen_before: Vec::new(), taken_over: true });
     }
 
-    let settings = run.settings;
     let mut attempt = 1;
     loop {
         let new = NewSnapshot {
@@ -76,8 +96,12 @@ async fn make(run: &Run<'_>, claim: &str) -> Result<Own, Failure> {
                     tracing::info!(claim, snapshot = new.name, "made the snapshot");
                 }
                 let uid = object.metadata.uid.clone();
+                let same_second =
+                    |snapshot: &Snapshot| object.metadata.creation_timestamp == Some(snapshot.created);
+                let seen_before =
+                    there.into_iter().filter(same_second).map(|snapshot| snapshot.uid).collect();
                 run.ledger.see(object);
-                return Ok(Own { name: new.name, uid });
+                return Ok(Own { name: new.name, uid, seen_before, taken_over: false });
             }
             Err(error) if error.cause() == Cause::AlreadyExists && attempt < NAME_ATTEMPTS => attempt += 1,
             Err(error) => return Err(error.into()),
@@ -85,83 +109,67 @@ async fn make(run: &Run<'_>, claim: &str) -> Result<Own, Failure> {
     }
 }
 
+/// Whether an earlier attempt of this Job made a snapshot of this claim.
+fn is_of_this_job(run: &Run<'_>, chosen: &Chosen, snapshot: &Snapshot, settings: &Settings) -> bool {
+    let age = Timestamp::now().duration_since(snapshot.created);
+    let longest = settings.bound().saturating_mul(LONGEST_JOB);
+    snapshot.run.as_deref() == Some(run.id)
+        && !snapshot.terminating
+        && !snapshot.group_member
+        && Duration::try_from(age).unwrap_or_default() <= longest
+        && chosen.since.is_none_or(|since| snapshot.created >= since)
+}
+
 /// Waits until the snapshot is ready, for as many windows as the settings say.
 async fn wait(run: &Run<'_>, claim: &str, own: &Own, began: Instant) -> Result<(), Failure> {
     let attempts = run.settings.ready_attempts;
-    let mut said = None;
+    let mut reported: Option<String> = None;
+    let mut unread: Option<Error> = None;
     for attempt in 1..=attempts {
         let end = began + run.settings.ready_interval * attempt;
         loop {
             let known = match run.ledger.get(claim, &own.uid) {
-                Some(known) => known,
-                None => read(run, claim, own).await?,
+                Some(known) => Some(known),
+                None => look(run, claim, own, &mut unread).await?,
             };
-            if is_ready(claim, own, &known)? {
-                tracing::info!(
-                    claim,
-                    snapshot = own.name,
-                    attempt,
-                    duration_ms = millis(began.elapsed()),
-                    "the snapshot is ready"
-                );
-                return Ok(());
-            }
-            if known.error != said {
-                if let Some(error) = &known.error {
-                    tracing::warn!(
-                        claim,
-                        snapshot = own.name,
-                        attempt,
-                        error,
-                        "the snapshot controller reports an error"
-                    );
-                }
-                said = known.error;
+            if let Some(known) = known
+                && is_ready(claim, own, &known, &mut reported, attempt)?
+            {
+                return said_ready(claim, own, attempt, began);
             }
             if timeout_at(end, run.ledger.changed(claim)).await.is_err() {
                 break;
             }
         }
         // No news may be a watch that is broken: look.
-        let last = match run.cluster.snapshot(&own.name).await {
-            Ok(object) if object.metadata.uid == own.uid => {
-                let known = Snapshot::from(object.clone());
-                run.ledger.see(object);
-                if is_ready(claim, own, &known)? {
-                    tracing::info!(
-                        claim,
-                        snapshot = own.name,
-                        attempt,
-                        duration_ms = millis(began.elapsed()),
-                        "the snapshot is ready"
-                    );
-                    return Ok(());
-                }
-                known.error
-            }
-            Ok(_) => return Err(gone(claim, own)),
-            Err(error) if error.cause() == Cause::NotFound => return Err(gone(claim, own)),
-            Err(error) => Some(error.to_string()),
-        };
+        unread = None;
+        if let Some(known) = look(run, claim, own, &mut unread).await?
+            && is_ready(claim, own, &known, &mut reported, attempt)?
+        {
+            return said_ready(claim, own, attempt, began);
+        }
         tracing::warn!(
             claim,
             snapshot = own.name,
             attempt,
             attempts,
             duration_ms = millis(began.elapsed()),
-            error = last,
+            error = reported,
             "the snapshot is not ready yet (attempt {attempt} of {attempts})"
         );
-        said = last;
     }
+    let reason = match (unread, reported) {
+        (Some(error), _) => error.to_string(),
+        (None, Some(reported)) => reported,
+        (None, None) => "the snapshot controller reports no error".to_owned(),
+    };
     Err(Failure {
         message: format!(
-            "snapshot {} of claim {claim} was not ready within {} ({attempts} × {}): {}; older snapshots stay; see \
-             kubectl describe volumesnapshot {} -n {}",
+            "snapshot {} of claim {claim} was not ready within {} ({attempts} × {}): {reason}; older snapshots stay; \
+             see kubectl describe volumesnapshot {} -n {}",
             own.name,
             text::duration(run.settings.longest_wait()),
             text::duration(run.settings.ready_interval),
-            said.as_deref().unwrap_or("the snapshot controller reports no error"),
             own.name,
             run.cluster.namespace(),
         ),
@@ -169,13 +177,29 @@ async fn wait(run: &Run<'_>, claim: &str, own: &Own, began: Instant) -> Result<(
     })
 }
 
-/// Reads a snapshot that the ledger does not have any more. Only what the API server says itself
-/// counts as gone.
-async fn read(run: &Run<'_>, claim: &str, own: &Own) -> Result<Snapshot, Failure> {
+fn said_ready(claim: &str, own: &Own, attempt: u32, began: Instant) -> Result<(), Failure> {
+    let duration_ms = millis(began.elapsed());
+    tracing::info!(claim, snapshot = own.name, attempt, duration_ms, "the snapshot is ready");
+    Ok(())
+}
+
+/// Reads the snapshot, for the ledger may lack it or be behind. Only what the API server says
+/// itself counts as gone; `None`, with the error put aside, if it says nothing at all.
+async fn look(
+    run: &Run<'_>,
+    claim: &str,
+    own: &Own,
+    unread: &mut Option<Error>,
+) -> Result<Option<Snapshot>, Failure> {
     match run.cluster.snapshot(&own.name).await {
         Ok(object) if object.metadata.uid == own.uid => {
-            if Snapshot::owned(object.clone(), &run.settings.job).is_none() {
-                return Err(Failure {
+            let is_owned = Snapshot::owned(object.clone(), &run.settings.job).is_some();
+            run.ledger.see(object);
+            // What the ledger knows by now may be newer than the answer.
+            match run.ledger.get(claim, &own.uid) {
+                Some(known) => Ok(Some(known)),
+                None if is_owned => Err(gone(claim, &own.name)),
+                None => Err(Failure {
                     message: format!(
                         "somebody changed the label {} of snapshot {} of claim {claim} while it was waited for; \
                          older snapshots stay",
@@ -183,30 +207,45 @@ async fn read(run: &Run<'_>, claim: &str, own: &Own) -> Result<Snapshot, Failure
                         own.name
                     ),
                     may_pass: true,
-                });
+                }),
             }
-            run.ledger.see(object.clone());
-            Ok(Snapshot::from(object))
         }
-        Ok(_) => Err(gone(claim, own)),
-        Err(error) if error.cause() == Cause::NotFound => Err(gone(claim, own)),
-        Err(error) => Err(error.into()),
+        Ok(_) => Err(gone(claim, &own.name)),
+        Err(error) if error.cause() == Cause::NotFound => Err(gone(claim, &own.name)),
+        Err(error) => {
+            *unread = Some(error);
+            Ok(None)
+        }
     }
 }
 
-/// Whether the snapshot is ready; an error if it never will be.
-fn is_ready(claim: &str, own: &Own, known: &Snapshot) -> Result<bool, Failure> {
-    match known.terminating {
-        true => Err(gone(claim, own)),
-        false => Ok(known.ready),
+/// Whether the snapshot is ready; an error if it never will be. What the snapshot controller has to
+/// say is said on, once each time it changes.
+fn is_ready(
+    claim: &str,
+    own: &Own,
+    known: &Snapshot,
+    reported: &mut Option<String>,
+    attempt: u32,
+) -> Result<bool, Failure> {
+    if known.terminating {
+        return Err(gone(claim, &own.name));
     }
+    if !known.ready && known.error != *reported {
+        if let Some(error) = &known.error {
+            let snapshot = own.name.as_str();
+            tracing::warn!(claim, snapshot, attempt, error, "the snapshot controller reports an error");
+        }
+        reported.clone_from(&known.error);
+    }
+    Ok(known.ready)
 }
 
-fn gone(claim: &str, own: &Own) -> Failure {
+/// The run's own snapshot went away under its hands.
+pub(super) fn gone(claim: &str, snapshot: &str) -> Failure {
     Failure {
         message: format!(
-            "somebody deleted snapshot {} of claim {claim} while it was waited for; older snapshots stay",
-            own.name
+            "somebody deleted snapshot {snapshot} of claim {claim} during the run; older snapshots stay"
         ),
         may_pass: true,
     }

@@ -9,7 +9,7 @@ mod values;
 use std::{ffi::OsString, fmt, path::PathBuf, time::Duration};
 
 use serde::Deserialize;
-use tracing_subscriber::filter::Targets;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 
 use crate::{names, retention::Rules};
 
@@ -266,12 +266,10 @@ impl Settings {
     }
 }
 
-/// `info`; the libraries' own lines only from `error` up, for what they say is said again in this
-/// program's words.
+/// `info`, of this program alone: what its libraries have to say is said again in its own words, with
+/// what was tried and what follows.
 pub fn default_filter() -> Targets {
-    Targets::new()
-        .with_default(tracing::level_filters::LevelFilter::ERROR)
-        .with_target(env!("CARGO_CRATE_NAME"), tracing::level_filters::LevelFilter::INFO)
+    Targets::new().with_target(env!("CARGO_CRATE_NAME"), LevelFilter::INFO)
 }
 
 /// Collects the problems while the values are read.

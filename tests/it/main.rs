@@ -4,4 +4,5 @@ mod manifests;
 mod place;
 mod pod;
 mod recordings;
+mod retention;
 mod scenarios;

@@ -192,6 +192,19 @@ impl Place {
         self.new_claim(name, json!({}), "no-such-class").await;
     }
 
+    /// Deletes a claim and waits until it is gone.
+    pub(crate) async fn delete_claim(&self, name: &str) {
+        let path = format!("{}/{name}", self.claims_path());
+        self.delete(&path).await;
+        self.until(&format!("claim {name} is gone"), async || self.try_read(&path).await.is_none()).await;
+    }
+
+    /// Annotates a claim.
+    pub(crate) async fn annotate_claim(&self, name: &str, annotations: Value) {
+        let path = format!("{}/{name}", self.claims_path());
+        self.patch(&path, &json!({"metadata": {"annotations": annotations}})).await;
+    }
+
     async fn new_claim(&self, name: &str, labels: Value, class: &str) {
         self.post(
             &self.claims_path(),

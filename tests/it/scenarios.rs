@@ -206,7 +206,11 @@ async fn the_next_attempt_of_a_job_takes_the_snapshot_over_and_makes_no_second_o
         again.assert_exit(0);
         assert_eq!(place.names().await, [name.as_str()]);
         assert_eq!(again.lines("going on with the snapshot")[0]["snapshot"], name);
-        assert!(again.message.contains(&name));
+        assert!(
+            again.message.contains(&format!("data: {name} ready (made by an earlier attempt)")),
+            "{}",
+            again.message
+        );
 
         // Another Job makes its own.
         place.run(&[("SNAPSHOT_PVC_NAMES", "data"), ("SNAPSHOT_RUN_ID", "hourly-8")]).await.assert_exit(0);
@@ -406,7 +410,7 @@ async fn nothing_is_touched_that_is_not_this_schedules_to_prune() {
         names.retain(|name| !name.starts_with("volume-snapshot-"));
         assert_eq!(names, ["by-hand", "future", "held", "member", "other-claim", "other-schedule"]);
         assert_eq!(name_of(&place.snapshot("terminating").await), "terminating", "its finalizer keeps it");
-        assert!(ran.message.contains("2 older snapshots deleted, 4 kept"), "{}", ran.message);
+        assert!(ran.message.contains("2 older snapshots deleted, 3 kept"), "{}", ran.message);
         if std::env::var_os("SNAPSHOTTER_TEST_KUBECONFIG").is_none() {
             let requests = place.bed().requests();
             let mut deleted: Vec<&str> = requests
@@ -425,6 +429,9 @@ async fn nothing_is_touched_that_is_not_this_schedules_to_prune() {
 async fn leftovers_go_and_what_another_run_may_wait_for_stays() {
     embedded_only(Options::default(), "needs snapshots that were made long ago", async |place| {
         place.claim("data").await;
+        place.bed().update("persistentvolumeclaims", &place.namespace, "data", |claim| {
+            claim["metadata"]["creationTimestamp"] = json!("2019-01-01T00:00:00Z");
+        });
         place.bed().put(objects::unready_snapshot(
             &place.namespace,
             "stuck-long-ago",
@@ -437,6 +444,114 @@ async fn leftovers_go_and_what_another_run_may_wait_for_stays() {
         let names = place.names().await;
         assert_eq!(names.len(), 2);
         assert_eq!(names[0], "stuck-just-now");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn snapshots_of_an_earlier_claim_of_the_same_name_stay() {
+    everywhere(async |place| {
+        place.claim("data").await;
+        place.older("the-only-copy", "data").await;
+        place.delete_claim("data").await;
+        // The API server dates in whole seconds.
+        tokio::time::sleep(millis(1100)).await;
+        place.claim("data").await;
+        for _ in 0..2 {
+            let ran = place.run(&[("SNAPSHOT_PVC_NAMES", "data")]).await;
+            ran.assert_exit(0);
+            assert_eq!(ran.lines("1 snapshot of an earlier claim of this name").len(), 1);
+        }
+        let names = place.names().await;
+        assert!(names.len() == 2 && names.contains(&"the-only-copy".to_owned()), "{names:?}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_claims_annotation_holds_for_it_alone() {
+    everywhere(async |place| {
+        for claim in ["plain", "kept", "switched"] {
+            place.claim(claim).await;
+            place.older(&format!("{claim}-old"), claim).await;
+        }
+        place
+            .annotate_claim(
+                "kept",
+                json!({"volume-snapshotter/retention": "last=2", "backup.kubernetes.io/deltas": "oops"}),
+            )
+            .await;
+        place.annotate_claim("switched", json!({"backup.kubernetes.io/deltas": "PT1S P7D"})).await;
+        // Of several at one instant `deltas` keeps one, and the API server dates in whole seconds.
+        tokio::time::sleep(millis(1100)).await;
+        place
+            .run(&[("SNAPSHOT_PVC_NAMES", "plain,kept,switched"), ("SNAPSHOT_RETENTION", "last=1")])
+            .await
+            .assert_exit(0);
+        let mut names = place.names().await;
+        names.retain(|name| name.ends_with("-old"));
+        assert_eq!(names, ["kept-old", "switched-old"]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_annotation_that_is_not_understood_keeps_everything_of_its_claim() {
+    everywhere(async |place| {
+        for claim in ["plain", "misspelt"] {
+            place.claim(claim).await;
+            place.older(&format!("{claim}-old"), claim).await;
+        }
+        place.annotate_claim("misspelt", json!({"volume-snapshotter/retention": "dayly=7"})).await;
+        let ran = place.run(&[("SNAPSHOT_PVC_NAMES", "plain,misspelt")]).await;
+        ran.assert_exit(3);
+        let names = place.names().await;
+        assert_eq!(names.len(), 3, "both have a new one: {names:?}");
+        assert!(names.contains(&"misspelt-old".to_owned()));
+        let said = "nothing older is deleted: the annotation volume-snapshotter/retention of claim misspelt is not \
+                    understood: there is no such rule (at character 1: \"dayly=7\")";
+        assert!(ran.message.contains(said), "{}", ran.message);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn two_runs_at_the_same_moment_leave_the_claim_a_ready_snapshot() {
+    let options = Options { latency: millis(3), ..slow(millis(50)) };
+    embedded_only(options, NEEDS_OTHER_HAND, async |place| {
+        place.claim("data").await;
+        place.older("old", "data").await;
+        for round in 0..8 {
+            let first = place.start(&all_rights(), &[("SNAPSHOT_PVC_NAMES", "data")]).await;
+            let second = place.start(&all_rights(), &[("SNAPSHOT_PVC_NAMES", "data")]).await;
+            first.finish().await.assert_exit(0);
+            second.finish().await.assert_exit(0);
+            let names = place.names().await;
+            assert!(!names.is_empty(), "round {round}: none is left");
+        }
+        assert!(!place.names().await.contains(&"old".to_owned()));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_jobs_name_that_is_used_again_next_week_gets_a_new_snapshot() {
+    embedded_only(Options::default(), "needs a snapshot that was made long ago", async |place| {
+        place.bed().put(objects::bound_claim(&place.namespace, "data", &[]));
+        place.bed().update("persistentvolumeclaims", &place.namespace, "data", |claim| {
+            claim["metadata"]["creationTimestamp"] = json!("2019-01-01T00:00:00Z");
+        });
+        let mut last_week =
+            objects::ready_snapshot(&place.namespace, "last-week", "data", "2026-11-01T00:00:00Z");
+        last_week["metadata"]["labels"]["volume-snapshotter/run"] = json!("before-upgrade");
+        place.bed().put(last_week);
+        let settings = [
+            ("SNAPSHOT_PVC_NAMES", "data"),
+            ("SNAPSHOT_RUN_ID", "before-upgrade"),
+            ("SNAPSHOT_RETENTION", "all"),
+        ];
+        place.run(&settings).await.assert_exit(0);
+        assert_eq!(place.names().await.len(), 2);
     })
     .await;
 }

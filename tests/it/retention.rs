@@ -1,0 +1,129 @@
+//! `deltas` against what k8s-snapshots keeps: its own expiry was run on the snapshots of
+//! `tests/data/retention/deltas.json`, and these are its answers.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use serde::Deserialize;
+use volume_snapshotter::{
+    retention::{Judgement, Rules, judge},
+    snapshot::Snapshot,
+};
+
+#[derive(Deserialize)]
+struct Answers {
+    cases: Vec<Case>,
+    rolling: Vec<Rolling>,
+    parse: Vec<Parse>,
+}
+
+#[derive(Deserialize)]
+struct Case {
+    name: String,
+    deltas: String,
+    /// Name and time.
+    snapshots: Vec<(String, Timestamp)>,
+    keep: BTreeSet<String>,
+}
+
+/// A snapshot every step, expiry after each.
+#[derive(Deserialize)]
+struct Rolling {
+    deltas: String,
+    step_seconds: i64,
+    steps: i64,
+    start: Timestamp,
+    survivors: BTreeSet<String>,
+}
+
+#[derive(Deserialize)]
+struct Parse {
+    input: String,
+    /// Whether the original both reads it and gets through expiry with it. One that it reads as
+    /// zero is refused here as well.
+    accepted: bool,
+    /// How many of 60 hourly snapshots it keeps.
+    keeps_of_60_hourly: Option<usize>,
+}
+
+fn answers() -> Answers {
+    serde_json::from_str(include_str!("../data/retention/deltas.json")).expect("the answers")
+}
+
+fn snapshot(name: &str, time: Timestamp) -> Snapshot {
+    Snapshot {
+        name: name.to_owned(),
+        uid: name.to_owned(),
+        resource_version: String::new(),
+        created: time,
+        cut: Some(time),
+        ready: true,
+        held: false,
+        terminating: false,
+        group_member: false,
+        run: None,
+        error: None,
+    }
+}
+
+/// The names of those that stay.
+fn kept(snapshots: &[Snapshot], rules: &Rules) -> BTreeSet<String> {
+    let by = Judgement {
+        rules,
+        own: None,
+        seen_before: &[],
+        claim_since: None,
+        now: Timestamp::MAX,
+        longest_wait: Duration::from_secs(90),
+    };
+    let staying = judge(snapshots, &by).into_iter().filter(|decision| !decision.verdict.goes());
+    staying.map(|decision| decision.snapshot.name.clone()).collect()
+}
+
+#[test]
+fn deltas_keeps_what_k8s_snapshots_keeps() {
+    for case in answers().cases {
+        let snapshots: Vec<Snapshot> =
+            case.snapshots.iter().map(|(name, time)| snapshot(name, *time)).collect();
+        let of_annotation = Rules::of_deltas(&case.deltas).expect("deltas");
+        assert_eq!(kept(&snapshots, &of_annotation), case.keep, "{}", case.name);
+        let of_settings: Rules = format!("deltas={}", case.deltas).parse().expect("rules");
+        assert_eq!(of_settings, of_annotation);
+    }
+}
+
+#[test]
+fn run_after_run_deltas_leaves_what_k8s_snapshots_leaves() {
+    for rolling in answers().rolling {
+        let rules = Rules::of_deltas(&rolling.deltas).expect("deltas");
+        let mut snapshots = Vec::new();
+        for step in 0..rolling.steps {
+            let time = rolling.start + SignedDuration::from_secs(step * rolling.step_seconds);
+            snapshots.push(snapshot(&format!("t{step:04}"), time));
+            let kept = kept(&snapshots, &rules);
+            snapshots.retain(|snapshot| kept.contains(&snapshot.name));
+        }
+        let left: BTreeSet<String> = snapshots.into_iter().map(|snapshot| snapshot.name).collect();
+        assert_eq!(left, rolling.survivors, "{}", rolling.deltas);
+    }
+}
+
+#[test]
+fn deltas_accepts_what_k8s_snapshots_gets_through_with() {
+    let begin: Timestamp = "2024-03-01T00:00:00Z".parse().expect("a time");
+    let hourly: Vec<Snapshot> = (0..60)
+        .map(|hour| snapshot(&format!("s{hour:03}"), begin + SignedDuration::from_hours(hour)))
+        .collect();
+    for Parse { input, accepted, keeps_of_60_hourly } in answers().parse {
+        match Rules::of_deltas(&input) {
+            Ok(rules) => {
+                assert!(accepted, "{input:?} is accepted");
+                assert_eq!(Some(kept(&hourly, &rules).len()), keeps_of_60_hourly, "{input:?}");
+            }
+            Err(error) => {
+                assert!(!accepted, "{input:?}: {error}");
+                assert!(error.to_string().contains("PT1H P1D P7D"), "{input:?}: {error}");
+            }
+        }
+    }
+}
