@@ -2,7 +2,8 @@
 //!
 //! `cargo run --example demo` starts an API server with a snapshot controller in this process,
 //! makes two claims with a few older snapshots, and runs the binary three times as an hourly
-//! schedule would. `cargo run --example demo -- --serve` leaves the API server up for kubectl and
+//! schedule would, and once more on a claim with a few days of snapshots to show what calendar rules
+//! keep. `cargo run --example demo -- --serve` leaves the API server up for kubectl and
 //! for runs by hand.
 
 use std::{
@@ -78,7 +79,7 @@ async fn furnished_bed() -> TestBed {
         let time = Timestamp::now() - SignedDuration::from_hours(hours);
         time.round(k8s_openapi::jiff::Unit::Second).unwrap_or(time).to_string()
     };
-    for name in ["data", "media"] {
+    for name in ["data", "media", "orders"] {
         let mut claim = objects::bound_claim(NAMESPACE, name, &[]);
         claim["metadata"]["creationTimestamp"] = json!(hours_ago(400 * 24));
         bed.put(claim);
@@ -96,6 +97,9 @@ async fn furnished_bed() -> TestBed {
     older("volume-snapshot-93aa07de", "media", 1, json!({}));
     older("before-upgrade", "data", 50, json!({"volume-snapshotter/hold": "true"}));
     older("weekly-7c1f22b8", "data", 120, json!({"job": "weekly"}));
+    for hours in (1..=4).chain((8..=72).step_by(8)) {
+        older(&format!("orders-{hours:02}-hours-ago"), "orders", hours, json!({"job": "orders"}));
+    }
 
     let rules: Vec<_> = RIGHTS.iter().map(|right| (right.group, right.resource, [right.verb])).collect();
     let rules: Vec<_> =
@@ -113,19 +117,20 @@ fn write_kubeconfig(bed: &TestBed, token: &str) -> Result<PathBuf> {
 
 async fn three_hours(bed: &TestBed, binary: &Path, kubeconfig: &Path) -> Result<()> {
     heading("Two claims, data and media, with what earlier days left behind");
-    show(bed).await?;
+    show(bed, "data,media").await?;
 
     heading("11:00. The hourly run: SNAPSHOT_PVC_NAMES=data,media SNAPSHOT_RETENTION=last=2");
-    run(binary, kubeconfig, 0).await?;
+    let hourly = [("SNAPSHOT_PVC_NAMES", "data,media"), ("SNAPSHOT_RETENTION", "last=2")];
+    run(binary, kubeconfig, &hourly, 0).await?;
     println!("\nBoth claims have a new ready snapshot, and the two newest of each stay. The held one");
     println!("does not count, and the weekly one belongs to another schedule: neither is touched.\n");
-    show(bed).await?;
+    show(bed, "data,media").await?;
 
     an_hour_later(bed);
     heading("12:00. The next run, an hour later");
-    run(binary, kubeconfig, 0).await?;
+    run(binary, kubeconfig, &hourly, 0).await?;
     println!("\nOnce the new ones are ready, what is now the third newest goes.\n");
-    show(bed).await?;
+    show(bed, "data,media").await?;
 
     an_hour_later(bed);
     bed.plan(|snapshot| {
@@ -133,10 +138,24 @@ async fn three_hours(bed: &TestBed, binary: &Path, kubeconfig: &Path) -> Result<
         stuck.then(|| Plan::fails("rpc error: code = Unavailable desc = storage backend is down"))
     });
     heading("13:00. The storage of media is down");
-    run(binary, kubeconfig, 1).await?;
+    run(binary, kubeconfig, &hourly, 1).await?;
     println!("\nThe snapshot of media never becomes ready, so nothing of media is deleted: the run");
     println!("exits with 1, and Kubernetes tries again. data is not held up by it.\n");
-    show(bed).await?;
+    show(bed, "data,media").await?;
+
+    heading("Another claim, orders, has three days of snapshots: SNAPSHOT_RETENTION=hourly=3,daily=2");
+    show(bed, "orders").await?;
+    println!();
+    let orders = [
+        ("SNAPSHOT_PVC_NAMES", "orders"),
+        ("SNAPSHOT_JOB", "orders"),
+        ("SNAPSHOT_NAME_PREFIX", "orders"),
+        ("SNAPSHOT_RETENTION", "hourly=3,daily=2"),
+    ];
+    run(binary, kubeconfig, &orders, 0).await?;
+    println!("\nThe newest of each of the last three hours that have one, and of each of the last two");
+    println!("days (in UTC). SNAPSHOT_DRY_RUN=true shows the same and deletes nothing.\n");
+    show(bed, "orders").await?;
 
     heading("On your own cluster");
     println!("1. Build the image and push it where your cluster can pull it:   just image");
@@ -160,7 +179,7 @@ fn heading(text: &str) {
     println!("\n=== {text}\n");
 }
 
-/// Makes every snapshot an hour older, for nobody wants to wait.
+/// Makes every snapshot of data and media an hour older, for nobody wants to wait.
 fn an_hour_later(bed: &TestBed) {
     let earlier = |time: &mut Value| {
         if let Some(parsed) = time.as_str().and_then(|text| text.parse::<Timestamp>().ok()) {
@@ -168,6 +187,9 @@ fn an_hour_later(bed: &TestBed) {
         }
     };
     for snapshot in bed.list(SNAPSHOTS, NAMESPACE) {
+        if snapshot["spec"]["source"]["persistentVolumeClaimName"] == "orders" {
+            continue;
+        }
         let name = snapshot["metadata"]["name"].as_str().unwrap_or_default();
         bed.update(SNAPSHOTS, NAMESPACE, name, |snapshot| {
             earlier(&mut snapshot["metadata"]["creationTimestamp"]);
@@ -179,13 +201,12 @@ fn an_hour_later(bed: &TestBed) {
 }
 
 /// Runs the binary as the CronJob does, but with its log in text and in detail.
-async fn run(binary: &Path, kubeconfig: &Path, expected: i32) -> Result<()> {
+async fn run(binary: &Path, kubeconfig: &Path, settings: &[(&str, &str)], expected: i32) -> Result<()> {
     let message = kubeconfig.with_extension("termination-log");
     let output = Command::new(binary)
         .env_clear()
         .env("KUBECONFIG", kubeconfig)
-        .env("SNAPSHOT_PVC_NAMES", "data,media")
-        .env("SNAPSHOT_RETENTION", "last=2")
+        .envs(settings.iter().copied())
         .env("SNAPSHOT_READY_ATTEMPTS", "2")
         .env("SNAPSHOT_READY_INTERVAL", "2s")
         .env("SNAPSHOT_LOG_FORMAT", "text")
@@ -208,8 +229,8 @@ async fn run(binary: &Path, kubeconfig: &Path, expected: i32) -> Result<()> {
     Ok(())
 }
 
-/// Prints the table that kubectl asks the API server for.
-async fn show(bed: &TestBed) -> Result<()> {
+/// Prints the table that kubectl asks the API server for, of some claims.
+async fn show(bed: &TestBed, claims: &str) -> Result<()> {
     // Those that are being deleted are gone in a moment.
     tokio::time::sleep(Duration::from_millis(50)).await;
     println!("$ kubectl get volumesnapshots -L job -L volume-snapshotter/hold");
@@ -230,14 +251,17 @@ async fn show(bed: &TestBed) -> Result<()> {
     let mut lines = vec![COLUMNS.map(str::to_owned)];
     for row in table["rows"].as_array().into_iter().flatten() {
         let labels = &row["object"]["metadata"]["labels"];
-        lines.push(COLUMNS.map(|name| {
+        let line = COLUMNS.map(|name| {
             let cell = match name {
                 "JOB" => &labels["job"],
                 "HOLD" => &labels["volume-snapshotter/hold"],
                 name => column(name).map_or(&Value::Null, |index| &row["cells"][index]),
             };
             cell.as_str().map_or_else(|| cell.to_string(), str::to_owned).replace("null", "")
-        }));
+        });
+        if claims.split(',').any(|claim| claim == line[2]) {
+            lines.push(line);
+        }
     }
     for line in &lines {
         let padded: Vec<String> = line

@@ -45,7 +45,9 @@ All settings are environment variables. One of the first two must be set.
                             [volume-snapshotter]
   SNAPSHOT_READY_ATTEMPTS   how many windows to wait [3]
   SNAPSHOT_READY_INTERVAL   how long one is: 30, 30s, 5m, 1m30s [30s]
-  SNAPSHOT_RETENTION        what stays: last=N or all [last=1]
+  SNAPSHOT_RETENTION        what stays, if any rule keeps it: last=N, hourly=N,
+                            daily=N, weekly=N, monthly=N, yearly=N, within=14d,
+                            deltas=PT1H P1D P7D, all [last=1]
   SNAPSHOT_CONCURRENCY      requests in flight [8]
   SNAPSHOT_DRY_RUN          true: say what would happen, change nothing [false]
   SNAPSHOT_HOLD             true: no schedule ever deletes what this run makes

@@ -12,7 +12,7 @@
 //! 5. One that is not ready goes only if it is older than the newest ready one and older than the
 //!    longest wait of a run, for until then another run may be waiting for it.
 
-use std::{cmp::Reverse, fmt, time::Duration};
+use std::{fmt, time::Duration};
 
 use k8s_openapi::jiff::Timestamp;
 
@@ -111,17 +111,14 @@ impl fmt::Display for Verdict<'_> {
 /// The order of the input does not matter. Takes n log n.
 pub fn judge<'s, 'r>(snapshots: &'s [Snapshot], by: &Judgement<'r>) -> Vec<Decision<'s, 'r>> {
     let mut ranked: Vec<Ranked<'s>> = snapshots.iter().map(|snapshot| Ranked::new(snapshot, by)).collect();
-    ranked.sort_by(|a, b| (Reverse(a.rank), &a.snapshot.name).cmp(&(Reverse(b.rank), &b.snapshot.name)));
+    ranked.sort_by(|a, b| b.rank.cmp(&a.rank).then_with(|| a.snapshot.name.cmp(&b.snapshot.name)));
 
-    let untouchable: Vec<Option<Verdict<'r>>> = ranked.iter().map(|ranked| ranked.untouchable(by)).collect();
-    let ready: Vec<usize> = (0..ranked.len())
-        .filter(|&place| untouchable[place].is_none() && ranked[place].snapshot.ready)
-        .collect();
+    let ready: Vec<usize> = (0..ranked.len()).filter(|&place| ranked[place].counts).collect();
     let newest = ready.first().copied();
     // Of equals `max_by_key` takes the last, so from the back: the one that ranks first.
-    let last_created = ready.iter().rev().copied().max_by_key(|&place| ranked[place].snapshot.created);
+    let last_created = ready.iter().rev().copied().max_by_key(|&place| ranked[place].rank.created);
 
-    let times: Vec<Timestamp> = ready.iter().map(|&place| ranked[place].rank.0).collect();
+    let times: Vec<Timestamp> = ready.iter().map(|&place| ranked[place].rank.time).collect();
     let mut kept: Vec<Option<(&'r Rule, usize)>> = vec![None; ranked.len()];
     for rule in by.rules.iter() {
         for (nth, index) in rule.keeps(&times).into_iter().enumerate() {
@@ -130,16 +127,16 @@ pub fn judge<'s, 'r>(snapshots: &'s [Snapshot], by: &Judgement<'r>) -> Vec<Decis
     }
 
     let verdict = |place: usize| {
-        let Ranked { snapshot, rank, is_own } = ranked[place];
-        if let Some(verdict) = untouchable[place] {
+        let Ranked { rank, counts, untouchable, .. } = ranked[place];
+        if let Some(verdict) = untouchable {
             return verdict;
         }
-        if is_own {
+        if rank.is_own {
             return Verdict::Own;
         }
         let Some(newest) = newest else { return Verdict::InProgress };
-        if !snapshot.ready {
-            let age = by.now.duration_since(snapshot.created).unsigned_abs();
+        if !counts {
+            let age = by.now.duration_since(rank.created).unsigned_abs();
             return match age <= by.longest_wait || rank >= ranked[newest].rank {
                 true => Verdict::InProgress,
                 false => Verdict::Leftover,
@@ -158,13 +155,24 @@ pub fn judge<'s, 'r>(snapshots: &'s [Snapshot], by: &Judgement<'r>) -> Vec<Decis
         .collect()
 }
 
-/// A snapshot with its place in time.
+/// A snapshot with its place in time, and with all that is asked of it once it has that place: the
+/// snapshots themselves lie about in memory in another order.
 #[derive(Clone, Copy)]
 struct Ranked<'s> {
     snapshot: &'s Snapshot,
-    /// By the time the data was cut, then by the API server's clock; of two at one instant, the
-    /// run's own is the newer.
-    rank: (Timestamp, Timestamp, bool),
+    rank: Rank,
+    /// Whether it is ready and may be touched: then it counts towards the rules.
+    counts: bool,
+    /// Why it is not to be touched, whatever the rules say.
+    untouchable: Option<Verdict<'static>>,
+}
+
+/// A place in time: by when the data was cut, then by the API server's clock; of two at one instant
+/// the run's own is the newer.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Rank {
+    time: Timestamp,
+    created: Timestamp,
     is_own: bool,
 }
 
@@ -174,35 +182,33 @@ impl<'s> Ranked<'s> {
         // The run's own was just cut: a driver's clock that runs ahead must not make it look like a
         // mistake of the future.
         let time = if is_own { snapshot.time().min(by.now) } else { snapshot.time() };
-        Ranked { snapshot, rank: (time, snapshot.created, is_own), is_own }
+        let rank = Rank { time, created: snapshot.created, is_own };
+        let untouchable = untouchable(snapshot, rank, by);
+        Ranked { snapshot, rank, counts: snapshot.ready && untouchable.is_none(), untouchable }
     }
+}
 
-    /// Why it is not to be touched, whatever the rules say.
-    fn untouchable<'r>(&self, by: &Judgement<'_>) -> Option<Verdict<'r>> {
-        let Ranked { snapshot, rank, is_own } = *self;
-        let not_older = || {
-            by.own.is_some()
-                && !is_own
-                && (snapshot.created > by.now
-                    || snapshot.created == by.now && !by.seen_before.contains(&snapshot.uid))
-        };
-        if snapshot.terminating {
-            Some(Verdict::Terminating)
-        } else if snapshot.held {
-            Some(Verdict::Held)
-        } else if snapshot.group_member {
-            Some(Verdict::GroupMember)
-        } else if by.claim_since.is_some_and(|since| snapshot.created < since) {
-            Some(Verdict::EarlierClaim)
-        } else if rank.0 > by.now {
-            Some(Verdict::FutureDated)
-        } else if not_older() {
-            Some(Verdict::NotOlder)
-        } else if snapshot.created > by.now {
-            Some(Verdict::FutureDated)
-        } else {
-            None
-        }
+fn untouchable(snapshot: &Snapshot, rank: Rank, by: &Judgement<'_>) -> Option<Verdict<'static>> {
+    let not_older = || {
+        let same_second = rank.created == by.now && !by.seen_before.contains(&snapshot.uid);
+        by.own.is_some() && !rank.is_own && (rank.created > by.now || same_second)
+    };
+    if snapshot.terminating {
+        Some(Verdict::Terminating)
+    } else if snapshot.held {
+        Some(Verdict::Held)
+    } else if snapshot.group_member {
+        Some(Verdict::GroupMember)
+    } else if by.claim_since.is_some_and(|since| rank.created < since) {
+        Some(Verdict::EarlierClaim)
+    } else if rank.time > by.now {
+        Some(Verdict::FutureDated)
+    } else if not_older() {
+        Some(Verdict::NotOlder)
+    } else if rank.created > by.now {
+        Some(Verdict::FutureDated)
+    } else {
+        None
     }
 }
 
