@@ -22,6 +22,8 @@ pub const SNAPSHOT_API: &str = "snapshot.storage.k8s.io/v1";
 pub struct Metadata {
     /// The object's name.
     pub name: String,
+    /// Its namespace.
+    pub namespace: String,
     /// What tells this object from a later one of the same name.
     pub uid: String,
     /// Which state of the object this is.
@@ -127,6 +129,8 @@ pub struct Claim {
 pub struct ClaimMetadata {
     /// The claim's name.
     pub name: String,
+    /// Its namespace.
+    pub namespace: String,
     /// When the API server stored it: an earlier claim of the same name was another one.
     pub creation_timestamp: Option<Timestamp>,
     /// Set once somebody deleted it; it stays while a pod uses it.
@@ -153,6 +157,14 @@ pub struct ClaimAnnotations {
 pub struct ClaimStatus {
     /// `Pending`, `Bound` or `Lost`.
     pub phase: String,
+}
+
+/// A `Namespace`, as it is read.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Namespace {
+    /// Its name, and whether it is being deleted.
+    pub metadata: Metadata,
 }
 
 /// One page of a list.

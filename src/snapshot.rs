@@ -5,6 +5,15 @@ use k8s_openapi::jiff::Timestamp;
 
 use crate::{api::VolumeSnapshot, names, text};
 
+/// Which claim: claims of one name in two namespaces are two.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ClaimId {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
 /// What is remembered of a VolumeSnapshot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Snapshot {
@@ -42,11 +51,12 @@ impl Snapshot {
     /// The claim that `object` was taken of and what is remembered of it, if it belongs to the
     /// schedule `job`. `None` for another schedule's, whatever the API server was asked for, and
     /// for one that was not made from a claim.
-    pub fn owned(object: VolumeSnapshot, job: &str) -> Option<(String, Snapshot)> {
+    pub fn owned(object: VolumeSnapshot, job: &str) -> Option<(ClaimId, Snapshot)> {
         if object.metadata.labels.get(names::JOB_LABEL).map(String::as_str) != Some(job) {
             return None;
         }
-        let claim = object.spec.source.persistent_volume_claim_name.clone()?;
+        let name = object.spec.source.persistent_volume_claim_name.clone()?;
+        let claim = ClaimId { namespace: object.metadata.namespace.clone(), name };
         Some((claim, Snapshot::from(object)))
     }
 }
@@ -130,11 +140,13 @@ mod tests {
     #[test]
     fn only_snapshots_of_a_claim_with_the_schedules_label_are_owned() {
         let made = |labels: serde_json::Value, source: serde_json::Value| {
-            object(json!({"metadata": {"labels": labels}, "spec": {"source": source}}))
+            object(json!({"metadata": {"namespace": "app", "labels": labels}, "spec": {"source": source}}))
         };
         let claim = json!({"persistentVolumeClaimName": "data"});
-        let owned = |object| Snapshot::owned(object, "hourly").map(|(claim, _)| claim);
-        assert_eq!(owned(made(json!({"job": "hourly"}), claim.clone())), Some("data".into()));
+        let owned = |object| {
+            Snapshot::owned(object, "hourly").map(|(claim, _)| format!("{}/{}", claim.namespace, claim.name))
+        };
+        assert_eq!(owned(made(json!({"job": "hourly"}), claim.clone())), Some("app/data".into()));
         assert_eq!(owned(made(json!({"job": "weekly"}), claim.clone())), None);
         assert_eq!(owned(made(json!({}), claim)), None);
         assert_eq!(

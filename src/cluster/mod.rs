@@ -24,11 +24,11 @@ pub use error::{Cause, Error};
 
 use crate::{
     api::{
-        Claim, NewMetadata, NewVolumeSnapshot, Page, SNAPSHOT_API, SNAPSHOT_GROUP, VolumeSnapshot,
+        Claim, Namespace, NewMetadata, NewVolumeSnapshot, Page, SNAPSHOT_API, SNAPSHOT_GROUP, VolumeSnapshot,
         VolumeSnapshotSource, VolumeSnapshotSpec,
     },
     names,
-    snapshot::Snapshot,
+    snapshot::{ClaimId, Snapshot},
 };
 use request::{Action, Patience, Requests};
 
@@ -45,6 +45,7 @@ pub struct Right {
 
 const CLAIMS: &str = "persistentvolumeclaims";
 const SNAPSHOTS: &str = "volumesnapshots";
+const NAMESPACES: &str = "namespaces";
 
 const fn on_claims(verb: &'static str) -> Right {
     Right { group: "", resource: CLAIMS, verb }
@@ -61,10 +62,14 @@ const GET: Right = on_snapshots("get");
 const LIST: Right = on_snapshots("list");
 const WATCH: Right = on_snapshots("watch");
 const DELETE: Right = on_snapshots("delete");
+const LIST_NAMESPACES: Right = Right { group: "", resource: NAMESPACES, verb: "list" };
 
 /// Every right that a run uses. No request can be made without naming one of these, and a test
 /// holds the Role of the manifests to this list.
 pub const RIGHTS: &[Right] = &[GET_CLAIM, LIST_CLAIMS, CREATE, GET, LIST, WATCH, DELETE];
+
+/// What a run needs besides, and in all namespaces, if it chooses namespaces by a selector.
+pub const NAMESPACE_RIGHTS: &[Right] = &[LIST_NAMESPACES];
 
 /// How many objects a page of a list has. 500 is what kubectl asks for.
 const PAGE: u32 = 500;
@@ -76,10 +81,19 @@ const LIST_ATTEMPTS: usize = 3;
 /// after 30 to 60 minutes by themselves; a shorter one notices sooner that a connection is dead.
 const WATCH_SECONDS: u32 = 290;
 
-/// The objects of one namespace of a cluster, and the right to change them.
+/// A cluster, and the right to change it.
 pub struct Cluster {
     requests: Requests,
     namespace: String,
+}
+
+/// Where something is looked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// In one namespace.
+    Namespace(String),
+    /// In all of them.
+    All,
 }
 
 /// What a new snapshot is to be.
@@ -87,8 +101,8 @@ pub struct Cluster {
 pub struct NewSnapshot {
     /// Its name, which is its label `name` too.
     pub name: String,
-    /// The claim to take it of.
-    pub claim: String,
+    /// The claim to take it of, in the same namespace.
+    pub claim: ClaimId,
     /// The class; `None` for the cluster's default.
     pub class: Option<String>,
     /// The schedule that it belongs to.
@@ -120,18 +134,35 @@ pub enum Deleted {
 }
 
 impl Cluster {
-    /// The namespace that all requests are about.
+    /// The namespace that the settings name, else the pod's own or the kubeconfig context's.
     pub fn namespace(&self) -> &str {
         &self.namespace
+    }
+
+    /// Lists the names of the namespaces that a label selector matches, but for those that are being
+    /// deleted: nothing can be made in them any more.
+    ///
+    /// # Errors
+    /// [`Cause::Invalid`] if the API server cannot read the selector, [`Cause::Forbidden`] without
+    /// the right, which only a ClusterRole can give.
+    pub async fn namespaces(&self, selector: &str) -> Result<Vec<String>, Error> {
+        let action =
+            Action::new(format!("list the namespaces that match {selector:?}"), &Scope::All, LIST_NAMESPACES);
+        let name = |namespace: Namespace| {
+            namespace.metadata.deletion_timestamp.is_none().then_some(namespace.metadata.name)
+        };
+        let (names, _) = self.list(&action, &path(&Scope::All, NAMESPACES), selector, name).await?;
+        Ok(names)
     }
 
     /// Reads a claim.
     ///
     /// # Errors
     /// [`Cause::NotFound`] if there is none of that name, [`Cause::Forbidden`] without the right.
-    pub async fn claim(&self, name: &str) -> Result<Claim, Error> {
-        let action = self.action(format!("read claim {name}"), GET_CLAIM);
-        let request = action.build(self.path(CLAIMS).get(name, &GetParams::default()))?;
+    pub async fn claim(&self, claim: &ClaimId) -> Result<Claim, Error> {
+        let scope = Scope::Namespace(claim.namespace.clone());
+        let action = Action::new(format!("read claim {}", claim.name), &scope, GET_CLAIM);
+        let request = action.build(path(&scope, CLAIMS).get(&claim.name, &GetParams::default()))?;
         self.requests.send(&action, &request).await
     }
 
@@ -139,9 +170,9 @@ impl Cluster {
     ///
     /// # Errors
     /// [`Cause::Invalid`] if the API server cannot read the selector.
-    pub async fn claims(&self, selector: &str) -> Result<Vec<Claim>, Error> {
-        let action = self.action(format!("list the claims that match {selector:?}"), LIST_CLAIMS);
-        let (claims, _) = self.list(&action, CLAIMS, selector, Some).await?;
+    pub async fn claims(&self, scope: &Scope, selector: &str) -> Result<Vec<Claim>, Error> {
+        let action = Action::new(format!("list the claims that match {selector:?}"), scope, LIST_CLAIMS);
+        let (claims, _) = self.list(&action, &path(scope, CLAIMS), selector, Some).await?;
         Ok(claims)
     }
 
@@ -152,20 +183,22 @@ impl Cluster {
     /// [`Cause::NotServed`] if the cluster has no snapshot API.
     pub async fn snapshots<T>(
         &self,
+        scope: &Scope,
         selector: &str,
         keep: impl FnMut(VolumeSnapshot) -> Option<T>,
     ) -> Result<(Vec<T>, String), Error> {
-        let action = self.action(format!("list the snapshots that match {selector:?}"), LIST);
-        self.list(&action, SNAPSHOTS, selector, keep).await
+        let action = Action::new(format!("list the snapshots that match {selector:?}"), scope, LIST);
+        self.list(&action, &path(scope, SNAPSHOTS), selector, keep).await
     }
 
     /// Reads a snapshot.
     ///
     /// # Errors
     /// [`Cause::NotFound`] if there is none of that name.
-    pub async fn snapshot(&self, name: &str) -> Result<VolumeSnapshot, Error> {
-        let action = self.action(format!("read snapshot {name}"), GET);
-        let request = action.build(self.path(SNAPSHOTS).get(name, &GetParams::default()))?;
+    pub async fn snapshot(&self, namespace: &str, name: &str) -> Result<VolumeSnapshot, Error> {
+        let scope = Scope::Namespace(namespace.to_owned());
+        let action = Action::new(format!("read snapshot {name}"), &scope, GET);
+        let request = action.build(path(&scope, SNAPSHOTS).get(name, &GetParams::default()))?;
         self.requests.send(&action, &request).await
     }
 
@@ -177,20 +210,19 @@ impl Cluster {
     /// resourceVersion is too old.
     pub async fn watch(
         &self,
+        scope: &Scope,
         selector: &str,
         resource_version: &str,
     ) -> Result<impl Stream<Item = Result<Event, Error>> + use<>, Error> {
-        let what = format!("watch the snapshots that match {selector:?}");
-        let action = self.action(what.clone(), WATCH);
+        let action = Action::new(format!("watch the snapshots that match {selector:?}"), scope, WATCH);
         let parameters = WatchParams {
             label_selector: Some(selector.to_owned()),
             timeout: Some(WATCH_SECONDS),
             bookmarks: true,
             ..WatchParams::default()
         };
-        let request = action.build(self.path(SNAPSHOTS).watch(&parameters, resource_version))?;
-        let events = self.requests.watch::<VolumeSnapshot>(action, request).await?;
-        let action = self.action(what, WATCH);
+        let request = action.build(path(scope, SNAPSHOTS).watch(&parameters, resource_version))?;
+        let events = self.requests.watch::<VolumeSnapshot>(action.clone(), request).await?;
         Ok(events.map(move |event| {
             Ok(match event? {
                 WatchEvent::Added(snapshot) | WatchEvent::Modified(snapshot) => Event::Seen(snapshot),
@@ -212,11 +244,13 @@ impl Cluster {
     /// [`Cause::AlreadyExists`] if somebody else's has the name. After an error that leaves open
     /// whether the request was carried out, the snapshot may be there.
     pub async fn create(&self, new: &NewSnapshot, dry_run: bool) -> Result<VolumeSnapshot, Error> {
-        let action = self.action(format!("make snapshot {} of claim {}", new.name, new.claim), CREATE);
+        let scope = Scope::Namespace(new.claim.namespace.clone());
+        let action =
+            Action::new(format!("make snapshot {} of claim {}", new.name, new.claim.name), &scope, CREATE);
         let parameters = PostParams { dry_run, ..PostParams::default() };
         let body = serde_json::to_vec(&new.object())
             .map_err(|error| Error::other(&action, Cause::Invalid, &error.to_string()))?;
-        let request = action.build(self.path(SNAPSHOTS).create(&parameters, body))?;
+        let request = action.build(path(&scope, SNAPSHOTS).create(&parameters, body))?;
         let mut patience = Patience::new();
         let mut unclear = false;
         loop {
@@ -232,7 +266,7 @@ impl Cluster {
             };
             // Whatever the last answer was, an earlier try may have made it meanwhile.
             if unclear {
-                match self.snapshot(&new.name).await {
+                match self.snapshot(&new.claim.namespace, &new.name).await {
                     Ok(found) if new.is(&found) => return Ok(found),
                     Ok(_) => return Err(given_up.unwrap_or_else(|| Error::name_taken(&action))),
                     Err(missing) if missing.cause() == Cause::NotFound => {}
@@ -252,8 +286,14 @@ impl Cluster {
     ///
     /// # Errors
     /// [`Cause::Conflict`] if it is another object or in another state by now.
-    pub async fn delete(&self, snapshot: &Snapshot, dry_run: bool) -> Result<Deleted, Error> {
-        let action = self.action(format!("delete snapshot {}", snapshot.name), DELETE);
+    pub async fn delete(
+        &self,
+        namespace: &str,
+        snapshot: &Snapshot,
+        dry_run: bool,
+    ) -> Result<Deleted, Error> {
+        let scope = Scope::Namespace(namespace.to_owned());
+        let action = Action::new(format!("delete snapshot {}", snapshot.name), &scope, DELETE);
         let parameters = DeleteParams {
             dry_run,
             preconditions: Some(Preconditions {
@@ -262,7 +302,7 @@ impl Cluster {
             }),
             ..DeleteParams::default()
         };
-        let request = action.build(self.path(SNAPSHOTS).delete(&snapshot.name, &parameters))?;
+        let request = action.build(path(&scope, SNAPSHOTS).delete(&snapshot.name, &parameters))?;
         // The answer is the object if finalizers keep it, else a Status: neither is needed.
         match self.requests.send::<IgnoredAny>(&action, &request).await {
             Ok(_) => Ok(Deleted::Accepted),
@@ -275,7 +315,7 @@ impl Cluster {
     async fn list<T: DeserializeOwned, U>(
         &self,
         action: &Action,
-        resource: &str,
+        path: &ApiRequest,
         selector: &str,
         mut keep: impl FnMut(T) -> Option<U>,
     ) -> Result<(Vec<U>, String), Error> {
@@ -284,7 +324,7 @@ impl Cluster {
         let mut parameters = first_page.clone();
         let mut kept = Vec::new();
         loop {
-            let request = action.build(self.path(resource).list(&parameters))?;
+            let request = action.build(path.list(&parameters))?;
             let page: Page<T> = match self.requests.send(action, &request).await {
                 Err(error) if error.cause() == Cause::Expired && attempt < LIST_ATTEMPTS => {
                     attempt += 1;
@@ -301,18 +341,18 @@ impl Cluster {
             parameters.continue_token = Some(page.metadata.next);
         }
     }
+}
 
-    fn action(&self, what: String, right: Right) -> Action {
-        Action::new(what, &self.namespace, right)
-    }
-
-    fn path(&self, resource: &str) -> ApiRequest {
-        let api = match resource {
-            SNAPSHOTS => format!("/apis/{SNAPSHOT_API}"),
-            _ => "/api/v1".to_owned(),
-        };
-        ApiRequest::new(format!("{api}/namespaces/{}/{resource}", self.namespace))
-    }
+/// The path of a resource.
+fn path(scope: &Scope, resource: &str) -> ApiRequest {
+    let api = match resource {
+        SNAPSHOTS => format!("/apis/{SNAPSHOT_API}"),
+        _ => "/api/v1".to_owned(),
+    };
+    ApiRequest::new(match scope {
+        Scope::Namespace(namespace) => format!("{api}/namespaces/{namespace}/{resource}"),
+        Scope::All => format!("{api}/{resource}"),
+    })
 }
 
 impl NewSnapshot {
@@ -331,7 +371,7 @@ impl NewSnapshot {
             kind: "VolumeSnapshot",
             metadata: NewMetadata { name: self.name.clone(), labels },
             spec: VolumeSnapshotSpec {
-                source: VolumeSnapshotSource { persistent_volume_claim_name: Some(self.claim.clone()) },
+                source: VolumeSnapshotSource { persistent_volume_claim_name: Some(self.claim.name.clone()) },
                 volume_snapshot_class_name: self.class.clone(),
             },
         }
@@ -342,6 +382,6 @@ impl NewSnapshot {
         let label = |key| found.metadata.labels.get(key).map(String::as_str);
         label(names::JOB_LABEL) == Some(&self.job)
             && label(names::RUN_LABEL) == Some(&self.run)
-            && found.spec.source.persistent_volume_claim_name.as_deref() == Some(&self.claim)
+            && found.spec.source.persistent_volume_claim_name.as_deref() == Some(&self.claim.name)
     }
 }

@@ -18,23 +18,27 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::{Cause, Error, Pause, Right, error::with_causes};
+use super::{Cause, Error, Pause, Right, Scope, error::with_causes};
 
 /// How long one try of a request may take, its whole answer included. The API server itself gives
 /// up after 60 s by default; a page of 500 snapshots takes well under a second.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What a request is for, for messages, and the right that it needs.
+#[derive(Clone)]
 pub(super) struct Action {
-    what: String,
-    namespace: String,
+    tried: String,
     right: Right,
 }
 
 impl Action {
     /// `what` completes "cannot …".
-    pub(super) fn new(what: String, namespace: &str, right: Right) -> Self {
-        Action { what, namespace: namespace.to_owned(), right }
+    pub(super) fn new(what: String, scope: &Scope, right: Right) -> Self {
+        let tried = match scope {
+            Scope::Namespace(namespace) => format!("{what} in namespace {namespace}"),
+            Scope::All => what,
+        };
+        Action { tried, right }
     }
 
     pub(super) fn right(&self) -> Right {
@@ -42,7 +46,7 @@ impl Action {
     }
 
     pub(super) fn tried(&self) -> String {
-        format!("{} in namespace {}", self.what, self.namespace)
+        self.tried.clone()
     }
 
     /// A request that could be put together, or why not.

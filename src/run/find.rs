@@ -1,22 +1,28 @@
 //! Which claims there are to snapshot: chosen by name or by selector, bound to a volume, each with
 //! the rules that hold for it.
 
+use std::collections::HashSet;
+
 use futures::future::join_all;
 use k8s_openapi::jiff::Timestamp;
 
 use super::{Place, Progress, fail};
 use crate::{
     api::{Claim, ClaimAnnotations},
-    cluster::{Cause, Cluster},
+    cluster::{Cause, Cluster, Scope},
     report::{ClaimReport, Failure},
     retention::Rules,
     settings::{ClaimChoice, Settings},
+    snapshot::ClaimId,
+    text,
 };
 
 /// A claim that can be snapshotted.
 pub(super) struct Chosen {
-    /// Its name.
-    pub(super) name: String,
+    /// Which claim.
+    pub(super) id: ClaimId,
+    /// What it is called in messages: with its namespace, if the run is about more than one.
+    pub(super) called: String,
     /// Since when it exists: snapshots that are older were taken of another claim of that name.
     /// `None` if claims may not be read.
     pub(super) since: Option<Timestamp>,
@@ -26,7 +32,8 @@ pub(super) struct Chosen {
 }
 
 /// Finds the chosen claims, gives each its place in the report, and returns those that can be
-/// snapshotted, each with its place. One that cannot has failed, and holds up no other.
+/// snapshotted, each with its place, and where their snapshots are. One that cannot has failed, and
+/// holds up no other.
 ///
 /// # Errors
 /// If the choice as a whole came to nothing.
@@ -34,73 +41,124 @@ pub(super) async fn claims(
     cluster: &Cluster,
     settings: &Settings,
     progress: &Progress,
-) -> Result<Vec<(usize, Chosen)>, Failure> {
-    let found = match &settings.claims {
-        ClaimChoice::Names(names) => by_name(cluster, names, settings).await,
-        ClaimChoice::Selector(selector) => by_selector(cluster, selector, settings).await?,
+) -> Result<(Scope, Vec<(usize, Chosen)>), Failure> {
+    let scope = match settings.namespace_selector {
+        Some(_) => Scope::All,
+        None => Scope::Namespace(cluster.namespace().to_owned()),
     };
-    *progress.claims.borrow_mut() = found.iter().map(|(name, _)| ClaimReport::new(name.clone())).collect();
+    let namespaces = match &settings.namespace_selector {
+        Some(selector) => namespaces(cluster, selector).await?,
+        None => vec![cluster.namespace().to_owned()],
+    };
+    let found = match &settings.claims {
+        ClaimChoice::Names(names) => {
+            let of = |namespace: &String| {
+                let id = |name: &String| ClaimId { namespace: namespace.clone(), name: name.clone() };
+                names.iter().map(id).collect::<Vec<_>>()
+            };
+            by_name(cluster, namespaces.iter().flat_map(of).collect(), settings).await
+        }
+        ClaimChoice::Selector(selector) => {
+            by_selector(cluster, &scope, &namespaces, selector, settings).await?
+        }
+    };
+    let called = |id: &ClaimId| match scope {
+        Scope::Namespace(_) => id.name.clone(),
+        Scope::All => format!("{}/{}", id.namespace, id.name),
+    };
+    *progress.claims.borrow_mut() = found.iter().map(|(id, _)| ClaimReport::new(called(id))).collect();
     let mut claims = Vec::new();
-    for (index, (name, result)) in found.into_iter().enumerate() {
+    for (index, (id, result)) in found.into_iter().enumerate() {
+        let called = called(&id);
         match result {
-            Ok(chosen) => {
-                if let Err(problem) = &chosen.retention {
-                    tracing::error!(claim = name, "{problem}");
+            Ok(Usable { since, retention }) => {
+                if let Err(problem) = &retention {
+                    tracing::error!(claim = called, "{problem}");
                 }
-                claims.push((index, chosen));
+                claims.push((index, Chosen { id, called, since, retention }));
             }
-            Err(failure) => fail(Place { progress, index }, &name, failure),
+            Err(failure) => fail(Place { progress, index }, &called, failure),
         }
     }
-    Ok(claims)
+    Ok((scope, claims))
 }
 
-/// The chosen claims by name, each usable or not.
-type Found = Vec<(String, Result<Chosen, Failure>)>;
+/// What is known of a claim that can be snapshotted; see [`Chosen`].
+struct Usable {
+    since: Option<Timestamp>,
+    retention: Result<Rules, String>,
+}
 
-async fn by_selector(cluster: &Cluster, selector: &str, settings: &Settings) -> Result<Found, Failure> {
-    let claims = cluster.claims(selector).await?;
-    if claims.is_empty() {
+/// The chosen claims, each usable or not.
+type Found = Vec<(ClaimId, Result<Usable, Failure>)>;
+
+async fn namespaces(cluster: &Cluster, selector: &str) -> Result<Vec<String>, Failure> {
+    let namespaces = cluster.namespaces(selector).await?;
+    if namespaces.is_empty() {
         return Err(Failure {
             message: format!(
-                "no claim in namespace {} matches {selector:?}; check SNAPSHOT_PVC_SELECTOR and the claims' \
-                 labels",
-                cluster.namespace()
+                "no namespace matches {selector:?}; check SNAPSHOT_NAMESPACE_SELECTOR and the namespaces' labels"
             ),
             may_pass: false,
         });
     }
-    Ok(claims
-        .into_iter()
-        .map(|claim| (claim.metadata.name.clone(), choose(cluster, claim, settings)))
-        .collect())
+    Ok(namespaces)
 }
 
-async fn by_name(cluster: &Cluster, names: &[String], settings: &Settings) -> Found {
-    let answers = join_all(names.iter().map(|name| cluster.claim(name))).await;
+async fn by_selector(
+    cluster: &Cluster,
+    scope: &Scope,
+    namespaces: &[String],
+    selector: &str,
+    settings: &Settings,
+) -> Result<Found, Failure> {
+    let chosen: HashSet<&String> = namespaces.iter().collect();
+    let mut claims = cluster.claims(scope, selector).await?;
+    claims.retain(|claim| chosen.contains(&claim.metadata.namespace));
+    if claims.is_empty() {
+        let place = match namespaces {
+            [namespace] => format!("namespace {namespace}"),
+            many => text::count(many.len(), "chosen namespace"),
+        };
+        return Err(Failure {
+            message: format!(
+                "no claim in {place} matches {selector:?}; check SNAPSHOT_PVC_SELECTOR and the claims' labels"
+            ),
+            may_pass: false,
+        });
+    }
+    let judged = |claim: Claim| {
+        let id = ClaimId { namespace: claim.metadata.namespace.clone(), name: claim.metadata.name.clone() };
+        let usable = usable(&id, &claim, settings);
+        (id, usable)
+    };
+    Ok(claims.into_iter().map(judged).collect())
+}
+
+async fn by_name(cluster: &Cluster, ids: Vec<ClaimId>, settings: &Settings) -> Found {
+    let answers = join_all(ids.iter().map(|id| cluster.claim(id))).await;
     let mut unread = None;
-    let found = names
-        .iter()
+    let found = ids
+        .into_iter()
         .zip(answers)
-        .map(|(name, answer)| {
+        .map(|(id, answer)| {
             let result = match answer {
-                Ok(claim) => choose(cluster, claim, settings),
+                Ok(claim) => usable(&id, &claim, settings),
                 // The bash script's Role says nothing of claims, and is enough to run.
                 Err(error) if error.cause() == Cause::Forbidden => {
                     unread = Some(error);
-                    Ok(Chosen { name: name.clone(), since: None, retention: Ok(settings.retention.clone()) })
+                    Ok(Usable { since: None, retention: Ok(settings.retention.clone()) })
                 }
                 Err(error) if error.cause() == Cause::NotFound => Err(Failure {
                     message: format!(
-                        "there is no claim {name} in namespace {}; check SNAPSHOT_PVC_NAMES and \
-                         SNAPSHOT_NAMESPACE",
-                        cluster.namespace()
+                        "there is no claim {} in namespace {}; check SNAPSHOT_PVC_NAMES and SNAPSHOT_NAMESPACE",
+                        id.name, id.namespace
                     ),
                     may_pass: false,
                 }),
                 Err(error) => Err(error.into()),
             };
-            (name.clone(), result)
+            (id, result)
         })
         .collect();
     if let Some(error) = unread {
@@ -112,16 +170,15 @@ async fn by_name(cluster: &Cluster, names: &[String], settings: &Settings) -> Fo
     found
 }
 
-/// Takes a claim if it can be snapshotted. The snapshot controller would keep a snapshot of one
-/// that cannot for ever, and try again and again.
-fn choose(cluster: &Cluster, claim: Claim, settings: &Settings) -> Result<Chosen, Failure> {
-    let name = claim.metadata.name;
-    let namespace = cluster.namespace();
+/// Whether a claim can be snapshotted. The snapshot controller would keep a snapshot of one that
+/// cannot for ever, and try again and again.
+fn usable(id: &ClaimId, claim: &Claim, settings: &Settings) -> Result<Usable, Failure> {
+    let ClaimId { namespace, name } = id;
     let (problem, may_pass) = match claim.status.phase.as_str() {
         _ if claim.metadata.deletion_timestamp.is_some() => ("is being deleted", false),
         "Bound" => {
-            let retention = rules(&name, &claim.metadata.annotations, &settings.retention);
-            return Ok(Chosen { name, since: claim.metadata.creation_timestamp, retention });
+            let retention = rules(name, &claim.metadata.annotations, &settings.retention);
+            return Ok(Usable { since: claim.metadata.creation_timestamp, retention });
         }
         "Lost" => ("is Lost: its volume is gone", false),
         "Pending" => ("is Pending: it has no volume yet", true),

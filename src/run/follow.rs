@@ -10,7 +10,7 @@ use super::Run;
 use crate::{
     cluster::{Cause, Error, Event, Pause},
     names,
-    snapshot::Snapshot,
+    snapshot::{ClaimId, Snapshot},
 };
 
 /// A watch that lasted this long was a good one: the next that breaks does so for other reasons.
@@ -70,7 +70,7 @@ async fn watch(run: &Run<'_>, selector: &str, resource_version: &mut String) -> 
         Cause::Forbidden => Over::Forbidden(error),
         _ => Over::Broken(error),
     };
-    let events = match run.cluster.watch(selector, resource_version).await {
+    let events = match run.cluster.watch(&run.scope, selector, resource_version).await {
         Ok(events) => events,
         Err(error) => return over(error),
     };
@@ -110,6 +110,6 @@ async fn read_own(run: &Run<'_>) {
     }
 }
 
-async fn list(run: &Run<'_>, selector: &str) -> Result<(Vec<(String, Snapshot)>, String), Error> {
-    run.cluster.snapshots(selector, |object| Snapshot::owned(object, &run.settings.job)).await
+async fn list(run: &Run<'_>, selector: &str) -> Result<(Vec<(ClaimId, Snapshot)>, String), Error> {
+    run.cluster.snapshots(&run.scope, selector, |object| Snapshot::owned(object, &run.settings.job)).await
 }

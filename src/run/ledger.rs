@@ -11,12 +11,15 @@ use std::{
 
 use tokio::sync::Notify;
 
-use crate::{api::VolumeSnapshot, snapshot::Snapshot};
+use crate::{
+    api::VolumeSnapshot,
+    snapshot::{ClaimId, Snapshot},
+};
 
 /// The owned snapshots of the chosen claims.
 pub(super) struct Ledger {
     job: String,
-    claims: RefCell<HashMap<String, Entry>>,
+    claims: RefCell<HashMap<ClaimId, Entry>>,
 }
 
 #[derive(Default)]
@@ -34,8 +37,8 @@ impl Ledger {
     /// left out now and later.
     pub(super) fn new(
         job: &str,
-        claims: impl IntoIterator<Item = String>,
-        owned: Vec<(String, Snapshot)>,
+        claims: impl IntoIterator<Item = ClaimId>,
+        owned: Vec<(ClaimId, Snapshot)>,
     ) -> Self {
         let claims = claims.into_iter().map(|claim| (claim, Entry::default())).collect();
         let ledger = Ledger { job: job.to_owned(), claims: RefCell::new(claims) };
@@ -59,7 +62,7 @@ impl Ledger {
     }
 
     /// Puts a new list in the place of all that was known.
-    pub(super) fn replace(&self, owned: Vec<(String, Snapshot)>) {
+    pub(super) fn replace(&self, owned: Vec<(ClaimId, Snapshot)>) {
         for entry in self.claims.borrow_mut().values_mut() {
             entry.snapshots.clear();
             entry.changed.notify_one();
@@ -68,7 +71,7 @@ impl Ledger {
     }
 
     /// Puts a list of the run's own snapshots in the place of what was known of them.
-    pub(super) fn replace_of_run(&self, run: &str, owned: Vec<(String, Snapshot)>) {
+    pub(super) fn replace_of_run(&self, run: &str, owned: Vec<(ClaimId, Snapshot)>) {
         let listed: HashSet<&str> = owned.iter().map(|(_, snapshot)| snapshot.uid.as_str()).collect();
         for entry in self.claims.borrow_mut().values_mut() {
             entry.snapshots.retain(|uid, snapshot| {
@@ -80,18 +83,18 @@ impl Ledger {
     }
 
     /// All snapshots of a claim.
-    pub(super) fn of_claim(&self, claim: &str) -> Vec<Snapshot> {
+    pub(super) fn of_claim(&self, claim: &ClaimId) -> Vec<Snapshot> {
         let claims = self.claims.borrow();
         claims.get(claim).map(|entry| entry.snapshots.values().cloned().collect()).unwrap_or_default()
     }
 
     /// One snapshot of a claim.
-    pub(super) fn get(&self, claim: &str, uid: &str) -> Option<Snapshot> {
+    pub(super) fn get(&self, claim: &ClaimId, uid: &str) -> Option<Snapshot> {
         self.claims.borrow().get(claim)?.snapshots.get(uid).cloned()
     }
 
     /// Waits until something changed about a claim's snapshots since the last time it was asked.
-    pub(super) async fn changed(&self, claim: &str) {
+    pub(super) async fn changed(&self, claim: &ClaimId) {
         let changed = self.claims.borrow().get(claim).map(|entry| Rc::clone(&entry.changed));
         match changed {
             Some(changed) => changed.notified().await,
@@ -99,13 +102,13 @@ impl Ledger {
         }
     }
 
-    fn write_all(&self, owned: Vec<(String, Snapshot)>) {
+    fn write_all(&self, owned: Vec<(ClaimId, Snapshot)>) {
         for (claim, snapshot) in owned {
             self.write(&claim, snapshot);
         }
     }
 
-    fn write(&self, claim: &str, snapshot: Snapshot) {
+    fn write(&self, claim: &ClaimId, snapshot: Snapshot) {
         let mut claims = self.claims.borrow_mut();
         let Some(entry) = claims.get_mut(claim) else { return };
         let known = entry.snapshots.get(&snapshot.uid).map(|known| &known.resource_version);
@@ -146,18 +149,22 @@ mod tests {
 
     fn object(uid: &str, version: &str, job: &str) -> VolumeSnapshot {
         serde_json::from_value(json!({
-            "metadata": {"name": uid, "uid": uid, "resourceVersion": version, "labels": {"job": job}},
+            "metadata": {"name": uid, "namespace": "app", "uid": uid, "resourceVersion": version, "labels": {"job": job}},
             "spec": {"source": {"persistentVolumeClaimName": "data"}},
         }))
         .expect("a snapshot")
     }
 
+    fn data() -> ClaimId {
+        ClaimId { namespace: "app".to_owned(), name: "data".to_owned() }
+    }
+
     fn ledger() -> Ledger {
-        Ledger::new("hourly", ["data".to_owned()], Vec::new())
+        Ledger::new("hourly", [data()], Vec::new())
     }
 
     fn version(ledger: &Ledger, uid: &str) -> Option<String> {
-        ledger.get("data", uid).map(|snapshot| snapshot.resource_version)
+        ledger.get(&data(), uid).map(|snapshot| snapshot.resource_version)
     }
 
     #[test]
@@ -188,7 +195,16 @@ mod tests {
         ledger.see(object("a", "10", "weekly"));
         assert_eq!(version(&ledger, "a"), None);
         ledger.see(object("b", "11", "weekly"));
-        assert!(ledger.of_claim("data").is_empty());
+        assert!(ledger.of_claim(&data()).is_empty());
+    }
+
+    #[test]
+    fn a_claim_of_the_same_name_in_another_namespace_is_another_one() {
+        let ledger = ledger();
+        let mut other = object("a", "9", "hourly");
+        other.metadata.namespace = "other".to_owned();
+        ledger.see(other);
+        assert!(ledger.of_claim(&data()).is_empty());
     }
 
     #[test]
@@ -199,8 +215,8 @@ mod tests {
         ledger.see(object("old", "1", "hourly"));
         ledger.see(own);
         ledger.replace_of_run("run-1", Vec::new());
-        assert_eq!(ledger.of_claim("data").len(), 1);
+        assert_eq!(ledger.of_claim(&data()).len(), 1);
         ledger.replace(Vec::new());
-        assert!(ledger.of_claim("data").is_empty());
+        assert!(ledger.of_claim(&data()).is_empty());
     }
 }

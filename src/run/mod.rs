@@ -18,11 +18,11 @@ use futures::{StreamExt, stream::FuturesUnordered};
 use tokio::time::{Instant, sleep};
 
 use crate::{
-    cluster::Cluster,
+    cluster::{Cluster, Scope},
     names,
     report::{ClaimReport, End, Failure, Report, Stop},
     settings::Settings,
-    snapshot::Snapshot,
+    snapshot::{ClaimId, Snapshot},
     text,
 };
 use ledger::Ledger;
@@ -31,6 +31,8 @@ use ledger::Ledger;
 struct Run<'a> {
     cluster: &'a Cluster,
     settings: &'a Settings,
+    /// Where the snapshots are that are listed and watched.
+    scope: Scope,
     /// The Kubernetes Job that this pod belongs to, or a random name.
     id: &'a str,
     ledger: Ledger,
@@ -70,7 +72,7 @@ pub async fn run(
     let began = Instant::now();
     let progress = Progress::default();
     tracing::info!(
-        namespace = cluster.namespace(),
+        namespace = settings.namespace_selector.as_deref().unwrap_or(cluster.namespace()),
         job = settings.job,
         run = id,
         retention = %settings.retention,
@@ -95,8 +97,8 @@ pub async fn run(
 
 /// The run without its end.
 async fn steps(cluster: &Cluster, settings: &Settings, id: &str, progress: &Progress) {
-    let claims = match find::claims(cluster, settings, progress).await {
-        Ok(claims) => claims,
+    let (scope, claims) = match find::claims(cluster, settings, progress).await {
+        Ok(found) => found,
         Err(failure) => {
             *progress.trouble.borrow_mut() = Some(failure);
             return;
@@ -107,9 +109,9 @@ async fn steps(cluster: &Cluster, settings: &Settings, id: &str, progress: &Prog
     }
 
     let selector = format!("{}={}", names::JOB_LABEL, settings.job);
-    let names: HashSet<&str> = claims.iter().map(|(_, chosen)| chosen.name.as_str()).collect();
-    let listed = cluster.snapshots(&selector, |object| {
-        Snapshot::owned(object, &settings.job).filter(|(claim, _)| names.contains(claim.as_str()))
+    let ids: HashSet<&ClaimId> = claims.iter().map(|(_, chosen)| &chosen.id).collect();
+    let listed = cluster.snapshots(&scope, &selector, |object| {
+        Snapshot::owned(object, &settings.job).filter(|(claim, _)| ids.contains(claim))
     });
     let (owned, resource_version) = match listed.await {
         Ok(listed) => listed,
@@ -126,8 +128,8 @@ async fn steps(cluster: &Cluster, settings: &Settings, id: &str, progress: &Prog
         text::count(owned.len(), "snapshot"),
     );
 
-    let ledger = Ledger::new(&settings.job, names.into_iter().map(str::to_owned), owned);
-    let run = Run { cluster, settings, id, ledger };
+    let ledger = Ledger::new(&settings.job, ids.into_iter().cloned(), owned);
+    let run = Run { cluster, settings, scope, id, ledger };
     let mut taking: FuturesUnordered<_> = claims
         .iter()
         .map(|(index, chosen)| take::take(&run, chosen, Place { progress, index: *index }))

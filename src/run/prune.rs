@@ -41,7 +41,7 @@ enum Pruned {
 
 /// Deletes what no rule keeps, oldest first; the report says what came of it.
 pub(super) async fn prune(run: &Run<'_>, chosen: &Chosen, own: &Own, place: Place<'_>) {
-    let claim = chosen.name.as_str();
+    let claim = chosen.called.as_str();
     let rules = match &chosen.retention {
         Ok(rules) => rules,
         Err(problem) => {
@@ -50,7 +50,7 @@ pub(super) async fn prune(run: &Run<'_>, chosen: &Chosen, own: &Own, place: Plac
         }
     };
     let pruning = Pruning { run, chosen, own, rules };
-    let snapshots = run.ledger.of_claim(claim);
+    let snapshots = run.ledger.of_claim(&chosen.id);
     let Some(verdicts) = pruning.judge(&snapshots) else {
         return fail(place, claim, gone(claim, &own.name));
     };
@@ -125,7 +125,7 @@ impl<'a> Pruning<'a> {
 
     /// The run's own snapshot, if it is there and ready at this moment.
     fn new_snapshot(&self) -> Option<Snapshot> {
-        let new = self.run.ledger.get(&self.chosen.name, &self.own.uid);
+        let new = self.run.ledger.get(&self.chosen.id, &self.own.uid);
         new.filter(|new| (new.ready || self.run.settings.dry_run) && !new.terminating)
     }
 
@@ -139,12 +139,13 @@ impl<'a> Pruning<'a> {
     /// Deletes one snapshot, as it was judged; if it is in another state by now, it is read and
     /// judged again.
     async fn delete(&self, mut condemned: Snapshot) -> Pruned {
-        let (run, claim) = (self.run, self.chosen.name.as_str());
+        let (run, claim) = (self.run, self.chosen.called.as_str());
+        let namespace = self.chosen.id.namespace.as_str();
         for _ in 0..JUDGEMENTS {
             if self.new_snapshot().is_none() {
                 return self.lost(&condemned);
             }
-            let conflict = match run.cluster.delete(&condemned, run.settings.dry_run).await {
+            let conflict = match run.cluster.delete(namespace, &condemned, run.settings.dry_run).await {
                 Ok(Deleted::AlreadyGone) => {
                     tracing::info!(claim, snapshot = condemned.name, "the older snapshot is already gone");
                     return Pruned::Gone;
@@ -161,14 +162,14 @@ impl<'a> Pruning<'a> {
                 Err(error) => return Pruned::Failed(error.to_string()),
             };
             tracing::debug!(claim, snapshot = condemned.name, "judging again: {conflict}");
-            match run.cluster.snapshot(&condemned.name).await {
+            match run.cluster.snapshot(namespace, &condemned.name).await {
                 Ok(object) if object.metadata.uid == condemned.uid => run.ledger.see(object),
                 // What was judged is gone; what has its name now is another.
                 Ok(_) => return Pruned::Gone,
                 Err(error) if error.cause() == Cause::NotFound => return Pruned::Gone,
                 Err(error) => return Pruned::Failed(error.to_string()),
             }
-            let snapshots = run.ledger.of_claim(claim);
+            let snapshots = run.ledger.of_claim(&self.chosen.id);
             let Some(verdicts) = self.judge(&snapshots) else {
                 return self.lost(&condemned);
             };
@@ -189,7 +190,7 @@ impl<'a> Pruning<'a> {
 
     /// Says what was decided: all of it in a dry run, which is what one makes it for.
     fn say(&self, snapshot: &Snapshot, verdict: &Verdict<'_>) {
-        let claim = self.chosen.name.as_str();
+        let claim = self.chosen.called.as_str();
         let word = if verdict.goes() { "goes" } else { "stays" };
         let dated = snapshot.time();
         if self.run.settings.dry_run {

@@ -38,7 +38,7 @@ pub(super) struct Own {
 
 /// Takes a snapshot of one claim and prunes the older ones; the report says what came of it.
 pub(super) async fn take(run: &Run<'_>, chosen: &Chosen, place: Place<'_>) {
-    let claim = chosen.name.as_str();
+    let claim = chosen.called.as_str();
     place.update(|report| report.end = End::Unfinished(Step::Creating));
     let own = match make(run, chosen).await {
         Ok(own) => own,
@@ -51,7 +51,7 @@ pub(super) async fn take(run: &Run<'_>, chosen: &Chosen, place: Place<'_>) {
     });
     if !run.settings.dry_run {
         let began = Instant::now();
-        if let Err(failure) = wait(run, claim, &own, began).await {
+        if let Err(failure) = wait(run, chosen, &own, began).await {
             return fail(place, claim, failure);
         }
         place.update(|report| report.ready_after = Some(began.elapsed()));
@@ -62,9 +62,9 @@ pub(super) async fn take(run: &Run<'_>, chosen: &Chosen, place: Place<'_>) {
 
 /// Makes the snapshot, unless an earlier attempt of this Job did.
 async fn make(run: &Run<'_>, chosen: &Chosen) -> Result<Own, Failure> {
-    let claim = chosen.name.as_str();
+    let claim = chosen.called.as_str();
     let settings = run.settings;
-    let there = run.ledger.of_claim(claim);
+    let there = run.ledger.of_claim(&chosen.id);
     let made = there.iter().filter(|snapshot| is_of_this_job(run, chosen, snapshot, settings));
     if let Some(made) = made.max_by_key(|snapshot| (snapshot.ready, snapshot.created)) {
         tracing::info!(
@@ -81,7 +81,7 @@ async fn make(run: &Run<'_>, chosen: &Chosen) -> Result<Own, Failure> {
     loop {
         let new = NewSnapshot {
             name: names::snapshot_name(&settings.name_prefix, rand::random()),
-            claim: claim.to_owned(),
+            claim: chosen.id.clone(),
             class: settings.class.clone(),
             job: settings.job.clone(),
             run: run.id.to_owned(),
@@ -121,29 +121,30 @@ fn is_of_this_job(run: &Run<'_>, chosen: &Chosen, snapshot: &Snapshot, settings:
 }
 
 /// Waits until the snapshot is ready, for as many windows as the settings say.
-async fn wait(run: &Run<'_>, claim: &str, own: &Own, began: Instant) -> Result<(), Failure> {
+async fn wait(run: &Run<'_>, chosen: &Chosen, own: &Own, began: Instant) -> Result<(), Failure> {
+    let claim = chosen.called.as_str();
     let attempts = run.settings.ready_attempts;
     let mut reported: Option<String> = None;
     let mut unread: Option<Error> = None;
     for attempt in 1..=attempts {
         let end = began + run.settings.ready_interval * attempt;
         loop {
-            let known = match run.ledger.get(claim, &own.uid) {
+            let known = match run.ledger.get(&chosen.id, &own.uid) {
                 Some(known) => Some(known),
-                None => look(run, claim, own, &mut unread).await?,
+                None => look(run, chosen, own, &mut unread).await?,
             };
             if let Some(known) = known
                 && is_ready(claim, own, &known, &mut reported, attempt)?
             {
                 return said_ready(claim, own, attempt, began);
             }
-            if timeout_at(end, run.ledger.changed(claim)).await.is_err() {
+            if timeout_at(end, run.ledger.changed(&chosen.id)).await.is_err() {
                 break;
             }
         }
         // No news may be a watch that is broken: look.
         unread = None;
-        if let Some(known) = look(run, claim, own, &mut unread).await?
+        if let Some(known) = look(run, chosen, own, &mut unread).await?
             && is_ready(claim, own, &known, &mut reported, attempt)?
         {
             return said_ready(claim, own, attempt, began);
@@ -171,7 +172,7 @@ async fn wait(run: &Run<'_>, claim: &str, own: &Own, began: Instant) -> Result<(
             text::duration(run.settings.longest_wait()),
             text::duration(run.settings.ready_interval),
             own.name,
-            run.cluster.namespace(),
+            chosen.id.namespace,
         ),
         may_pass: true,
     })
@@ -187,16 +188,17 @@ fn said_ready(claim: &str, own: &Own, attempt: u32, began: Instant) -> Result<()
 /// itself counts as gone; `None`, with the error put aside, if it says nothing at all.
 async fn look(
     run: &Run<'_>,
-    claim: &str,
+    chosen: &Chosen,
     own: &Own,
     unread: &mut Option<Error>,
 ) -> Result<Option<Snapshot>, Failure> {
-    match run.cluster.snapshot(&own.name).await {
+    let claim = chosen.called.as_str();
+    match run.cluster.snapshot(&chosen.id.namespace, &own.name).await {
         Ok(object) if object.metadata.uid == own.uid => {
             let is_owned = Snapshot::owned(object.clone(), &run.settings.job).is_some();
             run.ledger.see(object);
             // What the ledger knows by now may be newer than the answer.
-            match run.ledger.get(claim, &own.uid) {
+            match run.ledger.get(&chosen.id, &own.uid) {
                 Some(known) => Ok(Some(known)),
                 None if is_owned => Err(gone(claim, &own.name)),
                 None => Err(Failure {

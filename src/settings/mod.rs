@@ -35,6 +35,8 @@ pub struct Settings {
     /// The namespace; unset for the pod's own, or the kubeconfig context's
     /// (`SNAPSHOT_NAMESPACE`).
     pub namespace: Option<String>,
+    /// All namespaces that a label selector matches, instead of one (`SNAPSHOT_NAMESPACE_SELECTOR`).
+    pub namespace_selector: Option<String>,
     /// The VolumeSnapshotClass; unset for the cluster's default (`SNAPSHOT_CLASS_NAME`).
     pub class: Option<String>,
     /// What the snapshots' names begin with (`SNAPSHOT_NAME_PREFIX`).
@@ -116,6 +118,7 @@ struct Variables {
     pvc_names: Option<String>,
     pvc_selector: Option<String>,
     namespace: Option<String>,
+    namespace_selector: Option<String>,
     class_name: Option<String>,
     name_prefix: Option<String>,
     job: Option<String>,
@@ -131,10 +134,11 @@ struct Variables {
 }
 
 /// The names of all variables, in the order in which the documentation gives them.
-pub const NAMES: [&str; 16] = [
+pub const NAMES: [&str; 17] = [
     "SNAPSHOT_PVC_NAMES",
     "SNAPSHOT_PVC_SELECTOR",
     "SNAPSHOT_NAMESPACE",
+    "SNAPSHOT_NAMESPACE_SELECTOR",
     "SNAPSHOT_CLASS_NAME",
     "SNAPSHOT_NAME_PREFIX",
     "SNAPSHOT_JOB",
@@ -185,6 +189,7 @@ impl Settings {
             pvc_names,
             pvc_selector,
             namespace,
+            namespace_selector,
             class_name,
             name_prefix,
             job,
@@ -199,9 +204,19 @@ impl Settings {
             log_format,
         } = variables;
 
+        if namespace.is_some() && namespace_selector.is_some() {
+            reader.problem(
+                "SNAPSHOT_NAMESPACE",
+                None,
+                "SNAPSHOT_NAMESPACE and SNAPSHOT_NAMESPACE_SELECTOR are both set; set one of the two at most"
+                    .to_owned(),
+            );
+        }
         let settings = Settings {
             claims: reader.claims(pvc_names, pvc_selector),
             namespace: reader.optional("SNAPSHOT_NAMESPACE", namespace, values::namespace),
+            // The API server reads selectors; it knows more forms than anybody remembers.
+            namespace_selector,
             class: reader.optional("SNAPSHOT_CLASS_NAME", class_name, values::object_name),
             name_prefix: reader
                 .optional("SNAPSHOT_NAME_PREFIX", name_prefix, values::name_prefix)

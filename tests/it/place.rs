@@ -12,7 +12,10 @@ use std::{
     panic::AssertUnwindSafe,
     path::{Path, PathBuf},
     process::{Output, Stdio},
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -25,7 +28,7 @@ use kube::{
 use serde_json::{Value, json};
 use testbed::{Options, TestBed};
 use tokio::{process::Command, time::sleep};
-use volume_snapshotter::cluster::RIGHTS;
+use volume_snapshotter::cluster::{RIGHTS, Right};
 
 /// How long a scenario waits for what a cluster does in its own time.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -42,6 +45,8 @@ pub(crate) struct Place {
     kubeconfig: Kubeconfig,
     bed: Option<TestBed>,
     files: PathBuf,
+    /// What is not in the namespace and has to be deleted as well.
+    outside: Mutex<Vec<String>>,
 }
 
 /// What a run of the binary left behind.
@@ -119,7 +124,9 @@ impl Place {
         let config = Config::from_custom_kubeconfig(kubeconfig.clone(), &KubeConfigOptions::default()).await;
         let admin = Client::try_from(config.expect("a usable kubeconfig")).expect("a client");
         let namespace = format!("vs-test-{:08x}", rand::random::<u32>());
-        let place = Place { admin, namespace, snapshot_class, storage_class, kubeconfig, bed, files };
+        let outside = Mutex::default();
+        let place =
+            Place { admin, namespace, snapshot_class, storage_class, kubeconfig, bed, files, outside };
         place
             .post(
                 "/api/v1/namespaces",
@@ -148,6 +155,10 @@ impl Place {
             self.patch_snapshot(name_of(&snapshot), json!({"metadata": {"finalizers": finalizers}})).await;
         }
         self.delete(&format!("/api/v1/namespaces/{}", self.namespace)).await;
+        let outside = std::mem::take(&mut *self.outside.lock().expect("no test panicked with it"));
+        for path in outside {
+            self.delete(&path).await;
+        }
         let _ = std::fs::remove_dir_all(&self.files);
         if let Some(bed) = self.bed {
             bed.stop().await;
@@ -160,6 +171,56 @@ impl Place {
     }
 
     // --- What a person would do with kubectl -------------------------------------------------------
+
+    /// The same place, but another namespace, made with these labels.
+    pub(crate) async fn another_namespace(&self, suffix: &str, labels: Value) -> Place {
+        let namespace = format!("{}-{suffix}", self.namespace);
+        self.post(
+            "/api/v1/namespaces",
+            &json!({
+                "apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace, "labels": labels},
+            }),
+        )
+        .await;
+        self.outside
+            .lock()
+            .expect("no test panicked with it")
+            .push(format!("/api/v1/namespaces/{namespace}"));
+        Place {
+            admin: self.admin.clone(),
+            namespace,
+            snapshot_class: self.snapshot_class.clone(),
+            storage_class: self.storage_class.clone(),
+            kubeconfig: self.kubeconfig.clone(),
+            bed: None,
+            files: self.files.clone(),
+            outside: Mutex::default(),
+        }
+    }
+
+    /// Gives the binary's ServiceAccount rights in all namespaces.
+    pub(crate) async fn grant_everywhere(&self, rules: &Value) {
+        const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
+        let metadata = json!({"name": self.namespace});
+        for (resource, object) in [
+            ("clusterroles", json!({"kind": "ClusterRole", "rules": rules})),
+            (
+                "clusterrolebindings",
+                json!({
+                    "kind": "ClusterRoleBinding",
+                    "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": self.namespace},
+                    "subjects": [{"kind": "ServiceAccount", "name": ACCOUNT, "namespace": self.namespace}],
+                }),
+            ),
+        ] {
+            let mut object = object;
+            object["apiVersion"] = json!("rbac.authorization.k8s.io/v1");
+            object["metadata"] = metadata.clone();
+            self.post(&format!("{RBAC}/{resource}"), &object).await;
+            let path = format!("{RBAC}/{resource}/{}", self.namespace);
+            self.outside.lock().expect("no test panicked with it").push(path);
+        }
+    }
 
     /// Makes a claim and waits until it is bound.
     pub(crate) async fn claim(&self, name: &str) {
@@ -483,7 +544,12 @@ pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_volume-snapshotter");
 
 /// The rules of the Role that the manifests have.
 pub(crate) fn all_rights() -> Value {
-    RIGHTS
+    rules(RIGHTS)
+}
+
+/// The rules of a Role with these rights.
+pub(crate) fn rules(rights: &[Right]) -> Value {
+    rights
         .iter()
         .map(
             |right| json!({"apiGroups": [right.group], "resources": [right.resource], "verbs": [right.verb]}),

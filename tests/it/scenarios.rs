@@ -9,7 +9,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use testbed::{Options, Plan, objects};
 
-use crate::place::{Place, all_rights, embedded_only, everywhere, name_of, rights_of_the_bash_script};
+use volume_snapshotter::cluster::{NAMESPACE_RIGHTS, RIGHTS};
+
+use crate::place::{Place, all_rights, embedded_only, everywhere, name_of, rights_of_the_bash_script, rules};
 
 const NEEDS_SLOW_DRIVER: &str = "needs a snapshot controller whose speed and errors a test chooses";
 const NEEDS_OTHER_HAND: &str = "needs somebody who acts at an exact moment of the run";
@@ -336,6 +338,68 @@ async fn a_thousand_claims_wait_side_by_side_within_the_bound_on_requests() {
         assert!(ran.took < Duration::from_secs(25), "{:?}", ran.took);
         let names: std::collections::HashSet<String> = place.names().await.into_iter().collect();
         assert_eq!(names.len(), CLAIMS);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn all_namespaces_that_match_are_snapshotted_and_none_holds_up_another() {
+    everywhere(async |place| {
+        let mark = |mark: &str| json!({"snapshots": mark});
+        let shop = place.another_namespace("shop", mark(&place.namespace)).await;
+        let blog = place.another_namespace("blog", mark(&place.namespace)).await;
+        let other = place.another_namespace("other", json!({})).await;
+        for namespace in [&shop, &blog, &other] {
+            namespace.claim("data").await;
+            namespace.older("old", "data").await;
+        }
+        blog.pending_claim("logs").await;
+        shop.claim("logs").await;
+        let rights = [RIGHTS, NAMESPACE_RIGHTS].concat();
+        place.grant_everywhere(&rules(&rights)).await;
+        let selector = format!("snapshots={}", place.namespace);
+        let settings =
+            [("SNAPSHOT_NAMESPACE_SELECTOR", selector.as_str()), ("SNAPSHOT_PVC_NAMES", "data,logs")];
+        let ran = place.run_with_rights(&json!([]), &settings).await;
+        ran.assert_exit(1);
+        assert!(ran.message.starts_with("3 of 4 claims have a new ready snapshot\n"), "{}", ran.message);
+        assert!(
+            ran.message.contains(&format!("{}/logs: claim logs in namespace", blog.namespace)),
+            "{}",
+            ran.message
+        );
+        for (namespace, new) in [(&shop, 2), (&blog, 1)] {
+            let names = namespace.names().await;
+            assert_eq!(names.len(), new, "{names:?}");
+            assert!(names.iter().all(|name| name.starts_with("volume-snapshot-")), "{names:?}");
+        }
+        assert_eq!(other.names().await, ["old"]);
+        if std::env::var_os("SNAPSHOTTER_TEST_KUBECONFIG").is_none() {
+            let requests = place.bed().requests();
+            let asked = |verb: &str, resource: &str| {
+                let ours = |request: &&testbed::Request| request.user.contains("serviceaccount");
+                requests.iter().filter(ours).filter(|request| request.is(verb, resource)).count()
+            };
+            assert_eq!((asked("list", "volumesnapshots"), asked("watch", "volumesnapshots")), (1, 1));
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_namespace_selector_without_the_right_or_without_a_match_is_a_failure() {
+    everywhere(async |place| {
+        let settings = [("SNAPSHOT_NAMESPACE_SELECTOR", "no-such-label=x"), ("SNAPSHOT_PVC_NAMES", "data")];
+        let ran = place.run(&settings).await;
+        ran.assert_exit(2);
+        assert!(ran.message.contains("resources: [\"namespaces\"], verbs: [\"list\"]"), "{}", ran.message);
+        place.grant_everywhere(&rules(NAMESPACE_RIGHTS)).await;
+        if std::env::var_os("SNAPSHOTTER_TEST_KUBECONFIG").is_some() {
+            tokio::time::sleep(millis(1000)).await;
+        }
+        let ran = place.run(&settings).await;
+        ran.assert_exit(2);
+        assert!(ran.message.contains("no namespace matches \"no-such-label=x\""), "{}", ran.message);
     })
     .await;
 }

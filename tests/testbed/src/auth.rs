@@ -76,6 +76,11 @@ impl Tokens {
         token
     }
 
+    /// Makes a token one that is not valid.
+    pub(crate) fn expire(&self, token: &str) {
+        self.given.lock().unwrap_or_else(PoisonError::into_inner).remove(token);
+    }
+
     /// The user of an `Authorization` header; `None` if the token is not valid.
     pub(crate) fn user(&self, store: &Store, header: Option<&str>) -> Option<User> {
         let Some(header) = header else { return Some(User::anonymous()) };

@@ -1,6 +1,7 @@
-//! What all requests and controllers share: the store, the tokens, the plans, the quotas and the log.
+//! What all requests and controllers share: the store, the tokens, the plans, the faults, the quotas and the log.
 
 use crate::auth::Tokens;
+use crate::fault::Faults;
 use crate::log::Log;
 use crate::registry::{Resource, SNAPSHOT_GROUP};
 use crate::store::Store;
@@ -12,12 +13,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 type Planner = Arc<dyn Fn(&Value) -> Option<Plan> + Send + Sync>;
 
+/// How many writes are remembered, for watches and for the later pages of lists.
+const HISTORY: usize = 50_000;
+
 /// One cluster.
 pub(crate) struct Cluster {
     pub(crate) options: Options,
     pub(crate) store: Store,
     pub(crate) tokens: Tokens,
     pub(crate) log: Log,
+    pub(crate) faults: Faults,
     planner: Mutex<Option<Planner>>,
     quotas: Mutex<HashMap<String, usize>>,
 }
@@ -31,10 +36,11 @@ impl fmt::Debug for Cluster {
 impl Cluster {
     pub(crate) fn new(options: Options) -> Cluster {
         Cluster {
-            store: Store::new(options.history),
+            store: Store::new(HISTORY),
             options,
             tokens: Tokens::new(),
             log: Log::default(),
+            faults: Faults::default(),
             planner: Mutex::default(),
             quotas: Mutex::default(),
         }
@@ -58,12 +64,8 @@ impl Cluster {
             .unwrap_or_else(|| Plan::ready_after(self.options.controller.ready_after))
     }
 
-    pub(crate) fn set_quota(&self, namespace: &str, snapshots: Option<usize>) {
-        let mut quotas = self.quotas.lock().unwrap_or_else(PoisonError::into_inner);
-        match snapshots {
-            Some(limit) => quotas.insert(namespace.to_owned(), limit),
-            None => quotas.remove(namespace),
-        };
+    pub(crate) fn set_quota(&self, namespace: &str, snapshots: usize) {
+        self.quotas.lock().unwrap_or_else(PoisonError::into_inner).insert(namespace.to_owned(), snapshots);
     }
 
     /// How many snapshots a namespace may have.

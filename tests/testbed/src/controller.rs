@@ -7,7 +7,7 @@
 
 use crate::cluster::Cluster;
 use crate::object::{self, BOUND_PROTECTION, SOURCE_PROTECTION};
-use crate::registry::{self, Resource, SNAPSHOT_GROUP};
+use crate::registry::{SNAPSHOT_GROUP, known};
 use crate::store::{Change, Key, Kind, Writer};
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -52,8 +52,6 @@ pub struct Plan {
     pub errors: Vec<(Duration, String)>,
     /// `status.creationTime` as the storage says it, instead of the time at which the snapshot was begun.
     pub creation_time: Option<String>,
-    /// `status.restoreSize`, instead of the claim's capacity.
-    pub restore_size: Option<String>,
     /// Whether an error stays set when the snapshot becomes ready.
     pub keep_error: bool,
     /// Whether the snapshot stays, terminating, when it is deleted.
@@ -124,17 +122,12 @@ impl Id {
 
     fn modify(&self, writer: &mut Writer<'_>, f: impl FnOnce(&mut Value)) -> Option<Value> {
         self.get(writer)?;
-        Some(writer.modify(resource(SNAPSHOTS), &self.key, f)?.value.clone())
+        Some(writer.modify(known(SNAPSHOTS), &self.key, f)?.value.clone())
     }
 
     fn content(&self) -> Key {
         (String::new(), format!("snapcontent-{}", self.uid))
     }
-}
-
-/// All resources that the controller writes are in the registry.
-fn resource(plural: &str) -> &'static Resource {
-    registry::stored(plural).expect("the registry has the controller's resources")
 }
 
 /// How far a snapshot came.
@@ -188,7 +181,7 @@ pub(crate) async fn run(cluster: Arc<Cluster>, mut changes: UnboundedReceiver<Ar
                 stuck.remove(&id);
                 held.remove(&id);
                 // Whatever way the snapshot went, its content goes with it.
-                cluster.store.write(|writer| writer.remove(resource(CONTENTS), &id.content()));
+                cluster.store.write(|writer| writer.remove(known(CONTENTS), &id.content()));
             }
             (CLASSES | "persistentvolumeclaims", _) => {
                 let concerns = |id: &Id, claim: &String| {
@@ -257,7 +250,7 @@ fn begin(cluster: &Cluster, id: &Id) -> Step {
         let driver = driver_of(writer, &claim);
         let (content_namespace, content_name) = id.content();
         if writer.get(CONTENTS, &(content_namespace, content_name.clone())).is_none() {
-            writer.put(resource(CONTENTS), content(id, &snapshot, &class, &claim));
+            writer.put(known(CONTENTS), content(id, &snapshot, &class, &claim));
         }
         id.modify(writer, |snapshot| {
             let status = object::section(snapshot, "status");
@@ -472,13 +465,12 @@ fn make_ready(
     let snapshot = id.get(writer)?;
     let claim = object::text(&snapshot, "/spec/source/persistentVolumeClaimName").to_owned();
     let claim = writer.get("persistentvolumeclaims", &(id.key.0.clone(), claim));
-    let capacity = claim.and_then(|claim| {
+    let size = claim.and_then(|claim| {
         let found = claim.value.pointer("/status/capacity/storage");
         found.or_else(|| claim.value.pointer("/spec/resources/requests/storage")).cloned()
     });
-    let size = plan.restore_size.clone().map(Value::from).or(capacity);
     let time = plan.creation_time.clone().unwrap_or_else(|| object::time(cut));
-    writer.modify(resource(CONTENTS), &id.content(), |content| {
+    writer.modify(known(CONTENTS), &id.content(), |content| {
         content["status"] = json!({
             "creationTime": time.parse::<Timestamp>().map_or(0, |time| time.as_second().saturating_mul(1_000_000_000)),
             "readyToUse": true,
@@ -553,7 +545,7 @@ fn tell(cluster: &Cluster, writer: &mut Writer<'_>, id: &Id, kind: &str, reason:
         name = format!("{}.{:016x}", id.key.1, object::random());
     }
     writer.put(
-        resource("events"),
+        known("events"),
         json!({
             "kind": "Event",
             "apiVersion": "v1",

@@ -2,6 +2,7 @@
 //!
 //! The wording is the API server's, so it is all in one place. Which failure applies is decided elsewhere.
 
+use crate::object;
 use crate::registry::{self, Resource};
 use serde_json::{Map, Value, json};
 
@@ -9,12 +10,15 @@ use serde_json::{Map, Value, json};
 #[derive(Debug, Clone)]
 pub(crate) struct Failure {
     pub(crate) code: u16,
-    /// `None`: an answer in plain text, as the server gives for paths that it does not know.
+    /// `None`: an answer in plain text, as the server gives for paths that it does not know, or a page in HTML, as it
+    /// comes of those on the way to it.
     pub(crate) reason: Option<&'static str>,
     pub(crate) message: String,
     pub(crate) details: Option<Value>,
     /// A continue token with which an expired list can be gone on with.
     pub(crate) resume: Option<String>,
+    /// Seconds after which the client may try again.
+    pub(crate) retry_after: Option<u32>,
 }
 
 /// One field of an object that is not as it must be.
@@ -75,7 +79,18 @@ pub(crate) fn quoted(text: &str) -> String {
 
 impl Failure {
     fn new(code: u16, reason: &'static str, message: String) -> Failure {
-        Failure { code, reason: Some(reason), message, details: None, resume: None }
+        Failure { reason: Some(reason), ..Failure::plain(code, &message) }
+    }
+
+    fn plain(code: u16, message: &str) -> Failure {
+        Failure {
+            code,
+            reason: None,
+            message: message.to_owned(),
+            details: None,
+            resume: None,
+            retry_after: None,
+        }
     }
 
     fn with(mut self, name: &str, group: &str, kind: &str, causes: Option<Value>) -> Failure {
@@ -98,13 +113,7 @@ impl Failure {
 
     /// The path is not one that the server has. Plain text, which clients stumble over.
     pub(crate) fn no_such_path() -> Failure {
-        Failure {
-            code: 404,
-            reason: None,
-            message: "404 page not found\n".to_owned(),
-            details: None,
-            resume: None,
-        }
+        Failure::plain(404, "404 page not found\n")
     }
 
     pub(crate) fn unauthorized() -> Failure {
@@ -113,6 +122,11 @@ impl Failure {
 
     pub(crate) fn bad_request(message: impl Into<String>) -> Failure {
         Failure::new(400, "BadRequest", message.into())
+    }
+
+    /// A query parameter that must be a number.
+    pub(crate) fn no_number(text: &str) -> Failure {
+        Failure::bad_request(format!("strconv.ParseInt: parsing {}: invalid syntax", quoted(text)))
     }
 
     pub(crate) fn not_found(resource: &Resource, name: &str) -> Failure {
@@ -234,6 +248,44 @@ impl Failure {
         Failure::new(406, "NotAcceptable", message.to_owned())
     }
 
+    /// There are more requests than the server takes: as a `Status`, or in the words of priority and fairness.
+    pub(crate) fn too_many_requests(retry_after: Option<u32>, status: bool) -> Failure {
+        let failure = if status {
+            let message = "Too many requests, please try again later.".to_owned();
+            Failure::new(429, "TooManyRequests", message).with("", "", "", None)
+        } else {
+            Failure::plain(429, "Too many requests, please try again later.\n")
+        };
+        Failure { retry_after, ..failure }
+    }
+
+    /// The server, or something on the way to it, is not well.
+    pub(crate) fn of_server(code: u16) -> Failure {
+        match code {
+            500 => {
+                let why = "etcdserver: request timed out";
+                let causes = json!([{"message": why}]);
+                Failure::new(500, "InternalError", format!("Internal error occurred: {why}")).with(
+                    "",
+                    "",
+                    "",
+                    Some(causes),
+                )
+            }
+            502 => Failure::plain(
+                502,
+                "<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n<body>\r\n\
+                 <center><h1>502 Bad Gateway</h1></center>\r\n<hr><center>nginx</center>\r\n</body>\r\n</html>\r\n",
+            ),
+            503 => {
+                let message = "the server is currently unable to handle the request".to_owned();
+                Failure::new(503, "ServiceUnavailable", message)
+            }
+            504 => Failure::plain(504, "upstream request timeout"),
+            code => Failure::new(code, "Unknown", "unknown".to_owned()),
+        }
+    }
+
     /// The `Status` object.
     pub(crate) fn status(&self) -> Value {
         let mut status = json!({
@@ -249,6 +301,9 @@ impl Failure {
         }
         if let Some(details) = &self.details {
             status["details"] = details.clone();
+        }
+        if let Some(seconds) = self.retry_after {
+            object::section(&mut status, "details").insert("retryAfterSeconds".into(), seconds.into());
         }
         if let Some(token) = &self.resume {
             status["metadata"] = json!({"continue": token});

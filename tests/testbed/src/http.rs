@@ -40,8 +40,7 @@ fn content_type(headers: &HeaderMap) -> &str {
 pub struct Lines {
     /// Status code.
     pub status: StatusCode,
-    /// Headers.
-    pub headers: HeaderMap,
+    headers: HeaderMap,
     body: Incoming,
     buffer: Vec<u8>,
 }

@@ -2,14 +2,16 @@
 //!
 //! A [`TestBed`] listens on a port of the loopback interface and answers real HTTP as a cluster of version 1.36 with the
 //! CSI snapshot controller does: the same status codes, bodies and messages. A test fills it through [`TestBed::put`],
-//! says with [`TestBed::plan`] how fast the storage is and what goes wrong, lets a client loose on it, and looks at what
-//! is left ([`TestBed::list`]) and what was asked ([`TestBed::requests`]).
+//! says with [`TestBed::plan`] how fast the storage is and with [`TestBed::fault`] what goes wrong with requests, lets a
+//! client loose on it, and looks at what is left ([`TestBed::list`]), what was asked ([`TestBed::requests`]) and what
+//! became of the snapshots ([`TestBed::snapshot_history`]).
 //!
 //! # Where things are
 //!
 //! | module | what |
 //! |---|---|
-//! | `server` | connections, and the way of a request through the server |
+//! | `server` | the port, its connections, and the way of a request through the server |
+//! | `fault` | what goes wrong with requests |
 //! | `call` | what a request means |
 //! | `auth`, `rbac` | who asks, and whether they may |
 //! | `verbs` | carrying requests out |
@@ -20,7 +22,7 @@
 //! | `store` | the objects, their history, those who watch |
 //! | `controller`, `volumes`, `namespaces` | what moves by itself |
 //! | `cluster` | what all of these share |
-//! | `log` | what was asked |
+//! | `log`, `history` | what was asked, and what became of the snapshots |
 //! | `tls`, `kubeconfig` | how clients get in |
 //! | [`objects`], [`http`] | helpers for tests |
 //!
@@ -34,6 +36,8 @@ mod controller;
 mod discovery;
 mod event;
 mod failure;
+mod fault;
+mod history;
 pub mod http;
 mod kubeconfig;
 mod log;
@@ -55,16 +59,19 @@ mod volumes;
 mod watch;
 
 pub use controller::{Controller, Plan};
+pub use fault::{Fault, History, WatchFault, When};
+pub use history::{Milestone, Stage};
 pub use log::Request;
 
 use cluster::Cluster;
 use kubeconfig::Credentials;
 use serde_json::{Value, json};
-use std::net::{Ipv4Addr, SocketAddr};
+use server::Server;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpListener;
+use tls::Tls;
 use tokio::runtime::Runtime;
 
 /// How a bed behaves. Build it with [`Options::default`] and change what must be different.
@@ -78,8 +85,6 @@ pub struct Options {
     pub latency: Duration,
     /// From one bookmark of a watch to the next, for clients that want bookmarks. 500 ms.
     pub bookmark_every: Duration,
-    /// Writes that are remembered, for watches and for the later pages of lists. 50,000.
-    pub history: usize,
     /// Whether snapshots, their classes and contents are served. In a cluster without their definitions they are not.
     pub snapshot_api: bool,
 }
@@ -91,7 +96,6 @@ impl Default for Options {
             controller: Controller::default(),
             latency: Duration::ZERO,
             bookmark_every: Duration::from_millis(500),
-            history: 50_000,
             snapshot_api: true,
         }
     }
@@ -105,8 +109,7 @@ impl Default for Options {
 #[derive(Debug)]
 pub struct TestBed {
     cluster: Arc<Cluster>,
-    address: SocketAddr,
-    ca_pem: Option<String>,
+    server: Arc<Server>,
     /// `None` once it is being stopped.
     runtime: Option<Runtime>,
 }
@@ -118,11 +121,7 @@ impl TestBed {
     ///
     /// There is no port, thread or certificate to be had.
     pub async fn start(options: Options) -> TestBed {
-        let tls = options.tls.then(|| tls::Tls::new().expect("a certificate can be made"));
-        let (acceptor, ca_pem) = tls.map(|tls| (tls.acceptor, tls.ca_pem)).unzip();
-        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free");
-        listener.set_nonblocking(true).expect("a socket can be set to not block");
-        let address = listener.local_addr().expect("a bound socket has an address");
+        let tls = options.tls.then(|| Tls::new().expect("a certificate can be made"));
         // Two: a long list must not hold up the controllers' timers.
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
@@ -131,15 +130,12 @@ impl TestBed {
             .build()
             .expect("threads can be started");
         let cluster = Arc::new(Cluster::new(options));
-        {
-            let _in_runtime = runtime.enter();
-            let listener = TcpListener::from_std(listener).expect("a socket can be watched");
-            runtime.spawn(controller::run(cluster.clone(), cluster.store.subscribe()));
-            runtime.spawn(volumes::run(cluster.clone(), cluster.store.subscribe()));
-            runtime.spawn(namespaces::run(cluster.clone(), cluster.store.subscribe()));
-            runtime.spawn(server::run(cluster.clone(), listener, acceptor));
-        }
-        let bed = TestBed { cluster, address, ca_pem, runtime: Some(runtime) };
+        runtime.spawn(controller::run(cluster.clone(), cluster.store.subscribe()));
+        runtime.spawn(volumes::run(cluster.clone(), cluster.store.subscribe()));
+        runtime.spawn(namespaces::run(cluster.clone(), cluster.store.subscribe()));
+        let server = Server::new(cluster.clone(), tls, runtime.handle().clone()).expect("a port is free");
+        server.open().await.expect("a bound socket can listen");
+        let bed = TestBed { cluster, server, runtime: Some(runtime) };
         bed.put(objects::namespace("default"));
         bed.put(objects::namespace("kube-system"));
         bed
@@ -147,18 +143,18 @@ impl TestBed {
 
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.server.address
     }
 
     /// Where it listens, with the scheme: `http://127.0.0.1:1234`.
     pub fn url(&self) -> String {
-        let scheme = if self.ca_pem.is_some() { "https" } else { "http" };
-        format!("{scheme}://{}", self.address)
+        let scheme = if self.ca_pem().is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", self.address())
     }
 
     /// The certificate of the authority, in PEM; `None` without TLS.
-    pub fn ca_pem(&self) -> Option<&str> {
-        self.ca_pem.as_deref()
+    pub fn ca_pem(&self) -> Option<&'static str> {
+        self.server.tls().map(|tls| tls.ca_pem)
     }
 
     /// The token of a user that may do everything.
@@ -284,12 +280,7 @@ impl TestBed {
 
     /// Allows a namespace this many snapshots.
     pub fn quota(&self, namespace: &str, snapshots: usize) {
-        self.cluster.set_quota(namespace, Some(snapshots));
-    }
-
-    /// Allows a namespace any number of snapshots again.
-    pub fn remove_quota(&self, namespace: &str) {
-        self.cluster.set_quota(namespace, None);
+        self.cluster.set_quota(namespace, snapshots);
     }
 
     /// Forgets the history: a watch from, or the next page of a list of, any resourceVersion given out so far is
@@ -310,6 +301,80 @@ impl TestBed {
         self.cluster.store.end_watches(None);
     }
 
+    /// Lets something go wrong with requests from now on. The closure gets each as it arrives, in the order of
+    /// [`TestBed::requests`], and says what. Of several closures each sees every request, and the first that was given
+    /// and has a fault for it wins.
+    pub fn fault(&self, f: impl Fn(&Request) -> Option<Fault> + Send + Sync + 'static) {
+        self.cluster.faults.add(f);
+    }
+
+    /// Lets something go wrong with the `n`th of the requests that match from now on; the first is 1.
+    pub fn fault_nth(
+        &self,
+        matches: impl Fn(&Request) -> bool + Send + Sync + 'static,
+        n: usize,
+        fault: Fault,
+    ) {
+        self.fault(fault::counted(matches, n..=n, fault));
+    }
+
+    /// Lets something go wrong with this many requests that match, from now on.
+    pub fn fault_times(
+        &self,
+        matches: impl Fn(&Request) -> bool + Send + Sync + 'static,
+        times: usize,
+        fault: Fault,
+    ) {
+        self.fault(fault::counted(matches, 1..=times, fault));
+    }
+
+    /// Lets nothing go wrong with requests from now on.
+    pub fn clear_faults(&self) {
+        self.cluster.faults.clear();
+    }
+
+    /// Closes this many of the next connections as soon as they are there, without a byte.
+    pub fn turn_away(&self, connections: usize) {
+        self.server.turn_away(connections);
+    }
+
+    /// Closes the port: when this returns, connections are refused. Those that there are live on.
+    pub async fn refuse_connections(&self) {
+        self.server.close().await.expect("the port is still free");
+    }
+
+    /// Opens the port again.
+    pub async fn accept_connections(&self) {
+        self.server.open().await.expect("a bound socket can listen");
+    }
+
+    /// Closes all connections that there are.
+    pub async fn cut_connections(&self) {
+        self.server.cut_connections().await;
+    }
+
+    /// Restarts the server: closes the port and all connections, and opens the same port after a time. The objects, the
+    /// tokens and the controllers stay. When this returns, it listens again.
+    pub async fn restart(&self, down_for: Duration, history: History) {
+        self.server.begin_restart(down_for, history).await.expect("the server comes back");
+    }
+
+    /// Changes to a certificate of a new authority, which [`TestBed::ca_pem`] gives from now on. Connections that there
+    /// are live on.
+    ///
+    /// # Panics
+    ///
+    /// The bed does not speak TLS, or no certificate can be made.
+    pub fn rotate_ca(&self) {
+        assert!(self.ca_pem().is_some(), "a bed without TLS has no authority");
+        self.server.set_tls(Tls::new().expect("a certificate can be made"));
+    }
+
+    /// Makes a token of a ServiceAccount invalid, as if its time had come. The others of the account are not touched.
+    pub fn expire_token(&self, token: &str) {
+        self.cluster.tokens.expire(token);
+    }
+
     /// The resourceVersion of the last write.
     pub fn resource_version(&self) -> u64 {
         self.cluster.store.version()
@@ -318,6 +383,11 @@ impl TestBed {
     /// The requests since the start or the last [`TestBed::clear_requests`], in the order in which they arrived.
     pub fn requests(&self) -> Vec<Request> {
         self.cluster.log.requests()
+    }
+
+    /// What happened to snapshots since the start, in order.
+    pub fn snapshot_history(&self) -> Vec<Milestone> {
+        self.cluster.store.milestones().iter().flat_map(|change| history::milestones(change)).collect()
     }
 
     /// Forgets the requests, and what [`TestBed::most_in_flight`] and [`TestBed::most_watches`] count.

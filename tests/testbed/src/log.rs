@@ -3,9 +3,11 @@
 //! Requests are logged when they arrive; their outcome is filled in later.
 
 use crate::call::Call;
+use crate::fault::Fault;
 use serde_json::Value;
-use std::sync::atomic::{AtomicU16, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
 /// One request, as the server saw it.
@@ -36,15 +38,23 @@ pub struct Request {
     pub status: u16,
     /// The request's body as JSON; `None` if it has none or it is not JSON.
     pub body: Option<Value>,
-    /// Bytes of the request's body.
-    pub sent: u64,
     /// Bytes of the answer's body that were handed to the connection; of a watch, so far.
     pub received: u64,
-    /// Whether it is a watch.
-    pub is_watch: bool,
+    /// How many requests with the same verb and resource had come before, since the start or the last
+    /// [`TestBed::clear_requests`](crate::TestBed::clear_requests).
+    pub earlier: usize,
+    /// What went wrong with it.
+    pub fault: Option<Fault>,
+    /// Whether the server did what was asked, whatever the client was told.
+    pub carried_out: bool,
 }
 
 impl Request {
+    /// Whether it has this verb and is for this resource.
+    pub fn is(&self, verb: &str, resource: &str) -> bool {
+        self.verb == verb && self.resource == resource
+    }
+
     /// A query parameter.
     pub fn parameter(&self, name: &str) -> Option<&str> {
         self.query.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
@@ -54,11 +64,31 @@ impl Request {
 #[derive(Debug)]
 pub(crate) struct Entry {
     request: Request,
+    fault: OnceLock<Fault>,
+    carried_out: AtomicBool,
     status: AtomicU16,
     received: AtomicU64,
 }
 
 impl Entry {
+    /// The request as it arrived.
+    pub(crate) fn request(&self) -> &Request {
+        &self.request
+    }
+
+    pub(crate) fn suffers(&self, fault: Fault) {
+        // Nobody sets it twice.
+        let _ = self.fault.set(fault);
+    }
+
+    pub(crate) fn fault(&self) -> Option<&Fault> {
+        self.fault.get()
+    }
+
+    pub(crate) fn carried_out(&self) {
+        self.carried_out.store(true, Ordering::Relaxed);
+    }
+
     pub(crate) fn answered(&self, status: u16) {
         self.status.store(status, Ordering::Relaxed);
     }
@@ -105,8 +135,15 @@ impl Drop for Running {
 }
 
 #[derive(Debug, Default)]
+struct Entries {
+    all: Vec<Arc<Entry>>,
+    /// How many there are of each verb and resource.
+    counts: HashMap<(&'static str, String), usize>,
+}
+
+#[derive(Debug, Default)]
 pub(crate) struct Log {
-    entries: Mutex<Vec<Arc<Entry>>>,
+    entries: Mutex<Entries>,
     requests: Arc<Gauge>,
     watches: Arc<Gauge>,
 }
@@ -120,6 +157,15 @@ impl Log {
         if name.is_empty() && call.verb == "create" {
             name = json.as_ref().map(|body| crate::object::name(body).to_owned()).unwrap_or_default();
         }
+        let resource = if target.subresource.is_empty() {
+            target.plural
+        } else {
+            format!("{}/{}", target.plural, target.subresource)
+        };
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = entries.counts.entry((call.verb, resource.clone())).or_default();
+        let earlier = *count;
+        *count += 1;
         let entry = Arc::new(Entry {
             request: Request {
                 at: Instant::now(),
@@ -128,23 +174,22 @@ impl Log {
                 query: call.query.clone(),
                 user: user.to_owned(),
                 verb: call.verb.to_owned(),
-                resource: if target.subresource.is_empty() {
-                    target.plural
-                } else {
-                    format!("{}/{}", target.plural, target.subresource)
-                },
+                resource,
                 namespace: target.namespace,
                 name,
                 status: 0,
                 body: json,
-                sent: body.len() as u64,
                 received: 0,
-                is_watch: call.verb == "watch",
+                earlier,
+                fault: None,
+                carried_out: false,
             },
+            fault: OnceLock::new(),
+            carried_out: AtomicBool::new(false),
             status: AtomicU16::new(0),
             received: AtomicU64::new(0),
         });
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner).push(entry.clone());
+        entries.all.push(entry.clone());
         entry
     }
 
@@ -163,8 +208,11 @@ impl Log {
     pub(crate) fn requests(&self) -> Vec<Request> {
         let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         entries
+            .all
             .iter()
             .map(|entry| Request {
+                fault: entry.fault().cloned(),
+                carried_out: entry.carried_out.load(Ordering::Relaxed),
                 status: entry.status.load(Ordering::Relaxed),
                 received: entry.received.load(Ordering::Relaxed),
                 ..entry.request.clone()
@@ -173,7 +221,7 @@ impl Log {
     }
 
     pub(crate) fn clear(&self) {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        *self.entries.lock().unwrap_or_else(PoisonError::into_inner) = Entries::default();
         self.requests.reset();
         self.watches.reset();
     }

@@ -39,10 +39,9 @@ fn empty(cluster: &Cluster, namespace: &str) {
 
 /// Takes a namespace out if nothing is left in it.
 fn finish(cluster: &Cluster, namespace: &str) {
-    let Some(namespaces) = registry::stored("namespaces") else { return };
     cluster.store.write(|writer| {
         if writer.population(namespace) == 0 {
-            writer.remove(namespaces, &(String::new(), namespace.to_owned()));
+            writer.remove(registry::known("namespaces"), &(String::new(), namespace.to_owned()));
         }
     });
 }

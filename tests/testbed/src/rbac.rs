@@ -4,6 +4,7 @@
 //! and discovery.
 
 use crate::auth::User;
+use crate::failure::{self, Failure};
 use crate::object;
 use crate::store::Store;
 use serde_json::Value;
@@ -39,11 +40,19 @@ impl Deed {
         }
     }
 
-    /// The sentence that says that a user may not.
-    pub(crate) fn refusal(&self, user: &User, verdict: &Verdict) -> String {
-        let user = crate::failure::quoted(&user.name);
+    /// What a user is told who may not.
+    pub(crate) fn forbidden(&self, user: &str, reason: &str) -> Failure {
+        let why = self.refusal(user, reason);
+        match &self.path {
+            Some(_) => Failure::forbidden_path(&why),
+            None => Failure::forbidden(&self.group, &self.resource, &self.name, &why),
+        }
+    }
+
+    fn refusal(&self, user: &str, reason: &str) -> String {
+        let user = failure::quoted(user);
         let mut sentence = match &self.path {
-            Some(path) => format!("User {user} cannot {} path {}", self.verb, crate::failure::quoted(path)),
+            Some(path) => format!("User {user} cannot {} path {}", self.verb, failure::quoted(path)),
             None => {
                 let scope = if self.namespace.is_empty() {
                     "at the cluster scope".to_owned()
@@ -58,9 +67,9 @@ impl Deed {
                 )
             }
         };
-        if !verdict.reason.is_empty() {
+        if !reason.is_empty() {
             sentence.push_str(": ");
-            sentence.push_str(&verdict.reason);
+            sentence.push_str(reason);
         }
         sentence
     }
@@ -234,7 +243,7 @@ mod tests {
     fn bindings_reach_as_far_as_they_say() {
         let store = Store::new(100);
         let put = |plural: &str, value: Value| {
-            let resource = registry::stored(plural).expect("is served");
+            let resource = registry::known(plural);
             store.write(|writer| writer.put(resource, value));
         };
         let rules = json!([{"verbs": ["list"], "apiGroups": ["snapshot.storage.k8s.io"], "resources": ["volumesnapshots"]}]);

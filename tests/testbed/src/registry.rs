@@ -164,6 +164,11 @@ pub(crate) fn stored(plural: &str) -> Option<&'static Resource> {
     RESOURCES.iter().find(|resource| resource.plural == plural)
 }
 
+/// The same, of one that is sure to be there.
+pub(crate) fn known(plural: &str) -> &'static Resource {
+    stored(plural).expect("the registry has it")
+}
+
 /// The resource of an object, by its type.
 pub(crate) fn of_kind(api_version: &str, kind: &str) -> Option<&'static Resource> {
     RESOURCES.iter().find(|resource| resource.kind == kind && resource.api_version() == api_version)

@@ -385,8 +385,8 @@ mod tests {
 
     #[test]
     fn field_selectors_know_their_resource() {
-        let snapshots = registry::stored("volumesnapshots").expect("is served");
-        let events = registry::stored("events").expect("is served");
+        let snapshots = registry::known("volumesnapshots");
+        let events = registry::known("events");
         let object =
             json!({"metadata": {"name": "a"}, "involvedObject": {"name": "b"}, "source": {"component": "c"}});
         for (resource, selector, expected) in [

@@ -1,13 +1,15 @@
-//! Connections, and the way of a request through the server.
+//! The port, its connections, and the way of a request through the server.
 //!
-//! [`answer`] is that way, step by step: read, recognise the user, log, delay, judge, carry out, answer. Whoever wants
-//! to disturb a request does it there.
+//! [`answer`] is that way, step by step: read, recognise the user, log, delay, judge, carry out, answer. What disturbs
+//! a request on it is in `fault`.
 
 use crate::call::Call;
 use crate::cluster::Cluster;
 use crate::failure::Failure;
+use crate::fault::{self, Fault, History, When};
 use crate::log::Entry;
 use crate::rbac;
+use crate::tls::Tls;
 use crate::verbs::{self, Answer, Content};
 use futures::StreamExt;
 use http::{HeaderValue, Response, StatusCode, header};
@@ -17,86 +19,217 @@ use hyper::body::{Bytes, Frame, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use std::convert::Infallible;
-use std::sync::Arc;
+use std::fmt;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpListener;
-use tokio_rustls::TlsAcceptor;
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::runtime::Handle;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::sleep;
 
-type Body = UnsyncBoxBody<Bytes, Infallible>;
+type Body = UnsyncBoxBody<Bytes, io::Error>;
 
 const JSON: &str = "application/json";
 const TEXT: &str = "text/plain; charset=utf-8";
 
-/// Takes connections until the runtime ends.
-pub(crate) async fn run(cluster: Arc<Cluster>, listener: TcpListener, tls: Option<TlsAcceptor>) {
-    loop {
-        let Ok((stream, _)) = listener.accept().await else {
-            // Out of file descriptors, most likely: some will come free.
-            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-            continue;
-        };
-        // Events are small and must not wait for more to send.
-        let _ = stream.set_nodelay(true);
-        let cluster = cluster.clone();
-        match tls.clone() {
-            None => drop(tokio::spawn(serve(cluster, stream))),
-            Some(tls) => drop(tokio::spawn(async move {
-                // A client that does not trust the certificate goes away by itself.
-                if let Ok(stream) = tls.accept(stream).await {
-                    serve(cluster, stream).await;
-                }
-            })),
-        }
+/// A server on one port for as long as it lives, whether it listens or not.
+pub(crate) struct Server {
+    pub(crate) cluster: Arc<Cluster>,
+    pub(crate) address: SocketAddr,
+    runtime: Handle,
+    /// What connections are accepted with from now on.
+    tls: Mutex<Option<Tls>>,
+    port: tokio::sync::Mutex<Port>,
+    connections: Mutex<JoinSet<()>>,
+    /// How many of the next connections are closed as soon as they are there.
+    turned_away: AtomicUsize,
+}
+
+/// A socket that is bound and does not listen refuses connections, and keeps the port from everybody else.
+enum Port {
+    Closed(TcpSocket),
+    Open(JoinHandle<()>),
+    /// On the way from one to the other.
+    Changing,
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server").field("address", &self.address).finish_non_exhaustive()
     }
 }
 
-async fn serve(cluster: Arc<Cluster>, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
-    let service = service_fn(move |request: http::Request<Incoming>| {
-        let cluster = cluster.clone();
-        async move { answer(cluster, request).await }
-    });
-    // An error here is a broken connection, which is the client's business.
+fn bind(address: SocketAddr) -> io::Result<TcpSocket> {
+    let socket = TcpSocket::new_v4()?;
+    // The connections of the time before are no hindrance.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    Ok(socket)
+}
+
+impl Server {
+    /// A server that does not listen yet.
+    pub(crate) fn new(cluster: Arc<Cluster>, tls: Option<Tls>, runtime: Handle) -> io::Result<Arc<Server>> {
+        let socket = bind((Ipv4Addr::LOCALHOST, 0).into())?;
+        Ok(Arc::new(Server {
+            cluster,
+            address: socket.local_addr()?,
+            runtime,
+            tls: Mutex::new(tls),
+            port: tokio::sync::Mutex::new(Port::Closed(socket)),
+            connections: Mutex::default(),
+            turned_away: AtomicUsize::new(0),
+        }))
+    }
+
+    /// Listens, if it does not yet.
+    pub(crate) async fn open(self: &Arc<Server>) -> io::Result<()> {
+        let mut port = self.port.lock().await;
+        *port = match std::mem::replace(&mut *port, Port::Changing) {
+            Port::Closed(socket) => {
+                let _in_runtime = self.runtime.enter();
+                let listener = socket.listen(1024)?;
+                Port::Open(tokio::spawn(accept(self.clone(), listener)))
+            }
+            other => other,
+        };
+        Ok(())
+    }
+
+    /// Refuses connections from now on. Those that there are live on.
+    pub(crate) async fn close(&self) -> io::Result<()> {
+        let mut port = self.port.lock().await;
+        *port = match std::mem::replace(&mut *port, Port::Changing) {
+            Port::Open(accepting) => {
+                accepting.abort();
+                // With the task the listening socket is gone.
+                let _ = accepting.await;
+                Port::Closed(bind(self.address)?)
+            }
+            other => other,
+        };
+        Ok(())
+    }
+
+    /// Closes all connections.
+    pub(crate) async fn cut_connections(&self) {
+        let mut connections = std::mem::take(&mut *self.connections());
+        connections.shutdown().await;
+    }
+
+    /// Closes this many of the next connections as soon as they are there.
+    pub(crate) fn turn_away(&self, connections: usize) {
+        self.turned_away.store(connections, Ordering::SeqCst);
+    }
+
+    /// Begins a restart, which is over when the server listens again.
+    pub(crate) fn begin_restart(self: &Arc<Server>, down_for: Duration, history: History) -> JoinHandle<()> {
+        let server = self.clone();
+        self.runtime.spawn(async move {
+            server.close().await.expect("the port is still free");
+            server.cut_connections().await;
+            if history == History::Lost {
+                server.cluster.store.compact();
+            }
+            sleep(down_for).await;
+            server.open().await.expect("a bound socket can listen");
+        })
+    }
+
+    pub(crate) fn tls(&self) -> Option<Tls> {
+        self.tls.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn set_tls(&self, tls: Tls) {
+        *self.tls.lock().unwrap_or_else(PoisonError::into_inner) = Some(tls);
+    }
+
+    fn connections(&self) -> std::sync::MutexGuard<'_, JoinSet<()>> {
+        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Takes connections until it is aborted.
+async fn accept(server: Arc<Server>, listener: TcpListener) {
+    loop {
+        let Ok((stream, _)) = listener.accept().await else {
+            // Out of file descriptors, most likely: some will come free.
+            sleep(Duration::from_millis(10)).await;
+            continue;
+        };
+        let one_less = |left: usize| left.checked_sub(1);
+        if server.turned_away.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less).is_ok() {
+            continue;
+        }
+        // Events are small and must not wait for more to send.
+        let _ = stream.set_nodelay(true);
+        let mut connections = server.connections();
+        while connections.try_join_next().is_some() {}
+        let server = server.clone();
+        match server.tls() {
+            None => connections.spawn(serve(server.clone(), stream)),
+            Some(tls) => connections.spawn(async move {
+                // A client that does not trust the certificate goes away by itself.
+                if let Ok(stream) = tls.acceptor.accept(stream).await {
+                    serve(server, stream).await;
+                }
+            }),
+        };
+    }
+}
+
+async fn serve(server: Arc<Server>, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
+    let service = service_fn(move |request: http::Request<Incoming>| answer(server.clone(), request));
+    // An error here is a broken connection: the client's business, or a fault.
     let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
 }
 
-async fn answer(
-    cluster: Arc<Cluster>,
-    request: http::Request<Incoming>,
-) -> Result<Response<Body>, hyper::Error> {
+/// Answers a request. An error closes the connection.
+async fn answer(server: Arc<Server>, request: http::Request<Incoming>) -> io::Result<Response<Body>> {
+    let cluster = &server.cluster;
     let (head, body) = request.into_parts();
-    let body = body.collect().await?.to_bytes();
+    let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
     let call = Call::read(&head.method, head.uri.path(), head.uri.query().unwrap_or_default(), &head.headers);
     let authorization =
         head.headers.get(header::AUTHORIZATION).map(|value| value.to_str().unwrap_or_default());
     let user = cluster.tokens.user(&cluster.store, authorization);
-    let entry = cluster.log.arrived(&call, user.as_ref().map_or("", |user| &user.name), &body);
+    let user_name = user.as_ref().map_or("", |user| &user.name);
+    let entry = cluster.faults.choose(|| cluster.log.arrived(&call, user_name, &body));
     let running = (call.verb != "watch").then(|| cluster.log.begin_request());
+    let deed = call.deed();
+    let strike = async |when| match entry.fault() {
+        Some(fault) => fault.strike(when, &server, || deed.forbidden(user_name, "")).await,
+        None => Ok(None),
+    };
 
-    // Faults before a request is carried out belong here.
     if !cluster.options.latency.is_zero() {
-        tokio::time::sleep(cluster.options.latency).await;
+        sleep(cluster.options.latency).await;
     }
-    let outcome = match &user {
-        None => Err(Failure::unauthorized()),
-        Some(user) => {
-            let deed = call.deed();
+    let mut outcome = match (strike(When::Before).await?, &user) {
+        (Some(failure), _) => Err(failure),
+        (None, None) => Err(Failure::unauthorized()),
+        (None, Some(user)) => {
             let verdict = rbac::judge(&cluster.store, user, &deed);
             if verdict.allowed {
-                verbs::carry_out(&cluster, &call, user, &body)
+                verbs::carry_out(cluster, &call, user, &body)
             } else {
-                let why = deed.refusal(user, &verdict);
-                Err(match &deed.path {
-                    Some(_) => Failure::forbidden_path(&why),
-                    None => Failure::forbidden(&deed.group, &deed.resource, &deed.name, &why),
-                })
+                Err(deed.forbidden(user_name, &verdict.reason))
             }
         }
     };
-    // Faults after it was carried out belong here.
+    if outcome.is_ok() {
+        entry.carried_out();
+    }
+    if let Some(failure) = strike(When::After).await? {
+        outcome = Err(failure);
+    }
 
     let response = match outcome {
-        Ok(answer) => respond(cluster, answer, entry),
+        Ok(answer) => respond(&server, answer, entry),
         Err(failure) => refuse(&failure, &entry),
     };
     // The client cannot have read the answer yet, so it cannot seem to have more under way than it has.
@@ -104,13 +237,23 @@ async fn answer(
     Ok(response)
 }
 
-fn respond(cluster: Arc<Cluster>, answer: Answer, entry: Arc<Entry>) -> Response<Body> {
+fn respond(server: &Arc<Server>, answer: Answer, entry: Arc<Entry>) -> Response<Body> {
     let mut response = match answer.content {
         Content::Json(bytes) => whole(answer.code, JSON, bytes, &entry),
         Content::Text(text) => whole(answer.code, TEXT, Bytes::from_static(text.as_bytes()), &entry),
         Content::Watch(session) => {
             entry.answered(answer.code);
-            let frames = session.stream(cluster, entry).map(|chunk| Ok(Frame::data(chunk)));
+            let chunks = session.stream(server.cluster.clone());
+            let chunks = match entry.fault() {
+                Some(Fault::Watch(fault)) => fault::disturb(chunks, fault.clone(), server.clone()),
+                _ => Box::pin(chunks.map(Ok)),
+            };
+            let frames = chunks.map(move |chunk| {
+                chunk.map(|chunk| {
+                    entry.received(chunk.len());
+                    Frame::data(chunk)
+                })
+            });
             with_body(answer.code, JSON, StreamBody::new(frames).boxed_unsync())
         }
     };
@@ -124,16 +267,33 @@ fn respond(cluster: Arc<Cluster>, answer: Answer, entry: Arc<Entry>) -> Response
 }
 
 fn refuse(failure: &Failure, entry: &Entry) -> Response<Body> {
-    match failure.reason {
+    let mut response = match failure.reason {
         Some(_) => whole(failure.code, JSON, failure.status().to_string().into(), entry),
-        None => whole(failure.code, TEXT, failure.message.clone().into(), entry),
+        None => {
+            let content_type = if failure.message.starts_with('<') { "text/html" } else { TEXT };
+            whole(failure.code, content_type, failure.message.clone().into(), entry)
+        }
+    };
+    if let Some(seconds) = failure.retry_after {
+        response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
     }
+    response
 }
 
 fn whole(code: u16, content_type: &'static str, bytes: Bytes, entry: &Entry) -> Response<Body> {
     entry.answered(code);
-    entry.received(bytes.len());
-    with_body(code, content_type, Full::new(bytes).boxed_unsync())
+    let Some(Fault::CutBody(sent)) = entry.fault() else {
+        entry.received(bytes.len());
+        let body = Full::new(bytes).map_err(|never| match never {});
+        return with_body(code, content_type, body.boxed_unsync());
+    };
+    let sent = bytes.slice(..bytes.len().saturating_sub(1).min(*sent));
+    entry.received(sent.len());
+    let frames = fault::then_cut(sent).map(|part| part.map(Frame::data));
+    let mut response = with_body(code, content_type, StreamBody::new(frames).boxed_unsync());
+    // The client has to know that something is missing.
+    response.headers_mut().insert(header::CONTENT_LENGTH, bytes.len().into());
+    response
 }
 
 fn with_body(code: u16, content_type: &'static str, body: Body) -> Response<Body> {

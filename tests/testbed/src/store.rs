@@ -4,6 +4,7 @@
 //! [`Store::write`], under the store's one lock; nothing waits while it is held.
 
 use crate::failure::Failure;
+use crate::history;
 use crate::object;
 use crate::registry::{self, Resource};
 use crate::selector::Filter;
@@ -53,6 +54,8 @@ pub(crate) struct Change {
     pub(crate) before: Option<Arc<Object>>,
     /// The object after the write; for a deletion its last state with the deletion's resourceVersion.
     pub(crate) object: Arc<Object>,
+    /// Who wrote it; empty: the cluster itself.
+    pub(crate) user: String,
     /// When it was written, which is what delays count from.
     pub(crate) at: Instant,
 }
@@ -142,6 +145,8 @@ struct Inner {
     history_limit: usize,
     watchers: Vec<Watcher>,
     subscribers: Vec<UnboundedSender<Arc<Change>>>,
+    /// Those changes of snapshots that are milestones. They are never forgotten.
+    milestones: Vec<Arc<Change>>,
 }
 
 /// The store. See the module's documentation.
@@ -159,6 +164,7 @@ impl Store {
             history_limit,
             watchers: Vec::new(),
             subscribers: Vec::new(),
+            milestones: Vec::new(),
         }))
     }
 
@@ -167,9 +173,19 @@ impl Store {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reads and writes in one go.
+    /// Reads and writes in one go, for the cluster itself.
     pub(crate) fn write<T>(&self, f: impl FnOnce(&mut Writer<'_>) -> T) -> T {
-        f(&mut Writer(self.lock()))
+        self.write_for("", f)
+    }
+
+    /// Reads and writes in one go, for a user.
+    pub(crate) fn write_for<T>(&self, user: &str, f: impl FnOnce(&mut Writer<'_>) -> T) -> T {
+        f(&mut Writer { inner: self.lock(), user })
+    }
+
+    /// What happened to snapshots, in order.
+    pub(crate) fn milestones(&self) -> Vec<Arc<Change>> {
+        self.lock().milestones.clone()
     }
 
     pub(crate) fn get(&self, resource: &str, key: &Key) -> Option<Arc<Object>> {
@@ -321,6 +337,9 @@ impl Inner {
 
     fn publish(&mut self, change: Change) {
         let change = Arc::new(change);
+        if !history::stages(&change).is_empty() {
+            self.milestones.push(change.clone());
+        }
         self.watchers.retain(|watcher| match watcher.interest.notice(&change) {
             Some(notice) => watcher.notices.send(notice).is_ok(),
             None => true,
@@ -337,33 +356,36 @@ impl Inner {
 
 /// The store while it is locked.
 #[derive(Debug)]
-pub(crate) struct Writer<'a>(MutexGuard<'a, Inner>);
+pub(crate) struct Writer<'a> {
+    inner: MutexGuard<'a, Inner>,
+    user: &'a str,
+}
 
 impl Writer<'_> {
     pub(crate) fn get(&self, resource: &str, key: &Key) -> Option<Arc<Object>> {
-        self.0.objects.get(resource)?.get(key).cloned()
+        self.inner.objects.get(resource)?.get(key).cloned()
     }
 
     /// All objects of a resource.
     pub(crate) fn list(&self, resource: &str) -> impl Iterator<Item = &Arc<Object>> {
-        self.0.range(resource, None, None).map(|(_, object)| object)
+        self.inner.range(resource, None, None).map(|(_, object)| object)
     }
 
     /// How many objects of a resource a namespace has.
     pub(crate) fn count(&self, resource: &str, namespace: &str) -> usize {
-        self.0.range(resource, Some(namespace), None).count()
+        self.inner.range(resource, Some(namespace), None).count()
     }
 
     /// How many objects of any resource a namespace has.
     pub(crate) fn population(&self, namespace: &str) -> usize {
-        self.0.population.get(namespace).copied().unwrap_or(0)
+        self.inner.population.get(namespace).copied().unwrap_or(0)
     }
 
     /// Writes an object under the key of its metadata, new or not, and gives it its resourceVersion.
     pub(crate) fn put(&mut self, resource: &'static Resource, mut value: Value) -> Arc<Object> {
         let resource = registry::stored(resource.plural).unwrap_or(resource);
         let key = (object::namespace(&value).to_owned(), object::name(&value).to_owned());
-        let inner = &mut *self.0;
+        let inner = &mut *self.inner;
         inner.version += 1;
         object::metadata(&mut value).insert("resourceVersion".into(), inner.version.to_string().into());
         let object = Object::new(value);
@@ -380,6 +402,7 @@ impl Writer<'_> {
             kind,
             before,
             object: object.clone(),
+            user: self.user.to_owned(),
             at: Instant::now(),
         });
         object
@@ -394,7 +417,7 @@ impl Writer<'_> {
     /// Takes an object out whose last state is this one.
     fn remove_as(&mut self, resource: &'static Resource, key: &Key, mut last: Value) -> Option<Arc<Object>> {
         let resource = registry::stored(resource.plural).unwrap_or(resource);
-        let inner = &mut *self.0;
+        let inner = &mut *self.inner;
         let before = inner.objects.get_mut(resource.plural)?.remove(key)?;
         if let Some(count) = inner.population.get_mut(&key.0) {
             *count = count.saturating_sub(1);
@@ -410,6 +433,7 @@ impl Writer<'_> {
             kind: Kind::Deleted,
             before: Some(before),
             object: object.clone(),
+            user: self.user.to_owned(),
             at: Instant::now(),
         });
         Some(object)
@@ -443,7 +467,7 @@ mod tests {
     use serde_json::json;
 
     fn claims() -> &'static Resource {
-        registry::stored("persistentvolumeclaims").expect("is served")
+        registry::known("persistentvolumeclaims")
     }
 
     fn put(store: &Store, namespace: &str, name: &str, label: &str) -> u64 {

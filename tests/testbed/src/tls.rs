@@ -1,4 +1,4 @@
-//! The certificate authority and the server's certificate, made anew for each bed.
+//! The certificate authority and the server's certificate, made anew for each bed and each rotation.
 
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
@@ -11,9 +11,11 @@ use std::sync::Arc;
 use tokio_rustls::TlsAcceptor;
 
 /// What a server needs to speak TLS, and what its clients need to trust it.
+#[derive(Clone)]
 pub(crate) struct Tls {
     pub(crate) acceptor: TlsAcceptor,
-    pub(crate) ca_pem: String,
+    /// Never freed, so that a test can hold on to the authority of a server that has changed to another one.
+    pub(crate) ca_pem: &'static str,
 }
 
 impl Tls {
@@ -24,7 +26,7 @@ impl Tls {
         authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         authority.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let authority_key = KeyPair::generate()?;
-        let ca_pem = authority.self_signed(&authority_key)?.pem();
+        let ca_pem = authority.self_signed(&authority_key)?.pem().leak();
         let issuer = Issuer::new(authority, authority_key);
 
         let mut server = CertificateParams::new(vec!["localhost".to_owned(), "127.0.0.1".to_owned()])?;

@@ -317,7 +317,7 @@ mod tests {
     use serde_json::json;
 
     fn messages(object: Value, old: Option<Value>) -> Vec<String> {
-        let resource = registry::stored("volumesnapshots").expect("is served");
+        let resource = registry::known("volumesnapshots");
         check(resource, &object, old.as_ref())
             .into_iter()
             .map(|cause| format!("{}: {}", cause.field, cause.message))

@@ -9,14 +9,14 @@ use crate::call::{Call, Target};
 use crate::cluster::Cluster;
 use crate::discovery::{self, Page};
 use crate::event;
-use crate::failure::Failure;
+use crate::failure::{Cause, Failure};
 use crate::object;
 use crate::paging::{self, Place};
 use crate::patch;
 use crate::rbac::{self, Deed};
 use crate::registry::{self, Resource};
 use crate::selector::Filter;
-use crate::store::{From, Interest, Key, Object};
+use crate::store::{From, Interest, Key, Object, Writer};
 use crate::table::{self, Include};
 use crate::validation;
 use crate::watch::Session;
@@ -58,6 +58,7 @@ pub(crate) enum Form {
 /// One request on one served resource.
 struct Act<'a> {
     cluster: &'a Cluster,
+    user: &'a User,
     call: &'a Call,
     target: &'a Target,
     resource: &'static Resource,
@@ -95,10 +96,10 @@ pub(crate) fn carry_out(
     if !body.is_empty() && call.content_type.contains("protobuf") && target.subresource != "token" {
         return Err(Failure::unsupported_media_type("application/json"));
     }
-    let act = Act { cluster, call, target, resource, form: form(call)?, body };
+    let act = Act { cluster, user, call, target, resource, form: form(call)?, body };
     match (target.plural.as_str(), target.subresource.as_str(), call.verb) {
         ("serviceaccounts", "token", "create") => return act.token(),
-        ("selfsubjectaccessreviews", "", "create") => return act.access_review(user),
+        ("selfsubjectaccessreviews", "", "create") => return act.access_review(),
         ("selfsubjectaccessreviews", ..) => return Err(Failure::method_not_allowed()),
         (_, "", _) => {}
         (_, "status", "get" | "update" | "patch") if resource.status => {}
@@ -173,6 +174,10 @@ fn item_json(resource: &Resource, object: &Object) -> Bytes {
 }
 
 impl Act<'_> {
+    fn write<T>(&self, f: impl FnOnce(&mut Writer<'_>) -> T) -> T {
+        self.cluster.store.write_for(&self.user.name, f)
+    }
+
     fn key(&self) -> Key {
         self.key_of(&self.target.name)
     }
@@ -214,9 +219,13 @@ impl Act<'_> {
         Answer::json(code, &shown(self.resource, value))
     }
 
+    /// The object that the path names, if it is there.
+    fn found(&self, object: Option<Arc<Object>>) -> Result<Arc<Object>, Failure> {
+        object.ok_or_else(|| Failure::not_found(self.resource, &self.target.name))
+    }
+
     fn get(&self) -> Result<Answer, Failure> {
-        let found = self.cluster.store.get(self.resource.plural, &self.key());
-        let object = found.ok_or_else(|| Failure::not_found(self.resource, &self.target.name))?;
+        let object = self.found(self.cluster.store.get(self.resource.plural, &self.key()))?;
         Ok(self.one(200, &object))
     }
 
@@ -224,12 +233,7 @@ impl Act<'_> {
         let filter = self.filter()?;
         let limit = match self.call.parameter("limit") {
             "" => 0,
-            text => text.parse::<usize>().map_err(|_| {
-                Failure::bad_request(format!(
-                    "strconv.ParseInt: parsing {}: invalid syntax",
-                    crate::failure::quoted(text)
-                ))
-            })?,
+            text => text.parse::<usize>().map_err(|_| Failure::no_number(text))?,
         };
         let limit = if limit == 0 { usize::MAX } else { limit };
         let token = self.call.parameter("continue");
@@ -433,7 +437,7 @@ impl Act<'_> {
             object::metadata(&mut object).insert("namespace".into(), self.target.namespace.clone().into());
         }
         admission::prepare_new(self.resource, &mut object);
-        let mut answer = self.cluster.store.write(|writer| {
+        let mut answer = self.write(|writer| {
             admission::admit(writer, self.resource, &mut object)?;
             self.check(&object, None)?;
             admission::check_quota(self.cluster, writer, self.resource, &object)?;
@@ -462,11 +466,7 @@ impl Act<'_> {
             )));
         }
         if self.resource.custom && object::resource_version(&object).is_empty() {
-            let why = crate::failure::Cause {
-                reason: "FieldValueInvalid",
-                field: "metadata.resourceVersion".to_owned(),
-                message: "Invalid value: 0: must be specified for an update".to_owned(),
-            };
+            let why = Cause::invalid("metadata.resourceVersion", None, "0: must be specified for an update");
             return Err(Failure::invalid(self.resource, &self.target.name, &[why]));
         }
         self.replace(|_| Ok(object))
@@ -502,10 +502,8 @@ impl Act<'_> {
     /// Replaces the object that the path names with what `change` makes of it.
     fn replace(&self, change: impl FnOnce(&Value) -> Result<Value, Failure>) -> Result<Answer, Failure> {
         let key = self.key();
-        self.cluster.store.write(|writer| {
-            let stored = writer
-                .get(self.resource.plural, &key)
-                .ok_or_else(|| Failure::not_found(self.resource, &key.1))?;
+        self.write(|writer| {
+            let stored = self.found(writer.get(self.resource.plural, &key))?;
             let old = shown(self.resource, &stored.value).into_owned();
             let mut object = change(&old)?;
             let version = object::resource_version(&object);
@@ -558,10 +556,8 @@ impl Act<'_> {
     fn delete(&self) -> Result<Answer, Failure> {
         let options = self.delete_options()?;
         let key = self.key();
-        self.cluster.store.write(|writer| {
-            let stored = writer
-                .get(self.resource.plural, &key)
-                .ok_or_else(|| Failure::not_found(self.resource, &key.1))?;
+        self.write(|writer| {
+            let stored = self.found(writer.get(self.resource.plural, &key))?;
             self.check_preconditions(&options, &stored.value)?;
             if object::is_deleting(&stored.value) {
                 return Ok(self.one(200, &stored));
@@ -595,23 +591,17 @@ impl Act<'_> {
     }
 
     fn check_preconditions(&self, options: &Value, object: &Value) -> Result<(), Failure> {
-        let name = object::name(object);
-        if let Some(uid) = options.pointer("/preconditions/uid").and_then(Value::as_str) {
-            let found = object::uid(object);
-            if uid != found {
+        let checks = [
+            ("uid", "UID", object::uid(object), "deleted and then recreated"),
+            ("resourceVersion", "ResourceVersion", object::resource_version(object), "modified"),
+        ];
+        for (field, what, found, otherwise) in checks {
+            let wanted = options.pointer(&format!("/preconditions/{field}")).and_then(Value::as_str);
+            if let Some(wanted) = wanted.filter(|wanted| *wanted != found) {
                 let why = format!(
-                    "the UID in the precondition ({uid}) does not match the UID in record ({found}). The object might have been deleted and then recreated"
+                    "the {what} in the precondition ({wanted}) does not match the {what} in record ({found}). The object might have been {otherwise}"
                 );
-                return Err(Failure::precondition(self.resource, name, &why));
-            }
-        }
-        if let Some(version) = options.pointer("/preconditions/resourceVersion").and_then(Value::as_str) {
-            let found = object::resource_version(object);
-            if version != found {
-                let why = format!(
-                    "the ResourceVersion in the precondition ({version}) does not match the ResourceVersion in record ({found}). The object might have been modified"
-                );
-                return Err(Failure::precondition(self.resource, name, &why));
+                return Err(Failure::precondition(self.resource, object::name(object), &why));
             }
         }
         Ok(())
@@ -631,7 +621,7 @@ impl Act<'_> {
             for object in &doomed {
                 let key =
                     (object::namespace(&object.value).to_owned(), object::name(&object.value).to_owned());
-                self.cluster.store.write(|writer| delete_gracefully(writer, self.resource, &key));
+                self.write(|writer| delete_gracefully(writer, self.resource, &key));
             }
         }
         let items: Vec<Cow<'_, Value>> =
@@ -647,8 +637,7 @@ impl Act<'_> {
 
     fn token(&self) -> Result<Answer, Failure> {
         let key = self.key();
-        let account = self.cluster.store.get("serviceaccounts", &key);
-        account.ok_or_else(|| Failure::not_found(self.resource, &key.1))?;
+        self.found(self.cluster.store.get("serviceaccounts", &key))?;
         let request: Value = serde_json::from_slice(self.body).unwrap_or_default();
         let seconds = request.pointer("/spec/expirationSeconds").and_then(Value::as_i64).unwrap_or(3600);
         // A day is more than any test runs; the sum stays in range whatever was asked for.
@@ -671,7 +660,7 @@ impl Act<'_> {
         Ok(Answer::json(201, &answer))
     }
 
-    fn access_review(&self, user: &User) -> Result<Answer, Failure> {
+    fn access_review(&self) -> Result<Answer, Failure> {
         let review = self.object()?;
         let text = |pointer: &str| object::text(&review, pointer).to_owned();
         let deed = if review.pointer("/spec/nonResourceAttributes").is_some_and(Value::is_object) {
@@ -692,15 +681,11 @@ impl Act<'_> {
                 path: None,
             }
         } else {
-            let cause = crate::failure::Cause {
-                reason: "FieldValueInvalid",
-                field: "spec.resourceAttributes".to_owned(),
-                message: "Invalid value: null: exactly one of nonResourceAttributes or resourceAttributes must be specified"
-                    .to_owned(),
-            };
+            let why = "null: exactly one of nonResourceAttributes or resourceAttributes must be specified";
+            let cause = Cause::invalid("spec.resourceAttributes", None, why);
             return Err(Failure::invalid(self.resource, "", &[cause]));
         };
-        let verdict = rbac::judge(&self.cluster.store, user, &deed);
+        let verdict = rbac::judge(&self.cluster.store, self.user, &deed);
         let mut status = json!({"allowed": verdict.allowed});
         if !verdict.reason.is_empty() {
             status["reason"] = verdict.reason.into();
@@ -732,11 +717,7 @@ fn mark_deleted(resource: &Resource, value: &mut Value) {
 }
 
 /// Deletes an object as a request without options would.
-pub(crate) fn delete_gracefully(
-    writer: &mut crate::store::Writer<'_>,
-    resource: &'static Resource,
-    key: &Key,
-) {
+pub(crate) fn delete_gracefully(writer: &mut Writer<'_>, resource: &'static Resource, key: &Key) {
     let Some(stored) = writer.get(resource.plural, key) else { return };
     if object::is_deleting(&stored.value) {
         return;

@@ -51,8 +51,7 @@ pub(crate) async fn run(cluster: Arc<Cluster>, mut changes: UnboundedReceiver<Ar
 
 /// Binds a claim if everything is there. Whether it is still Pending afterwards.
 fn bind(cluster: &Cluster, key: &Key) -> bool {
-    let Some(claims) = registry::stored(CLAIMS) else { return false };
-    let Some(volumes) = registry::stored("persistentvolumes") else { return false };
+    let (claims, volumes) = (registry::known(CLAIMS), registry::known("persistentvolumes"));
     cluster.store.write(|writer| {
         let Some(claim) = writer.get(CLAIMS, key) else { return false };
         let claim = &claim.value;
@@ -140,14 +139,13 @@ fn has_source(namespace: &str, claim: &Value, snapshot: impl FnOnce(&Key) -> Opt
 
 /// Nothing uses a claim here, so its protection goes at once.
 fn release(cluster: &Cluster, key: &Key) {
-    let Some(claims) = registry::stored(CLAIMS) else { return };
     cluster.store.write(|writer| {
-        writer.modify(claims, key, |claim| object::remove_finalizer(claim, object::CLAIM_PROTECTION))
+        let remove = |claim: &mut Value| object::remove_finalizer(claim, object::CLAIM_PROTECTION);
+        writer.modify(registry::known(CLAIMS), key, remove)
     });
 }
 
 fn remove_volume(cluster: &Cluster, claim: &Value) {
-    let Some(volumes) = registry::stored("persistentvolumes") else { return };
     let key = (String::new(), object::text(claim, "/spec/volumeName").to_owned());
-    cluster.store.write(|writer| writer.remove(volumes, &key));
+    cluster.store.write(|writer| writer.remove(registry::known("persistentvolumes"), &key));
 }

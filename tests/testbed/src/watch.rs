@@ -5,7 +5,7 @@
 use crate::call::Call;
 use crate::cluster::Cluster;
 use crate::failure::Failure;
-use crate::log::{Entry, Running};
+use crate::log::Running;
 use crate::registry::Resource;
 use crate::store::{From, Interest, Kind, Notice, Object, Store, Watch};
 use crate::table;
@@ -52,10 +52,7 @@ impl Session {
         let until = match call.parameter("timeoutSeconds") {
             "" | "0" => None,
             text => {
-                let seconds = text.parse::<u32>().map_err(|_| {
-                    let text = crate::failure::quoted(text);
-                    Failure::bad_request(format!("strconv.ParseInt: parsing {text}: invalid syntax"))
-                })?;
+                let seconds = text.parse::<u32>().map_err(|_| Failure::no_number(text))?;
                 Some(Instant::now() + Duration::from_secs(seconds.into()))
             }
         };
@@ -84,20 +81,12 @@ impl Session {
     }
 
     /// The stream of chunks, each of whole lines.
-    pub(crate) fn stream(
-        self,
-        cluster: Arc<Cluster>,
-        entry: Arc<Entry>,
-    ) -> impl futures::Stream<Item = Bytes> + Send + 'static {
+    pub(crate) fn stream(self, cluster: Arc<Cluster>) -> impl futures::Stream<Item = Bytes> + Send + 'static {
         let running = cluster.log.begin_watch();
         let mut bookmark = interval_at(Instant::now() + self.bookmark_every, self.bookmark_every);
         bookmark.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let state = Stream { session: self, cluster, entry, bookmark, over: false, _running: running };
-        futures::stream::unfold(state, |mut state| async move {
-            let chunk = state.next().await?;
-            state.entry.received(chunk.len());
-            Some((chunk, state))
-        })
+        let state = Stream { session: self, cluster, bookmark, over: false, _running: running };
+        futures::stream::unfold(state, |mut state| async { Some((state.next().await?, state)) })
     }
 
     fn event(&mut self, kind: &str, object: &Object, line: &mut Vec<u8>) {
@@ -135,7 +124,8 @@ impl Session {
     }
 }
 
-fn error(failure: &Failure, line: &mut Vec<u8>) {
+/// The line of an ERROR event.
+pub(crate) fn error(failure: &Failure, line: &mut Vec<u8>) {
     line.extend_from_slice(json!({"type": "ERROR", "object": failure.status()}).to_string().as_bytes());
     line.push(b'\n');
 }
@@ -143,7 +133,6 @@ fn error(failure: &Failure, line: &mut Vec<u8>) {
 struct Stream {
     session: Session,
     cluster: Arc<Cluster>,
-    entry: Arc<Entry>,
     bookmark: tokio::time::Interval,
     over: bool,
     _running: Running,

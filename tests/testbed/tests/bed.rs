@@ -1,12 +1,14 @@
-//! What the recordings do not show: plans, timing, paging over a changing cluster, watches, permissions, and requests
-//! that make no sense.
+//! What the recordings do not show: plans, timing, paging over a changing cluster, watches, permissions, requests that
+//! make no sense, and faults.
 
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use testbed::http::{self as client, Response};
-use testbed::{Options, Plan, TestBed, objects};
-use tokio::time::sleep;
+use testbed::{Fault, History, Options, Plan, Request, Stage, TestBed, WatchFault, When, objects};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{sleep, timeout};
 
 const SNAPSHOTS: &str = "volumesnapshots";
 const PATH: &str = "/apis/snapshot.storage.k8s.io/v1/namespaces/app/volumesnapshots";
@@ -478,9 +480,7 @@ async fn requests_under_way_are_counted() {
     assert_eq!(bed.most_in_flight(), 5);
     let requests = bed.requests();
     assert_eq!(requests.len(), 5);
-    assert!(
-        requests.iter().all(|request| request.verb == "list" && request.received > 0 && !request.is_watch)
-    );
+    assert!(requests.iter().all(|request| request.verb == "list" && request.received > 0));
     bed.clear_requests();
     assert_eq!((bed.requests().len(), bed.most_in_flight()), (0, 0));
 }
@@ -496,37 +496,451 @@ async fn a_stopped_bed_is_gone() {
     assert!(tokio::net::TcpStream::connect(address).await.is_err());
 }
 
-#[tokio::test]
-async fn tls_is_spoken_by_those_who_trust_the_authority() {
+/// A TLS connection of somebody who trusts this authority.
+async fn trusting(
+    bed: &TestBed,
+    ca_pem: Option<&str>,
+    name: &str,
+) -> std::io::Result<impl AsyncRead + AsyncWrite + Unpin> {
     use rustls::pki_types::pem::PemObject;
     use rustls::pki_types::{CertificateDer, ServerName};
-    use rustls::{ClientConfig, RootCertStore};
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+    let mut roots = rustls::RootCertStore::empty();
+    if let Some(pem) = ca_pem {
+        let ca = CertificateDer::from_pem_slice(pem.as_bytes()).expect("PEM");
+        roots.add(ca).expect("a certificate");
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let name = ServerName::try_from(name.to_owned()).expect("a name");
+    let stream = TcpStream::connect(bed.address()).await?;
+    tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await
+}
+
+/// Makes a GET request and reads what comes until the connection ends: head and body, and whether the end was clean.
+async fn raw(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    token: &str,
+    path: &str,
+) -> (String, String, bool) {
+    let request = format!(
+        "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\nauthorization: Bearer {token}\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).await.expect("a connection");
+    let mut answer = Vec::new();
+    let clean = stream.read_to_end(&mut answer).await.is_ok();
+    let answer = String::from_utf8(answer).expect("text");
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+    (head.to_owned(), body.to_owned(), clean)
+}
+
+#[tokio::test]
+async fn tls_is_spoken_by_those_who_trust_the_authority() {
     let bed = bed(|options| options.tls = true).await;
     assert!(bed.url().starts_with("https://"));
     assert!(bed.kubeconfig(bed.admin_token(), "app").contains("certificate-authority-data: "));
-    let connect = async |roots: RootCertStore, name: &str| {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .expect("versions")
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        let stream = tokio::net::TcpStream::connect(bed.address()).await.expect("a connection");
-        let name = ServerName::try_from(name.to_owned()).expect("a name");
-        tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await
-    };
-    assert!(connect(RootCertStore::empty(), "localhost").await.is_err());
+    assert!(trusting(&bed, None, "localhost").await.is_err());
     for name in ["localhost", "127.0.0.1"] {
-        let mut roots = RootCertStore::empty();
-        let ca = CertificateDer::from_pem_slice(bed.ca_pem().expect("an authority").as_bytes()).expect("PEM");
-        roots.add(ca).expect("a certificate");
-        let mut stream = connect(roots, name).await.expect("trust");
-        let request = b"GET /version HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
-        stream.write_all(request).await.expect("a connection");
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.expect("an answer");
-        assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+        let stream = trusting(&bed, bed.ca_pem(), name).await.expect("trust");
+        let (head, ..) = raw(stream, bed.admin_token(), "/version").await;
+        assert!(head.starts_with("HTTP/1.1 200 OK"), "{head}");
     }
+}
+
+// --- Faults --------------------------------------------------------------------------------------------------------
+
+fn creates(request: &Request) -> bool {
+    request.is("create", SNAPSHOTS)
+}
+
+/// Makes a request that fails with its connection.
+async fn send_in_vain(bed: &TestBed, method: &str, path: &str, body: Option<&Value>) -> std::io::Error {
+    let method = method.parse().expect("a method");
+    let url = format!("{}{path}", bed.url());
+    client::request(method, &url, Some(bed.admin_token()), &[], body).await.expect_err("no answer")
+}
+
+fn last_request(bed: &TestBed) -> Request {
+    bed.requests().pop().expect("a request")
+}
+
+#[tokio::test]
+async fn a_cut_request_was_carried_out_or_not() {
+    let bed = bed(|_| {}).await;
+    for (name, when, carried_out) in [("before", When::Before, false), ("after", When::After, true)] {
+        bed.fault_times(creates, 1, Fault::Cut(when));
+        send_in_vain(&bed, "POST", PATH, Some(&objects::snapshot("app", name, "data"))).await;
+        assert_eq!(bed.get(SNAPSHOTS, "app", name).is_some(), carried_out);
+        let request = last_request(&bed);
+        assert_eq!(
+            (request.fault, request.carried_out, request.status),
+            (Some(Fault::Cut(when)), carried_out, 0)
+        );
+    }
+    create(&bed, &objects::snapshot("app", "whole", "data")).await;
+    let request = last_request(&bed);
+    assert_eq!((request.fault, request.carried_out, request.status), (None, true, 201));
+}
+
+#[tokio::test]
+async fn bodies_are_cut_where_the_fault_says() {
+    let bed = bed(|_| {}).await;
+    let connect = async || TcpStream::connect(bed.address()).await.expect("a connection");
+    let (head, whole, _) = raw(connect().await, bed.admin_token(), PATH).await;
+    let length = format!("content-length: {}", whole.len());
+    assert!(head.contains(&length), "{head}");
+    for (bytes, expected) in [(0, 0), (10, 10), (usize::MAX, whole.len() - 1)] {
+        bed.fault_times(|_| true, 1, Fault::CutBody(bytes));
+        let (head, body, _) = raw(connect().await, bed.admin_token(), PATH).await;
+        assert!(head.starts_with("HTTP/1.1 200 OK") && head.contains(&length), "{head}");
+        assert_eq!(body, whole[..expected]);
+        assert_eq!(last_request(&bed).received, expected as u64);
+    }
+    bed.fault_times(|_| true, 1, Fault::CutBody(10));
+    send_in_vain(&bed, "GET", PATH, None).await;
+}
+
+#[tokio::test]
+async fn cuts_are_cuts_over_tls_too() {
+    let bed = bed(|options| options.tls = true).await;
+    let connect = async || trusting(&bed, bed.ca_pem(), "localhost").await.expect("trust");
+    bed.fault_nth(|_| true, 1, Fault::Cut(When::After));
+    bed.fault_nth(|_| true, 2, Fault::CutBody(10));
+    let (head, _, clean) = raw(connect().await, bed.admin_token(), PATH).await;
+    assert_eq!((head.as_str(), clean), ("", false));
+    let (head, body, clean) = raw(connect().await, bed.admin_token(), PATH).await;
+    assert!(head.starts_with("HTTP/1.1 200 OK"), "{head}");
+    assert_eq!((body.len(), clean), (10, false));
+}
+
+#[tokio::test]
+async fn a_request_that_hangs_is_never_answered() {
+    let bed = bed(|_| {}).await;
+    for (name, when, carried_out) in [("before", When::Before, false), ("after", When::After, true)] {
+        bed.fault_times(creates, 1, Fault::Hang(when));
+        let snapshot = objects::snapshot("app", name, "data");
+        let sent = send(&bed, "POST", PATH, Some(&snapshot));
+        assert!(timeout(Duration::from_millis(100), sent).await.is_err());
+        assert_eq!(bed.get(SNAPSHOTS, "app", name).is_some(), carried_out);
+        assert_eq!(last_request(&bed).carried_out, carried_out);
+    }
+}
+
+#[tokio::test]
+async fn a_delayed_request_is_carried_out_late() {
+    let bed = bed(|_| {}).await;
+    bed.fault_times(|_| true, 1, Fault::Delay(Duration::from_millis(50)));
+    let began = Instant::now();
+    assert_eq!(send(&bed, "GET", PATH, None).await.status.as_u16(), 200);
+    assert!(began.elapsed() >= Duration::from_millis(50));
+}
+
+#[tokio::test]
+async fn errors_look_like_those_of_whoever_gives_them() {
+    let bed = bed(|_| {}).await;
+    let json = "application/json";
+    let text = "text/plain; charset=utf-8";
+    for (code, content_type, expected) in [
+        (401, json, r#""reason":"Unauthorized""#),
+        (
+            403,
+            json,
+            r#"User \"kubernetes-admin\" cannot create resource \"volumesnapshots\" in API group \"snapshot.storage.k8s.io\" in the namespace \"app\""#,
+        ),
+        (410, json, r#""reason":"Expired""#),
+        (429, json, r#""reason":"TooManyRequests""#),
+        (500, json, r#""reason":"InternalError""#),
+        (502, "text/html", "<h1>502 Bad Gateway</h1>"),
+        (503, json, r#""reason":"ServiceUnavailable""#),
+        (504, text, "upstream request timeout"),
+        (507, json, r#""code":507"#),
+    ] {
+        for when in [When::Before, When::After] {
+            let name = format!("{code}-{}", if when == When::Before { "before" } else { "after" });
+            bed.fault_times(creates, 1, Fault::Error(code, when));
+            let answer = send(&bed, "POST", PATH, Some(&objects::snapshot("app", &name, "data"))).await;
+            assert_eq!((answer.status.as_u16(), answer.content_type()), (code, content_type));
+            let body = String::from_utf8_lossy(&answer.body).into_owned();
+            assert!(body.contains(expected), "{body}");
+            assert_eq!(bed.get(SNAPSHOTS, "app", &name).is_some(), when == When::After, "{name}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn too_many_requests_are_told_when_to_try_again() {
+    let bed = bed(|_| {}).await;
+    for (retry_after, status) in [(None, false), (Some(1), false), (None, true), (Some(7), true)] {
+        bed.fault_times(|_| true, 1, Fault::TooManyRequests { retry_after, status });
+        let answer = send(&bed, "GET", PATH, None).await;
+        assert_eq!(answer.status.as_u16(), 429);
+        let header = answer.headers.get("retry-after").and_then(|value| value.to_str().ok());
+        assert_eq!(header.map(str::to_owned), retry_after.map(|seconds| seconds.to_string()));
+        if status {
+            assert_eq!(answer.json()["reason"], "TooManyRequests");
+            assert_eq!(
+                answer.json()["details"].get("retryAfterSeconds"),
+                retry_after.map(Value::from).as_ref()
+            );
+        } else {
+            assert_eq!(answer.content_type(), "text/plain; charset=utf-8");
+            assert_eq!(answer.body, "Too many requests, please try again later.\n");
+        }
+    }
+}
+
+#[tokio::test]
+async fn faults_hit_whom_they_are_meant_for() {
+    let bed = bed(|_| {}).await;
+    bed.clear_requests();
+    bed.fault_nth(|request| request.verb == "list", 2, Fault::Error(503, When::Before));
+    bed.fault_times(|request| request.name == "data", 2, Fault::Error(500, When::Before));
+    bed.fault(|request| {
+        (request.verb == "list" && request.earlier >= 3).then_some(Fault::Error(502, When::Before))
+    });
+    let claim = "/api/v1/namespaces/app/persistentvolumeclaims/data";
+    for (path, expected) in [
+        (PATH, 200),
+        (claim, 500),
+        (PATH, 503),
+        (claim, 500),
+        (claim, 200),
+        (PATH, 200),
+        (PATH, 502),
+        (PATH, 502),
+    ] {
+        assert_eq!(send(&bed, "GET", path, None).await.status.as_u16(), expected, "{path}");
+    }
+    bed.clear_faults();
+    assert_eq!(send(&bed, "GET", PATH, None).await.status.as_u16(), 200);
+    let faults = bed.requests().into_iter().filter(|request| request.fault.is_some()).count();
+    assert_eq!(faults, 5);
+}
+
+/// What comes of a watch of three snapshots: the types of events with the names or codes of their objects, `broken` for
+/// what is no event, and `end`; up to the number of things that is asked for.
+async fn watched(bed: &TestBed, fault: WatchFault, things: usize) -> Vec<String> {
+    bed.clear_faults();
+    bed.fault(move |_| Some(Fault::Watch(fault.clone())));
+    let url = format!("{}{PATH}?watch=true&allowWatchBookmarks=true", bed.url());
+    let mut lines = client::lines(&url, Some(bed.admin_token())).await.expect("a watch");
+    assert_eq!(lines.status.as_u16(), 200);
+    let mut seen = Vec::new();
+    while seen.len() < things {
+        match timeout(Duration::from_secs(10), lines.next()).await.expect("in time") {
+            Ok(None) => {
+                seen.push("end".to_owned());
+                break;
+            }
+            Ok(Some(event)) if event["type"] == "BOOKMARK" => seen.push("BOOKMARK".to_owned()),
+            Ok(Some(event)) if event["type"] == "ERROR" => {
+                seen.push(format!("ERROR {}", event["object"]["code"]))
+            }
+            Ok(Some(event)) => seen.push(format!(
+                "{} {}",
+                event["type"].as_str().unwrap_or_default(),
+                event["object"]["metadata"]["name"].as_str().unwrap_or_default()
+            )),
+            Err(_) => seen.push("broken".to_owned()),
+        }
+    }
+    seen
+}
+
+#[tokio::test]
+async fn watches_go_wrong_as_their_fault_says() {
+    let bed = bed(|options| options.bookmark_every = Duration::from_millis(10)).await;
+    for name in ["a", "b", "c"] {
+        bed.put(objects::ready_snapshot("app", name, "data", "2020-01-01T00:00:00Z"));
+    }
+    let (a, b, c) = ("ADDED a", "ADDED b", "ADDED c");
+    for (fault, expected) in [
+        (WatchFault::EndsAfterEvents(0), &["end"][..]),
+        (WatchFault::EndsAfterEvents(2), &[a, b, "end"]),
+        (WatchFault::Expires(0), &["ERROR 410", "end"]),
+        (WatchFault::Expires(1), &[a, "ERROR 410", "end"]),
+        (WatchFault::OnlyBookmarks, &["BOOKMARK", "BOOKMARK"]),
+        (WatchFault::Twice, &[a, a, b, b, c, c, "BOOKMARK"]),
+        (WatchFault::CutLine(0), &["broken"]),
+        (WatchFault::CutLine(2), &[a, b, "broken"]),
+        (WatchFault::Garbage(0), &["broken", a, b, c, "BOOKMARK"]),
+        (WatchFault::Garbage(1), &[a, "broken", b, c, "BOOKMARK"]),
+        (WatchFault::Garbage(3), &[a, b, c, "broken", "BOOKMARK"]),
+    ] {
+        assert_eq!(watched(&bed, fault.clone(), expected.len()).await, expected, "{fault:?}");
+    }
+    let began = Instant::now();
+    let seen = watched(&bed, WatchFault::EndsAfter(Duration::from_millis(50)), usize::MAX).await;
+    assert_eq!(
+        (&seen[..3], seen.last().map(String::as_str)),
+        (&[a, b, c].map(str::to_owned)[..], Some("end"))
+    );
+    assert!(began.elapsed() >= Duration::from_millis(50));
+}
+
+#[tokio::test]
+async fn a_silent_watch_says_nothing_whatever_its_timeout() {
+    let bed = bed(|options| options.bookmark_every = Duration::from_millis(1)).await;
+    bed.fault(|_| Some(Fault::Watch(WatchFault::Silent)));
+    bed.put(objects::ready_snapshot("app", "a", "data", "2020-01-01T00:00:00Z"));
+    let url = format!("{}{PATH}?watch=true&allowWatchBookmarks=true&timeoutSeconds=1", bed.url());
+    let mut lines = client::lines(&url, Some(bed.admin_token())).await.expect("a watch");
+    assert!(timeout(Duration::from_millis(1100), lines.next()).await.is_err());
+    assert_eq!(last_request(&bed).received, 0);
+    drop(lines);
+    until("closed", || bed.watches() == 0).await;
+}
+
+#[tokio::test]
+async fn a_watch_can_be_refused_again_and_again() {
+    let bed = bed(|_| {}).await;
+    bed.fault(|request| (request.verb == "watch").then_some(Fault::Error(503, When::Before)));
+    for _ in 0..3 {
+        assert_eq!(send(&bed, "GET", &format!("{PATH}?watch=true"), None).await.status.as_u16(), 503);
+    }
+    assert_eq!(bed.most_watches(), 0);
+}
+
+#[tokio::test]
+async fn a_port_that_is_closed_refuses_and_the_connections_live_on() {
+    let bed = bed(|_| {}).await;
+    let url = format!("{}{PATH}?watch=true", bed.url());
+    let mut lines = client::lines(&url, Some(bed.admin_token())).await.expect("a watch");
+    bed.refuse_connections().await;
+    bed.refuse_connections().await;
+    assert_eq!(send_in_vain(&bed, "GET", PATH, None).await.kind(), std::io::ErrorKind::ConnectionRefused);
+    bed.put(objects::ready_snapshot("app", "one", "data", "2020-01-01T00:00:00Z"));
+    assert!(lines.next().await.expect("a line").is_some());
+    bed.accept_connections().await;
+    bed.accept_connections().await;
+    assert_eq!(send(&bed, "GET", PATH, None).await.status.as_u16(), 200);
+    bed.cut_connections().await;
+    assert!(lines.next().await.is_err());
+}
+
+#[tokio::test]
+async fn connections_can_be_turned_away() {
+    let bed = bed(|_| {}).await;
+    bed.turn_away(2);
+    for _ in 0..2 {
+        send_in_vain(&bed, "GET", PATH, None).await;
+    }
+    assert_eq!(bed.requests().len(), 0);
+    assert_eq!(send(&bed, "GET", PATH, None).await.status.as_u16(), 200);
+}
+
+#[tokio::test]
+async fn a_server_that_restarts_is_away_for_a_while_and_keeps_its_objects() {
+    let bed = bed(|_| {}).await;
+    for (history, expected) in [(History::Kept, "ADDED"), (History::Lost, "ERROR")] {
+        let url = format!("{}{PATH}?watch=true&resourceVersion={}", bed.url(), bed.resource_version());
+        bed.put(objects::ready_snapshot(
+            "app",
+            expected.to_lowercase().as_str(),
+            "data",
+            "2020-01-01T00:00:00Z",
+        ));
+        let mut lines = client::lines(&url, Some(bed.admin_token())).await.expect("a watch");
+        assert_eq!(lines.next().await.expect("a line").expect("an event")["type"], "ADDED");
+        let began = Instant::now();
+        let refused = async {
+            while TcpStream::connect(bed.address()).await.is_ok() {}
+            began.elapsed()
+        };
+        let ((), refused_after) = tokio::join!(bed.restart(Duration::from_millis(200), history), refused);
+        assert!(began.elapsed() >= Duration::from_millis(200) && refused_after < began.elapsed());
+        assert!(lines.next().await.is_err());
+        let mut lines = client::lines(&url, Some(bed.admin_token())).await.expect("a watch");
+        let event = lines.next().await.expect("a line").expect("an event");
+        assert_eq!(event["type"], expected);
+    }
+    assert_eq!(bed.list(SNAPSHOTS, "app").len(), 2);
+}
+
+#[tokio::test]
+async fn a_server_may_restart_over_a_request() {
+    let bed = bed(|_| {}).await;
+    for (name, when, carried_out) in [("before", When::Before, false), ("after", When::After, true)] {
+        let fault = Fault::Restart { when, down_for: Duration::from_millis(50), history: History::Kept };
+        bed.fault_times(creates, 1, fault);
+        send_in_vain(&bed, "POST", PATH, Some(&objects::snapshot("app", name, "data"))).await;
+        assert_eq!(bed.get(SNAPSHOTS, "app", name).is_some(), carried_out);
+        // The port is closed before the connection, so the next one that comes about is one to the new server.
+        while TcpStream::connect(bed.address()).await.is_err() {
+            sleep(Duration::from_millis(2)).await;
+        }
+        assert_eq!(send(&bed, "GET", PATH, None).await.status.as_u16(), 200);
+    }
+}
+
+#[tokio::test]
+async fn a_new_authority_is_for_new_connections() {
+    let bed = bed(|options| options.tls = true).await;
+    let old = bed.ca_pem();
+    let mut stream = trusting(&bed, old, "localhost").await.expect("trust");
+    let before = bed.kubeconfig(bed.admin_token(), "app");
+    bed.rotate_ca();
+    assert_ne!(bed.ca_pem(), old);
+    assert_ne!(bed.kubeconfig(bed.admin_token(), "app"), before);
+    assert!(trusting(&bed, old, "localhost").await.is_err());
+    assert!(trusting(&bed, bed.ca_pem(), "localhost").await.is_ok());
+    let (head, ..) = raw(&mut stream, bed.admin_token(), "/version").await;
+    assert!(head.starts_with("HTTP/1.1 200 OK"), "{head}");
+}
+
+#[tokio::test]
+async fn a_token_that_has_expired_is_not_valid() {
+    let bed = bed(|_| {}).await;
+    let (old, new) = (bed.token("app", "someone"), bed.token("app", "someone"));
+    bed.expire_token(&old);
+    assert_eq!(send_as(&bed, &old, "GET", "/apis", None).await.status.as_u16(), 401);
+    assert_eq!(send_as(&bed, &new, "GET", "/apis", None).await.status.as_u16(), 200);
+}
+
+#[tokio::test]
+async fn what_became_of_snapshots_is_remembered() {
+    let bed = bed(|_| {}).await;
+    create(&bed, &objects::snapshot("app", "new", "data")).await;
+    until("ready", || is_ready(&bed, "new")).await;
+    bed.put(objects::ready_snapshot("app", "old", "data", "2020-01-01T00:00:00Z"));
+    let token = bed.token("app", "pruner");
+    bed.put(objects::role("app", "pruner", &[("snapshot.storage.k8s.io", SNAPSHOTS, &["delete"])]));
+    bed.put(objects::role_binding("app", "pruner", "pruner"));
+    send_as(&bed, &token, "DELETE", &format!("{PATH}/old"), None).await;
+    until("gone", || bed.get(SNAPSHOTS, "app", "old").is_none()).await;
+    let mut bare = objects::snapshot("app", "bare", "missing");
+    bare["status"] = json!({});
+    bed.put(bare);
+    send(&bed, "DELETE", &format!("{PATH}/bare"), None).await;
+    bed.compact();
+    let admin = "kubernetes-admin";
+    let pruner = "system:serviceaccount:app:pruner";
+    let history = bed.snapshot_history();
+    let seen: Vec<(Stage, &str, &str)> = history
+        .iter()
+        .map(|one| {
+            (one.stage, one.object["metadata"]["name"].as_str().unwrap_or_default(), one.user.as_str())
+        })
+        .collect();
+    assert_eq!(
+        seen,
+        [
+            (Stage::Created, "new", admin),
+            (Stage::Ready, "new", ""),
+            (Stage::Created, "old", ""),
+            (Stage::Ready, "old", ""),
+            (Stage::DeleteAccepted, "old", pruner),
+            (Stage::Removed, "old", ""),
+            (Stage::Created, "bare", ""),
+            (Stage::DeleteAccepted, "bare", admin),
+            (Stage::Removed, "bare", admin),
+        ]
+    );
+    assert!(history.is_sorted_by_key(|one| one.at));
+    assert_eq!(history[3].object["status"]["readyToUse"], true);
+    assert!(history[4].object["metadata"]["deletionTimestamp"].is_string());
 }
