@@ -6,23 +6,30 @@
 # can be a host name. musl's resolver reads the /etc/resolv.conf that the kubelet mounts, follows `search` and `ndots`,
 # and asks again over TCP when an answer is cut off; the last since musl 1.2.4, and Rust links 1.2.5 since 1.93: do not
 # go below. Its allocator is slow under many threads, which does not matter to a program that waits for one server.
-# Why no CA certificates: a pod trusts the cluster's own CA, which comes with the service account.
+# Why CA certificates: a pod trusts the cluster's own CA, which comes with the service account, and needs none. Outside of a
+# cluster, with a kubeconfig, the API server's certificate can be one that a public CA signed.
 #
-# Each platform of a multi-platform build compiles natively: `docker buildx build --platform linux/amd64,linux/arm64 .`
+# Each platform of a multi-platform build compiles natively (on another one by emulation, which takes long):
+# `docker buildx build --platform linux/amd64,linux/arm64 .`
+#
+# The same sources and the same base image make the same binary: `--locked` fixes every crate, and the paths that end up in
+# it are those of this file.
 
 ARG RUST_VERSION=1.95
+# For `--sbom`: the crates are in Cargo.lock, and in the final image nothing shows them.
+ARG BUILDKIT_SBOM_SCAN_CONTEXT=true
 
 FROM rust:${RUST_VERSION}-alpine AS build
-# For ring's C and assembly, and for linking. Usually in the image already; then this does nothing.
-RUN apk add --no-cache binutils gcc musl-dev
+# For ring's C and assembly, for linking, and for the final image. Usually there already; then this does nothing.
+RUN apk add --no-cache binutils ca-certificates gcc musl-dev
 WORKDIR /build
 
-# The dependencies alone, in layers that a change of the sources leaves valid. Cargo wants to see a source file of every
-# package in the workspace, so each gets an empty one.
+# The dependencies alone, in layers that a change of the sources leaves valid. Cargo wants to see a file of every target that
+# the workspace declares, so each gets an empty one; a test tries these lines.
 COPY Cargo.toml Cargo.lock ./
 COPY tests/testbed/Cargo.toml tests/testbed/
-RUN mkdir -p src tests/it tests/testbed/src \
- && touch src/lib.rs tests/it/main.rs tests/testbed/src/lib.rs \
+RUN mkdir -p benches src tests/it tests/testbed/src \
+ && touch benches/retention.rs src/lib.rs tests/it/main.rs tests/testbed/src/lib.rs \
  && echo 'fn main() {}' > src/main.rs \
  && cargo build --locked --release --package volume-snapshotter --bin volume-snapshotter
 
@@ -39,12 +46,18 @@ RUN headers="$(readelf --program-headers --wide target/release/volume-snapshotte
 FROM scratch
 ARG VERSION=0.1.0
 ARG REVISION=unknown
+# Where the sources are and when they were committed, if the builder says so.
+ARG SOURCE=""
+ARG CREATED=""
 LABEL org.opencontainers.image.title="volume-snapshotter" \
       org.opencontainers.image.description="Takes a VolumeSnapshot of each chosen PersistentVolumeClaim, waits until it is ready, then prunes the older ones" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
-      org.opencontainers.image.revision="${REVISION}"
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.source="${SOURCE}" \
+      org.opencontainers.image.created="${CREATED}"
 COPY LICENSE /
+COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/
 COPY --from=build /build/target/release/volume-snapshotter /
 # In numbers: there is no /etc/passwd, and `runAsNonRoot` can only check a number.
 USER 65532:65532

@@ -16,6 +16,14 @@ demo:
 test:
     cargo test --locked
 
+# Run under random faults for as long as you like, in seconds.
+soak $SNAPSHOTTER_SOAK_SECONDS="600":
+    cargo test --locked --test it -- --nocapture random_runs
+
+# Measure what judging 100,000 snapshots costs.
+bench:
+    cargo bench --locked --bench retention
+
 # Check formatting, lints and the documentation.
 lint:
     cargo fmt --all --check
@@ -33,6 +41,21 @@ ci:
 # Build the container image; CONTAINER_ENGINE=podman works as well.
 image $tag="volume-snapshotter:0.1.0":
     "$CONTAINER_ENGINE" build --build-arg "REVISION=$(git rev-parse HEAD 2>/dev/null || echo unknown)" --tag "$tag" .
+
+# (Needs the target and a C compiler for it: `rustup target add …-linux-musl`, `apt-get install musl-tools`.)
+# Build the binary as the image has it, and try it in an empty root.
+static $target=(arch() + "-unknown-linux-musl"):
+    cargo build --locked --release --target "$target" --bin volume-snapshotter
+    cargo test --locked --test it image
+
+# Make a kind cluster with a CSI driver, and run the image in it once.
+kind:
+    deploy/overlays/kind/run
+
+# Renew what is kept of the overlays' renders.
+golden:
+    UPDATE_GOLDEN=1 cargo test --locked --test it manifests
+    git --no-pager diff --stat -- tests/golden
 
 # Print the manifests of an overlay.
 render $overlay="gardener":

@@ -159,8 +159,9 @@ async fn three_hours(bed: &TestBed, binary: &Path, kubeconfig: &Path) -> Result<
 
     heading("On your own cluster");
     println!("1. Build the image and push it where your cluster can pull it:   just image");
-    println!("2. Name your claims, class and namespace in the two files of     deploy/overlays/gardener");
-    println!("3. Install:                   kubectl apply -k deploy/overlays/gardener");
+    println!("2. Pick the overlay of your place (gardener, gke, aks, eks), say deploy/overlays/gardener:");
+    println!("   your claims go into its settings.env, your namespace into its kustomization.yaml");
+    println!("3. Install it:                kubectl apply -k deploy/overlays/gardener");
     println!("4. Take a first snapshot now: kubectl create job --from=cronjob/volume-snapshotter first");
     Ok(())
 }

@@ -37,6 +37,8 @@
 //!   ([`settings::Settings::parse`]).
 //! - A run ends ([`settings::Settings::bound`]).
 
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
 pub mod api;
 pub mod cluster;
 pub mod names;

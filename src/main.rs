@@ -1,5 +1,7 @@
 //! Wires the process together: the command line, the settings, the log, the run, its report.
 
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
 use std::{
     io::{self, Write},
     pin::pin,

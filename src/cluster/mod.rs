@@ -1,8 +1,8 @@
 //! The cluster: every request that this program makes is made here, and only here is one repeated.
 //!
 //! [`Cluster`] offers what a run needs in a run's own words. How a request is sent, bounded and
-//! repeated is in [`request`](self::request) and [`backoff`](self::backoff); where the API server
-//! is and who we are to it in [`connect`](self::connect); what can go wrong in [`Error`].
+//! repeated is in `request` and `backoff`; where the API server
+//! is and who we are to it in `connect`; what can go wrong in [`Error`].
 
 mod backoff;
 mod connect;

@@ -2,8 +2,8 @@
 //! side by side, make a snapshot, wait until it is ready, and prune the older ones.
 //!
 //! Here is the order of things. What is known of the snapshots at any moment is in
-//! [`ledger`](self::ledger), what keeps it up to date in [`follow`](self::follow), the way of one
-//! claim in [`take`](self::take) and [`prune`](self::prune). Requests are made by
+//! `ledger`, what keeps it up to date in `follow`, the way of one
+//! claim in `take` and `prune`. Requests are made by
 //! [`crate::cluster`]; nothing here knows HTTP.
 
 mod find;

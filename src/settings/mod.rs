@@ -2,7 +2,7 @@
 //! is wrong with them out.
 //!
 //! Pure: the variables are handed in, and nothing is looked up. What one value may look like is in
-//! [`values`](self::values); what a retention rule may look like is in [`crate::retention`].
+//! `values`; what a retention rule may look like is in [`crate::retention`].
 
 mod values;
 

@@ -1,5 +1,8 @@
 //! All integration tests, in one binary, for linking is what takes long.
 
+mod faults;
+mod image;
+mod invariants;
 mod manifests;
 mod place;
 mod pod;

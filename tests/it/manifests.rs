@@ -1,8 +1,10 @@
-//! What a person applies: the base and every overlay, rendered as `kubectl apply -k` renders them,
-//! read as strictly as an API server reads them, and compared with what the binary says of itself.
+//! What a person applies: the base, every overlay, and every component in several surroundings,
+//! rendered as `kubectl apply -k` renders them, read as strictly as an API server reads them, and
+//! compared with what the binary says of itself.
 //!
 //! Rendering needs `kubectl` or `kustomize`. Where neither is installed, the tests that need it say
-//! so and pass.
+//! so and pass. What the overlays render to is kept in `tests/golden`, so that a change of what
+//! users apply shows in a review; `UPDATE_GOLDEN=1 cargo test --test it manifests` renews it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,21 +20,31 @@ use std::{
 use k8s_openapi::{
     Metadata, Resource,
     api::{
-        batch::v1::{CronJob, JobSpec},
-        core::v1::{ConfigMap, Container, PodSecurityContext, PodSpec, SecurityContext, ServiceAccount},
-        rbac::v1::{Role, RoleBinding},
+        batch::v1::{CronJob, Job, JobSpec},
+        core::v1::{
+            ConfigMap, Container, PersistentVolumeClaim, PodSecurityContext, PodSpec, SecurityContext,
+            ServiceAccount,
+        },
+        networking::v1::NetworkPolicy,
+        rbac::v1::{ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBinding},
     },
-    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+    apimachinery::pkg::{apis::meta::v1::ObjectMeta, util::intstr::IntOrString},
     serde::{Serialize, de::DeserializeOwned},
 };
 use serde_json::{Value, json};
-use volume_snapshotter::{cluster::RIGHTS, settings::Settings};
+use volume_snapshotter::{
+    cluster::{NAMESPACE_RIGHTS, RIGHTS},
+    settings::Settings,
+};
+
+/// The setting that takes a run from one namespace to many.
+const NAMESPACE_SELECTOR: &str = "SNAPSHOT_NAMESPACE_SELECTOR";
 
 // --- Rendering -----------------------------------------------------------------------------------
 
 /// What kustomize makes of one directory.
 struct Rendered {
-    /// The directory, from the top of the repository.
+    /// The directory, from the top of the repository or of a copy of it; or what was rendered.
     directory: String,
     documents: Vec<Value>,
 }
@@ -40,21 +52,162 @@ struct Rendered {
 static BASE: LazyLock<Vec<Rendered>> = LazyLock::new(|| rendered(["kustomize/base".to_owned()]));
 static OVERLAYS: LazyLock<Vec<Rendered>> = LazyLock::new(|| rendered(overlay_directories()));
 
+/// Each component on top of the base, as somebody with a kustomization of their own has it.
+static COMPONENTS: LazyLock<Vec<Rendered>> = LazyLock::new(|| {
+    let tree = Tree::new("components");
+    component_names().iter().filter_map(|name| tree.render(name, &on_the_base(&[name]))).collect()
+});
+
+/// Each component, and all of them together, on top of an overlay, where everything that can be
+/// another is another: namespace, names, image.
+static MOVED: LazyLock<Vec<Rendered>> = LazyLock::new(|| {
+    let tree = Tree::new("moved");
+    let all = component_names();
+    let one_each = all.iter().map(|name| (name.as_str(), vec![name.as_str()]));
+    // Of the classes only one is used, but nothing forbids to have all of them.
+    one_each
+        .chain([("all-components", in_order(&all))])
+        .filter_map(|(name, components)| tree.render(name, &on_an_overlay(&components)))
+        .collect()
+});
+
+/// What the pages of `docs/` show.
+static SHOWN: LazyLock<Vec<Rendered>> = LazyLock::new(|| {
+    let tree = Tree::new("docs");
+    shown_in_docs().iter().filter_map(|(name, text)| tree.render(name, text)).collect()
+});
+
 fn top() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-fn overlay_directories() -> Vec<String> {
-    let mut names: Vec<_> = fs::read_dir(top().join("deploy/overlays"))
-        .expect("deploy/overlays can be listed")
-        .map(|entry| entry.expect("an entry of deploy/overlays"))
+fn directories_in(directory: &str) -> Vec<String> {
+    let mut names: Vec<_> = fs::read_dir(top().join(directory))
+        .unwrap_or_else(|error| panic!("{directory}: {error}"))
+        .map(|entry| entry.expect("an entry of a directory"))
         .filter(|entry| entry.path().is_dir())
-        .map(|entry| entry.file_name().into_string().expect("an overlay's name is UTF-8"))
-        .map(|name| format!("deploy/overlays/{name}"))
+        .map(|entry| entry.file_name().into_string().expect("a directory's name is UTF-8"))
         .collect();
     names.sort();
-    assert!(!names.is_empty(), "there is no overlay");
+    assert!(!names.is_empty(), "there is nothing in {directory}");
     names
+}
+
+fn overlay_directories() -> Vec<String> {
+    directories_in("deploy/overlays").iter().map(|name| format!("deploy/overlays/{name}")).collect()
+}
+
+fn component_names() -> Vec<String> {
+    directories_in("kustomize/components")
+}
+
+/// The components in an order in which all can be listed: those that change the CronJobs and Jobs
+/// that are there after those that bring some.
+fn in_order(names: &[String]) -> Vec<&str> {
+    let brings = |name: &str| matches!(name, "second-schedule" | "before-upgrade");
+    let (first, second): (Vec<&str>, Vec<&str>) =
+        names.iter().map(String::as_str).partition(|name| brings(name));
+    first.into_iter().chain(second).collect()
+}
+
+/// A copy of what kustomize reads, in which other kustomizations can be tried.
+struct Tree {
+    top: PathBuf,
+}
+
+impl Tree {
+    fn new(name: &str) -> Self {
+        let tree = Self { top: Path::new(env!("CARGO_TARGET_TMPDIR")).join("manifests").join(name) };
+        let _ = fs::remove_dir_all(&tree.top);
+        for directory in ["kustomize", "deploy"] {
+            copy(&top().join(directory), &tree.top.join(directory));
+        }
+        tree
+    }
+
+    fn overlay(&self, name: &str) -> PathBuf {
+        self.top.join("deploy/overlays").join(name)
+    }
+
+    /// Renders a kustomization that stands beside the overlays, with settings beside it.
+    fn render(&self, name: &str, kustomization: &str) -> Option<Rendered> {
+        let directory = self.overlay(name);
+        fs::create_dir_all(&directory).expect("a directory");
+        fs::copy(top().join("deploy/overlays/gardener/settings.env"), directory.join("settings.env"))
+            .expect("settings");
+        fs::write(directory.join("kustomization.yaml"), kustomization).expect("a kustomization");
+        let documents = documents(&kustomize(&directory)?).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert!(!documents.is_empty(), "{name} renders to nothing");
+        Some(Rendered { directory: name.to_owned(), documents })
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    if from.is_dir() {
+        fs::create_dir_all(to).expect("a directory");
+        for entry in fs::read_dir(from).expect("a directory can be listed") {
+            let entry = entry.expect("an entry of a directory");
+            copy(&entry.path(), &to.join(entry.file_name()));
+        }
+    } else {
+        fs::copy(from, to).expect("a file can be copied");
+    }
+}
+
+fn listed(components: &[&str]) -> String {
+    components.iter().map(|name| format!("  - ../../../kustomize/components/{name}\n")).collect()
+}
+
+fn on_the_base(components: &[&str]) -> String {
+    format!(
+        "apiVersion: kustomize.config.k8s.io/v1beta1\n\
+         kind: Kustomization\n\
+         resources:\n  - ../../../kustomize/base\n\
+         components:\n{}\
+         configMapGenerator:\n  - name: volume-snapshotter-settings\n    envs: [settings.env]\n\
+         generatorOptions:\n  disableNameSuffixHash: true\n  labels:\n    \
+         app.kubernetes.io/name: volume-snapshotter\n    app.kubernetes.io/component: backup\n",
+        listed(components)
+    )
+}
+
+const OTHER_NAMESPACE: &str = "shop";
+const OTHER_PREFIX: &str = "shop-";
+const OTHER_IMAGE: &str = "mirror.example/backup/snapshots";
+
+fn on_an_overlay(components: &[&str]) -> String {
+    format!(
+        "apiVersion: kustomize.config.k8s.io/v1beta1\n\
+         kind: Kustomization\n\
+         namespace: {OTHER_NAMESPACE}\n\
+         namePrefix: {OTHER_PREFIX}\n\
+         resources:\n  - ../eks\n\
+         components:\n{}\
+         transformers:\n  - ../../../kustomize/cluster-scoped\n\
+         images:\n  - name: volume-snapshotter\n    newName: {OTHER_IMAGE}\n",
+        // The overlay has that one already.
+        listed(&components.iter().copied().filter(|name| *name != "snapshot-class-aws").collect::<Vec<_>>())
+    )
+}
+
+/// The kustomizations among the YAML blocks of `docs/`, each named by its page and its number.
+fn shown_in_docs() -> Vec<(String, String)> {
+    let mut pages: Vec<_> = fs::read_dir(top().join("docs"))
+        .expect("there is a directory docs")
+        .map(|entry| entry.expect("an entry of docs").path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "md"))
+        .collect();
+    pages.sort();
+    let mut shown = Vec::new();
+    for page in pages {
+        let text = fs::read_to_string(&page).expect("a page is UTF-8");
+        let stem = page.file_stem().expect("a page has a name").to_string_lossy().into_owned();
+        let blocks = text.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next());
+        for block in blocks.filter(|block| block.contains("apiVersion: kustomize.config.k8s.io")) {
+            shown.push((format!("docs-{stem}-{}", shown.len() + 1), block.to_owned()));
+        }
+    }
+    shown
 }
 
 /// Renders the directories; none at all if there is no tool for it.
@@ -140,11 +293,45 @@ fn read(document: &Value) -> Result<(), String> {
     match (of("apiVersion"), of("kind")) {
         ("v1", "ServiceAccount") => strictly::<ServiceAccount>(document).map(drop),
         ("v1", "ConfigMap") => strictly::<ConfigMap>(document).map(drop),
+        ("v1", "PersistentVolumeClaim") => strictly::<PersistentVolumeClaim>(document).map(drop),
+        ("networking.k8s.io/v1", "NetworkPolicy") => strictly::<NetworkPolicy>(document).map(drop),
+        ("snapshot.storage.k8s.io/v1", "VolumeSnapshotClass") => {
+            strictly::<VolumeSnapshotClass>(document).map(drop)
+        }
+        ("rbac.authorization.k8s.io/v1", "ClusterRole") => strictly::<ClusterRole>(document).map(drop),
+        ("rbac.authorization.k8s.io/v1", "ClusterRoleBinding") => {
+            strictly::<ClusterRoleBinding>(document).map(drop)
+        }
         ("rbac.authorization.k8s.io/v1", "Role") => strictly::<Role>(document).map(drop),
         ("rbac.authorization.k8s.io/v1", "RoleBinding") => strictly::<RoleBinding>(document).map(drop),
         ("batch/v1", "CronJob") => strictly::<CronJob>(document).map(drop),
+        ("batch/v1", "Job") => strictly::<Job>(document).map(drop),
         (version, kind) => Err(format!("{version} {kind}: unknown kind")),
     }
+}
+
+/// The fields of the CRD, of which there is no Rust type.
+#[derive(serde::Deserialize, serde::Serialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct VolumeSnapshotClass {
+    api_version: String,
+    kind: String,
+    metadata: ObjectMeta,
+    driver: String,
+    deletion_policy: DeletionPolicy,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    parameters: Option<BTreeMap<String, String>>,
+}
+
+#[derive(serde::Deserialize, serde::Serialize)]
+enum DeletionPolicy {
+    Delete,
+    Retain,
+}
+
+/// Objects that belong to no namespace.
+fn of_the_cluster(document: &Value) -> bool {
+    ["ClusterRole", "ClusterRoleBinding", "VolumeSnapshotClass"].iter().any(|kind| document["kind"] == *kind)
 }
 
 impl Rendered {
@@ -170,22 +357,26 @@ impl Rendered {
             .unwrap_or_else(|| panic!("{}: there is no {} {name}", self.directory, T::KIND))
     }
 
-    /// The specifications of all Jobs, of which there is at least one.
+    /// The specifications of all Jobs, those that a CronJob makes and those that stand alone. There
+    /// is at least one.
     fn jobs(&self) -> Vec<JobSpec> {
-        let jobs: Vec<_> = self
-            .all::<CronJob>()
-            .into_iter()
-            .map(|cron_job| {
-                cron_job.spec.and_then(|spec| spec.job_template.spec).expect("a CronJob specifies its Jobs")
-            })
-            .collect();
+        let made = self.all::<CronJob>().into_iter().map(|cron_job| {
+            cron_job.spec.and_then(|spec| spec.job_template.spec).expect("a CronJob specifies its Jobs")
+        });
+        let alone = self.all::<Job>().into_iter().map(|job| job.spec.expect("a Job has a specification"));
+        let jobs: Vec<_> = made.chain(alone).collect();
         assert!(!jobs.is_empty(), "{}: there is no CronJob", self.directory);
         jobs
     }
 }
 
 fn everything() -> impl Iterator<Item = &'static Rendered> {
-    BASE.iter().chain(OVERLAYS.iter())
+    BASE.iter().chain(with_settings())
+}
+
+/// All that a person could apply; the base alone lacks the settings.
+fn with_settings() -> impl Iterator<Item = &'static Rendered> {
+    OVERLAYS.iter().chain(COMPONENTS.iter()).chain(MOVED.iter()).chain(SHOWN.iter())
 }
 
 fn pod_of(job: &JobSpec) -> &PodSpec {
@@ -441,31 +632,50 @@ fn a_key_that_stands_twice_in_a_manifest_is_found() {
 #[test]
 fn everything_in_an_overlay_is_in_the_namespace_of_the_overlay() {
     for rendered in OVERLAYS.iter() {
-        let file = top().join(&rendered.directory).join("kustomization.yaml");
-        let text = fs::read_to_string(&file).expect("an overlay has a kustomization.yaml");
-        let kustomization: Value = serde_saphyr::from_str(&text).expect("kustomization.yaml is YAML");
-        let namespace = &kustomization["namespace"];
+        let namespace = &kustomization(&rendered.directory)["namespace"];
         assert!(namespace.is_string(), "{}: no namespace to edit", rendered.directory);
-        for document in &rendered.documents {
+        rendered.is_in(namespace.as_str().expect("a string"));
+    }
+    for rendered in MOVED.iter() {
+        rendered.is_in(OTHER_NAMESPACE);
+    }
+}
+
+impl Rendered {
+    fn is_in(&self, namespace: &str) {
+        for document in &self.documents {
             let metadata = &document["metadata"];
-            assert_eq!(&metadata["namespace"], namespace, "{}: {}", rendered.directory, metadata["name"]);
+            let expected = if of_the_cluster(document) { Value::Null } else { json!(namespace) };
+            assert_eq!(metadata["namespace"], expected, "{}: {}", self.directory, metadata["name"]);
         }
     }
 }
 
+fn kustomization(directory: &str) -> Value {
+    let file = top().join(directory).join("kustomization.yaml");
+    let text = fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+    serde_saphyr::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
+}
+
 #[test]
-fn the_binding_gives_the_role_that_exists_to_the_account_that_the_pod_runs_as() {
+fn the_bindings_give_roles_that_exist_to_the_account_that_the_pods_run_as() {
     for rendered in everything() {
         let directory = &rendered.directory;
-        let bindings: Vec<RoleBinding> = rendered.all();
-        assert!(!bindings.is_empty(), "{directory}: there is no RoleBinding");
-        let mut bound = BTreeSet::new();
-        for binding in bindings {
-            assert_eq!(binding.role_ref.api_group, Role::GROUP, "{directory}");
+        let in_namespace = rendered.all::<RoleBinding>().into_iter().map(|binding| {
             assert_eq!(binding.role_ref.kind, Role::KIND, "{directory}");
             let role: Role = rendered.named(&binding.role_ref.name);
             assert_eq!(namespace_of(&role.metadata), namespace_of(&binding.metadata), "{directory}");
-            for subject in binding.subjects.expect("a RoleBinding has subjects") {
+            (binding.role_ref, binding.subjects)
+        });
+        let in_cluster = rendered.all::<ClusterRoleBinding>().into_iter().map(|binding| {
+            assert_eq!(binding.role_ref.kind, ClusterRole::KIND, "{directory}");
+            rendered.named::<ClusterRole>(&binding.role_ref.name);
+            (binding.role_ref, binding.subjects)
+        });
+        let mut bound = BTreeSet::new();
+        for (role, subjects) in in_namespace.chain(in_cluster) {
+            assert_eq!(role.api_group, Role::GROUP, "{directory}");
+            for subject in subjects.expect("a binding has subjects") {
                 assert_eq!(subject.kind, ServiceAccount::KIND, "{directory}");
                 let account: ServiceAccount = rendered.named(&subject.name);
                 // An API server refuses a ServiceAccount subject without one.
@@ -483,30 +693,60 @@ fn the_binding_gives_the_role_that_exists_to_the_account_that_the_pod_runs_as() 
     }
 }
 
-#[test]
-fn the_role_grants_exactly_the_rights_that_the_binary_uses() {
-    let used: BTreeSet<(String, String, String)> =
-        RIGHTS.iter().map(|right| (right.group.into(), right.resource.into(), right.verb.into())).collect();
-    for rendered in everything() {
-        let mut granted = BTreeSet::new();
-        for rule in rendered.all::<Role>().into_iter().flat_map(|role| role.rules.unwrap_or_default()) {
-            assert_eq!(rule.resource_names, None, "{}", rendered.directory);
-            assert_eq!(rule.non_resource_urls, None, "{}", rendered.directory);
-            for group in rule.api_groups.iter().flatten() {
-                for resource in rule.resources.iter().flatten() {
-                    for verb in &rule.verbs {
-                        granted.insert((group.clone(), resource.clone(), verb.clone()));
-                    }
+type Granted = BTreeSet<(String, String, String)>;
+
+fn granted(directory: &str, rules: impl IntoIterator<Item = PolicyRule>) -> Granted {
+    let mut granted = Granted::new();
+    for rule in rules {
+        assert_eq!(rule.resource_names, None, "{directory}");
+        assert_eq!(rule.non_resource_urls, None, "{directory}");
+        for group in rule.api_groups.iter().flatten() {
+            for resource in rule.resources.iter().flatten() {
+                for verb in &rule.verbs {
+                    granted.insert((group.clone(), resource.clone(), verb.clone()));
                 }
             }
         }
-        assert_eq!(granted, used, "{}", rendered.directory);
+    }
+    granted
+}
+
+#[test]
+fn roles_grant_exactly_the_rights_that_the_binary_uses_with_these_settings() {
+    let owned = |(group, resource, verb): (&str, &str, &str)| (group.into(), resource.into(), verb.into());
+    let in_namespace: Granted =
+        RIGHTS.iter().map(|right| owned((right.group, right.resource, right.verb))).collect();
+    let over_namespaces: Granted = RIGHTS
+        .iter()
+        .chain(NAMESPACE_RIGHTS)
+        .map(|right| owned((right.group, right.resource, right.verb)))
+        .collect();
+    for rendered in everything() {
+        let directory = rendered.directory.as_str();
+        let of_roles = rendered.all::<Role>().into_iter().flat_map(|role| role.rules.unwrap_or_default());
+        let of_cluster_roles =
+            rendered.all::<ClusterRole>().into_iter().flat_map(|role| role.rules.unwrap_or_default());
+        let (of_roles, of_cluster_roles) =
+            (granted(directory, of_roles), granted(directory, of_cluster_roles));
+        // All of them use the same account, so what one of them needs all of them have.
+        let selects = rendered.jobs().iter().any(|job| {
+            let names: Vec<_> =
+                container_of(job).env.iter().flatten().map(|variable| &variable.name).collect();
+            names.contains(&&NAMESPACE_SELECTOR.to_owned())
+        });
+        if selects {
+            assert_eq!(of_roles, Granted::new(), "{directory}");
+            assert_eq!(of_cluster_roles, over_namespaces, "{directory}");
+        } else {
+            assert_eq!(of_roles, in_namespace, "{directory}");
+            assert_eq!(of_cluster_roles, Granted::new(), "{directory}");
+        }
     }
 }
 
 #[test]
-fn the_settings_of_every_overlay_are_accepted() {
-    for rendered in OVERLAYS.iter() {
+fn the_settings_of_all_that_can_be_applied_are_accepted() {
+    for rendered in with_settings() {
         for job in rendered.jobs() {
             let variables = variables(rendered, container_of(&job));
             for name in variables.keys() {
@@ -520,13 +760,21 @@ fn the_settings_of_every_overlay_are_accepted() {
 }
 
 #[test]
-fn the_settings_file_documents_only_known_variables() {
-    for overlay in overlay_directories() {
-        let Some(file) = SettingsFile::read(&overlay) else {
+fn the_settings_files_set_and_document_only_known_variables_that_are_accepted() {
+    let of_overlays = overlay_directories().into_iter().map(|overlay| (overlay, false));
+    let of_components =
+        component_names().into_iter().map(|name| (format!("kustomize/components/{name}"), true));
+    for (directory, is_component) in of_overlays.chain(of_components) {
+        let Some(mut file) = SettingsFile::read(&directory) else {
+            assert!(is_component, "{directory} has no settings.env");
             continue;
         };
+        assert!(!file.active.is_empty(), "{directory}: settings.env sets nothing");
+        if is_component {
+            // The rest comes from the overlay.
+            file.active.insert("SNAPSHOT_PVC_NAMES".into(), "data".into());
+        }
         let path = file.path.display();
-        assert!(!file.active.is_empty(), "{path} sets nothing");
         if let Err(problems) = parse(&file.active) {
             panic!("{path}: {problems}");
         }
@@ -552,7 +800,7 @@ fn the_longest_run_with_all_its_retries_ends_before_the_deadline() {
         [0, 1, 2, 5, 6, 60].map(|retry| pause_before_retry(retry).as_secs()),
         [10, 20, 40, 320, 600, 600]
     );
-    for rendered in OVERLAYS.iter() {
+    for rendered in with_settings() {
         for job in rendered.jobs() {
             let given = variables(rendered, container_of(&job));
             let mut cases = vec![("as it is".to_owned(), given.clone())];
@@ -570,6 +818,53 @@ fn the_longest_run_with_all_its_retries_ends_before_the_deadline() {
                 assert!(longest <= deadline, "{}, {case}: {longest:?} > {deadline:?}", rendered.directory);
             }
         }
+    }
+}
+
+/// Then a late one pushes none aside either: begun as late as it may be, it ends before the next is
+/// too late to begin.
+#[test]
+fn an_hourly_run_takes_less_than_an_hour() {
+    for rendered in everything() {
+        for cron_job in rendered.all::<CronJob>() {
+            let spec = cron_job.spec.expect("a CronJob has a specification");
+            if spec.schedule == "@hourly" {
+                let job = spec.job_template.spec.expect("a CronJob specifies its Jobs");
+                assert!(deadline(&job) < Duration::from_secs(3600), "{}", rendered.directory);
+            }
+        }
+    }
+}
+
+/// The settings say of a wait that it is the most that fits. So ten seconds a window more must not.
+#[test]
+fn the_longest_wait_that_a_settings_file_shows_is_the_longest_that_fits() {
+    for rendered in OVERLAYS.iter() {
+        let file = SettingsFile::read(&rendered.directory).expect("an overlay has settings");
+        let example = file
+            .examples
+            .iter()
+            .find(|(name, _)| name == "SNAPSHOT_READY_INTERVAL")
+            .unwrap_or_else(|| panic!("{}: no example of a longer wait", rendered.directory));
+        let settings = parse(&file.with(example)).expect("the example is accepted");
+        let more = settings.bound() + Duration::from_secs(10) * settings.ready_attempts;
+        for job in rendered.jobs() {
+            assert!(longest(&job, more) > deadline(&job), "{}: {example:?}", rendered.directory);
+        }
+    }
+}
+
+#[test]
+fn every_overlay_shows_a_retention_that_survives_a_mistake_and_says_what_it_costs() {
+    for overlay in overlay_directories() {
+        let file = SettingsFile::read(&overlay).expect("an overlay has settings");
+        assert_eq!(file.active["SNAPSHOT_RETENTION"], "last=1", "{overlay}");
+        let recommended = "hourly=24,daily=7,weekly=4,monthly=12";
+        let shown =
+            file.examples.iter().any(|(name, value)| name == "SNAPSHOT_RETENTION" && value == recommended);
+        assert!(shown, "{overlay}: {recommended}");
+        let text = fs::read_to_string(&file.path).expect("a settings file can be read");
+        assert!(text.contains("24 + 7 + 4 + 12 = 47"), "{overlay}");
     }
 }
 
@@ -603,7 +898,7 @@ fn exits_that_trying_again_cannot_help_end_the_job_and_a_drained_node_costs_no_t
 }
 
 #[test]
-fn a_run_is_known_by_the_name_of_its_job_and_does_not_start_without_its_settings() {
+fn a_run_is_known_by_its_job_and_does_not_start_without_its_settings() {
     for rendered in everything() {
         for job in rendered.jobs() {
             let container = container_of(&job);
@@ -619,22 +914,315 @@ fn a_run_is_known_by_the_name_of_its_job_and_does_not_start_without_its_settings
                 .as_ref()
                 .and_then(|source| source.field_ref.as_ref())
                 .map(|field| field.field_path.as_str());
-            assert_eq!(
-                path,
-                Some("metadata.labels['batch.kubernetes.io/job-name']"),
-                "{}",
-                rendered.directory
-            );
+            assert!(path.is_some(), "{}: SNAPSHOT_RUN_ID comes from the pod", rendered.directory);
 
-            let [source] = container.env_from.as_deref().expect("envFrom is set") else {
-                panic!("{}: one source of settings", rendered.directory)
-            };
-            let config_map = source.config_map_ref.as_ref().expect("settings come from a ConfigMap");
-            // Without its settings a run would prune by the default retention.
-            assert_ne!(config_map.optional, Some(true), "{}", rendered.directory);
+            let sources = container.env_from.as_deref().expect("envFrom is set");
+            assert!(!sources.is_empty(), "{}", rendered.directory);
+            for source in sources {
+                let config_map = source.config_map_ref.as_ref().expect("settings come from a ConfigMap");
+                // Without its settings a run would prune by the default retention.
+                assert_ne!(config_map.optional, Some(true), "{}", rendered.directory);
+            }
             // SNAPSHOT_SERVICE_HOST of a Service named `snapshot` is a variable that the binary
             // refuses.
             assert_eq!(pod_of(&job).enable_service_links, Some(false), "{}", rendered.directory);
+        }
+    }
+}
+
+/// The next pod of a Job takes over the snapshots of the one before by the run's name. Two Jobs of
+/// one name would take over each other's: the Job before the second upgrade would find the
+/// snapshots of the first one ready, and make none.
+#[test]
+fn a_job_that_is_made_again_under_its_name_is_another_run() {
+    let path = |job: &JobSpec| {
+        let variable =
+            container_of(job).env.iter().flatten().find(|variable| variable.name == "SNAPSHOT_RUN_ID");
+        let source = variable.and_then(|variable| variable.value_from.as_ref());
+        source.and_then(|source| source.field_ref.as_ref()).map(|field| field.field_path.clone())
+    };
+    for rendered in everything() {
+        for job in rendered.all::<CronJob>() {
+            let job = job.spec.and_then(|spec| spec.job_template.spec).expect("a CronJob specifies its Jobs");
+            let allowed = ["job-name", "controller-uid"];
+            let path = path(&job).expect("a path");
+            assert!(
+                allowed.iter().any(|label| path == format!("metadata.labels['batch.kubernetes.io/{label}']")),
+                "{}: {path}",
+                rendered.directory
+            );
+        }
+        for job in rendered.all::<Job>() {
+            assert_eq!(
+                path(&job.spec.expect("a Job has a specification")).as_deref(),
+                Some("metadata.labels['batch.kubernetes.io/controller-uid']"),
+                "{}",
+                rendered.directory
+            );
+        }
+    }
+}
+
+#[test]
+fn schedules_over_the_same_claims_own_different_snapshots() {
+    for rendered in with_settings() {
+        let jobs: Vec<_> = rendered
+            .jobs()
+            .iter()
+            .map(|job| parse(&variables(rendered, container_of(job))).expect("settings are accepted").job)
+            .collect();
+        let different: BTreeSet<_> = jobs.iter().collect();
+        assert_eq!(different.len(), jobs.len(), "{}: {jobs:?}", rendered.directory);
+    }
+}
+
+#[test]
+fn what_is_taken_before_an_upgrade_is_held_and_prunes_nothing() {
+    for rendered in with_settings() {
+        for job in rendered.all::<Job>() {
+            let spec = job.spec.expect("a Job has a specification");
+            let settings = parse(&variables(rendered, container_of(&spec))).expect("settings are accepted");
+            assert!(settings.hold, "{}", rendered.directory);
+            assert_eq!(settings.retention, "all".parse().expect("a rule"), "{}", rendered.directory);
+            let annotations = job.metadata.annotations.unwrap_or_default();
+            for (key, value) in [
+                ("argocd.argoproj.io/hook", "PreSync"),
+                ("argocd.argoproj.io/hook-delete-policy", "BeforeHookCreation"),
+                ("helm.sh/hook", "pre-upgrade"),
+                ("helm.sh/hook-delete-policy", "before-hook-creation"),
+            ] {
+                assert_eq!(annotations.get(key).map(String::as_str), Some(value), "{}", rendered.directory);
+            }
+        }
+    }
+}
+
+/// It is written twice, because kustomize cannot make a Job of a CronJob.
+#[test]
+fn the_job_before_an_upgrade_is_that_of_the_schedule_but_for_its_variables() {
+    let Some(rendered) = COMPONENTS.iter().find(|rendered| rendered.directory == "before-upgrade") else {
+        return;
+    };
+    let without_what_differs = |mut job: JobSpec| {
+        let template = &mut job.template;
+        template.metadata = None;
+        template.spec.as_mut().expect("a pod").containers[0].env = None;
+        job
+    };
+    let cron_job = rendered.all::<CronJob>().remove(0).spec.and_then(|spec| spec.job_template.spec);
+    let job = rendered.all::<Job>().remove(0).spec;
+    assert_eq!(cron_job.map(without_what_differs), job.map(without_what_differs));
+}
+
+#[test]
+fn a_network_policy_selects_every_pod_and_opens_nothing_but_names_and_the_api_server() {
+    for rendered in everything() {
+        for policy in rendered.all::<NetworkPolicy>() {
+            let spec = policy.spec.expect("a NetworkPolicy has a specification");
+            let selected = spec.pod_selector.and_then(|selector| selector.match_labels).unwrap_or_default();
+            assert!(!selected.is_empty(), "{}: it would hold for every pod", rendered.directory);
+            for job in rendered.jobs() {
+                let labels = job.template.metadata.and_then(|metadata| metadata.labels).unwrap_or_default();
+                for (key, value) in &selected {
+                    assert_eq!(labels.get(key), Some(value), "{}", rendered.directory);
+                }
+            }
+            let types: BTreeSet<_> = spec.policy_types.into_iter().flatten().collect();
+            assert_eq!(types, BTreeSet::from(["Egress".into(), "Ingress".into()]), "{}", rendered.directory);
+            assert_eq!(spec.ingress, None, "{}", rendered.directory);
+            let mut ports = BTreeSet::new();
+            for rule in spec.egress.expect("egress is open somewhere") {
+                for port in rule.ports.expect("a rule without ports opens all") {
+                    let Some(IntOrString::Int(number)) = port.port else {
+                        panic!("{}: a port", rendered.directory)
+                    };
+                    ports.insert(number);
+                }
+            }
+            assert_eq!(ports, BTreeSet::from([53, 443, 6443, 8053]), "{}", rendered.directory);
+        }
+    }
+}
+
+#[test]
+fn every_object_and_every_pod_says_what_it_belongs_to() {
+    for rendered in everything() {
+        for document in &rendered.documents {
+            let metadata = &document["metadata"];
+            for label in ["name", "component"] {
+                let value = &metadata["labels"][format!("app.kubernetes.io/{label}")];
+                assert!(value.is_string(), "{}: {}: {label}", rendered.directory, metadata["name"]);
+            }
+        }
+        for job in rendered.jobs() {
+            let labels = job.template.metadata.and_then(|metadata| metadata.labels).unwrap_or_default();
+            assert_eq!(
+                labels.get("app.kubernetes.io/name").map(String::as_str),
+                Some("volume-snapshotter"),
+                "{}",
+                rendered.directory
+            );
+        }
+    }
+}
+
+#[test]
+fn everything_follows_another_namespace_name_prefix_and_registry() {
+    for rendered in MOVED.iter() {
+        let directory = &rendered.directory;
+        for document in &rendered.documents {
+            let name = document["metadata"]["name"].as_str().expect("an object has a name");
+            // One class serves every installation, so it keeps its name.
+            let prefixed = name.starts_with(OTHER_PREFIX);
+            assert_eq!(prefixed, document["kind"] != "VolumeSnapshotClass", "{directory}: {name}");
+            // A CronJob's Jobs have a hyphen and eight digits more, and pods are named after them.
+            assert!(name.len() <= 52, "{directory}: {name}");
+        }
+        for job in rendered.jobs() {
+            let image = container_of(&job).image.clone().expect("a container has an image");
+            assert!(image.starts_with(&format!("{OTHER_IMAGE}:")), "{directory}: {image}");
+        }
+        rendered.names_a_class_of_its_own();
+    }
+}
+
+impl Rendered {
+    fn names_a_class_of_its_own(&self) {
+        let classes: Vec<_> = self
+            .documents
+            .iter()
+            .filter(|document| document["kind"] == "VolumeSnapshotClass")
+            .map(|document| document["metadata"]["name"].as_str().expect("a class has a name"))
+            .collect();
+        for job in self.jobs() {
+            let variables = variables(self, container_of(&job));
+            let class = variables.get("SNAPSHOT_CLASS_NAME").expect("the overlay names its class");
+            assert!(classes.contains(&class.as_str()), "{}: {class} is none of {classes:?}", self.directory);
+        }
+    }
+}
+
+/// Then the class is renamed like everything else, and what kustomize does not know is in a
+/// namespace. It works all the same, and the setting that names the class follows.
+#[test]
+fn a_prefix_without_the_transformers_for_classes_still_names_the_class_that_there_is() {
+    let tree = Tree::new("renamed");
+    let text = on_an_overlay(&["dry-run"]);
+    let (before, after) = text.split_once("transformers:\n").expect("there are transformers");
+    let (_, after) = after.split_once('\n').expect("there is one");
+    if let Some(rendered) = tree.render("renamed", &format!("{before}{after}")) {
+        rendered.names_a_class_of_its_own();
+    }
+}
+
+#[test]
+fn the_class_that_comes_with_an_overlay_is_the_one_that_its_settings_name() {
+    for rendered in OVERLAYS.iter() {
+        for document in rendered.documents.iter().filter(|document| document["kind"] == "VolumeSnapshotClass")
+        {
+            for job in rendered.jobs() {
+                let variables = variables(rendered, container_of(&job));
+                assert_eq!(
+                    document["metadata"]["name"].as_str(),
+                    variables.get("SNAPSHOT_CLASS_NAME").map(String::as_str),
+                    "{}",
+                    rendered.directory
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn no_kustomization_uses_a_field_that_is_going_away() {
+    let mut files = Vec::new();
+    for directory in ["kustomize", "deploy"] {
+        find_kustomizations(&top().join(directory), &mut files);
+    }
+    assert!(files.len() > 10, "{files:?}");
+    for file in files {
+        let directory =
+            file.parent().and_then(|path| path.strip_prefix(top()).ok()).expect("a directory of ours");
+        let kustomization = kustomization(&directory.to_string_lossy());
+        for field in [
+            "vars",
+            "bases",
+            "commonLabels",
+            "patchesStrategicMerge",
+            "patchesJson6902",
+            "imageTags",
+            "helmChartInflationGenerator",
+        ] {
+            assert!(kustomization.get(field).is_none(), "{}: {field}", file.display());
+        }
+    }
+}
+
+fn find_kustomizations(directory: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(directory).expect("a directory can be listed") {
+        let path = entry.expect("an entry of a directory").path();
+        if path.is_dir() {
+            find_kustomizations(&path, found);
+        } else if path.file_name().is_some_and(|name| name == "kustomization.yaml") {
+            found.push(path);
+        }
+    }
+}
+
+#[test]
+fn a_new_user_edits_the_settings_and_the_namespace_and_has_an_overlay_of_their_own() {
+    let tree = Tree::new("new-user");
+    for overlay in directories_in("deploy/overlays") {
+        let directory = tree.overlay(&overlay);
+        let edit = |file: &str, from: &str, to: &str| {
+            let path = directory.join(file);
+            let text = fs::read_to_string(&path).expect("a file of the overlay");
+            assert_eq!(text.matches(from).count(), 1, "{overlay}/{file}: {from:?}");
+            fs::write(&path, text.replace(from, to)).expect("the file can be written");
+        };
+        edit("settings.env", "SNAPSHOT_PVC_NAMES=data\n", "SNAPSHOT_PVC_NAMES=orders,customers\n");
+        edit("kustomization.yaml", "namespace: default\n", "namespace: shop\n");
+        let Some(yaml) = kustomize(&directory) else { continue };
+        let rendered = Rendered { directory: overlay, documents: documents(&yaml).expect("YAML") };
+        rendered.is_in("shop");
+        let variables = variables(&rendered, container_of(&rendered.jobs()[0]));
+        assert_eq!(variables["SNAPSHOT_PVC_NAMES"], "orders,customers", "{}", rendered.directory);
+        parse(&variables).unwrap_or_else(|problems| panic!("{}: {problems}", rendered.directory));
+    }
+}
+
+#[test]
+fn the_docs_show_kustomizations() {
+    assert!(shown_in_docs().len() >= 3, "{:?}", shown_in_docs());
+}
+
+/// Compared as objects, for versions of kustomize may write the same thing in two ways.
+#[test]
+fn the_overlays_render_to_what_is_kept_in_tests_golden() {
+    let golden = top().join("tests/golden");
+    let names: BTreeSet<_> = directories_in("deploy/overlays").into_iter().collect();
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        fs::create_dir_all(&golden).expect("a directory");
+        for name in &names {
+            if let Some(yaml) = kustomize(&top().join("deploy/overlays").join(name)) {
+                fs::write(golden.join(format!("{name}.yaml")), yaml).expect("the file can be written");
+            }
+        }
+    }
+    let kept: BTreeSet<_> = fs::read_dir(&golden)
+        .expect("tests/golden can be listed")
+        .map(|entry| entry.expect("an entry of tests/golden").path())
+        .map(|path| path.file_stem().expect("a file has a name").to_string_lossy().into_owned())
+        .collect();
+    let renew = "renew it with: UPDATE_GOLDEN=1 cargo test --test it manifests";
+    assert_eq!(kept, names, "{renew}");
+    for rendered in OVERLAYS.iter() {
+        let name = rendered.directory.rsplit('/').next().expect("a directory has a name");
+        let text = fs::read_to_string(golden.join(format!("{name}.yaml"))).expect("a file of tests/golden");
+        let kept = documents(&text).expect("tests/golden holds YAML");
+        assert_eq!(kept.len(), rendered.documents.len(), "{name}: {renew}");
+        for (kept, rendered) in kept.iter().zip(&rendered.documents) {
+            assert_eq!(kept, rendered, "{name}: {renew}");
         }
     }
 }

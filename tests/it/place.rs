@@ -42,7 +42,7 @@ pub(crate) struct Place {
     pub(crate) snapshot_class: String,
     storage_class: String,
     /// Names the API server and its CA; the user is put in.
-    kubeconfig: Kubeconfig,
+    cluster: Kubeconfig,
     bed: Option<TestBed>,
     files: PathBuf,
     /// What is not in the namespace and has to be deleted as well.
@@ -125,8 +125,16 @@ impl Place {
         let admin = Client::try_from(config.expect("a usable kubeconfig")).expect("a client");
         let namespace = format!("vs-test-{:08x}", rand::random::<u32>());
         let outside = Mutex::default();
-        let place =
-            Place { admin, namespace, snapshot_class, storage_class, kubeconfig, bed, files, outside };
+        let place = Place {
+            admin,
+            namespace,
+            snapshot_class,
+            storage_class,
+            cluster: kubeconfig,
+            bed,
+            files,
+            outside,
+        };
         place
             .post(
                 "/api/v1/namespaces",
@@ -154,10 +162,11 @@ impl Place {
                 .collect();
             self.patch_snapshot(name_of(&snapshot), json!({"metadata": {"finalizers": finalizers}})).await;
         }
-        self.delete(&format!("/api/v1/namespaces/{}", self.namespace)).await;
         let outside = std::mem::take(&mut *self.outside.lock().expect("no test panicked with it"));
-        for path in outside {
-            self.delete(&path).await;
+        let namespace = format!("/api/v1/namespaces/{}", self.namespace);
+        for path in outside.iter().chain([&namespace]) {
+            // The scenario may have deleted it itself.
+            let _ = self.send("DELETE", path, &Value::Null).await;
         }
         let _ = std::fs::remove_dir_all(&self.files);
         if let Some(bed) = self.bed {
@@ -191,7 +200,7 @@ impl Place {
             namespace,
             snapshot_class: self.snapshot_class.clone(),
             storage_class: self.storage_class.clone(),
-            kubeconfig: self.kubeconfig.clone(),
+            cluster: self.cluster.clone(),
             bed: None,
             files: self.files.clone(),
             outside: Mutex::default(),
@@ -324,10 +333,20 @@ impl Place {
 
     /// Deletes a snapshot; a finalizer of ours keeps it terminating.
     pub(crate) async fn delete_but_keep(&self, name: &str) {
+        self.keep(name).await;
+        self.delete_snapshot(name).await;
+    }
+
+    /// Gives a snapshot a finalizer of ours.
+    pub(crate) async fn keep(&self, name: &str) {
         let mut finalizers = self.snapshot(name).await["metadata"]["finalizers"].clone();
         finalizers.as_array_mut().expect("finalizers").push(json!(FINALIZER));
         self.patch_snapshot(name, json!({"metadata": {"finalizers": finalizers}})).await;
-        self.delete_snapshot(name).await;
+    }
+
+    /// Deletes the namespace, which takes its time.
+    pub(crate) async fn delete_namespace(&self) {
+        self.delete(&format!("/api/v1/namespaces/{}", self.namespace)).await;
     }
 
     /// Deletes a snapshot.
@@ -384,10 +403,20 @@ impl Place {
 
     /// Starts the binary.
     pub(crate) async fn start(&self, rules: &Value, settings: &[(&str, &str)]) -> Running {
-        let token = self.token(rules).await;
-        let kubeconfig = self.file("kubeconfig", &self.kubeconfig_for(token));
+        let kubeconfig = self.kubeconfig(rules).await;
+        self.start_as(&kubeconfig, settings)
+    }
+
+    /// Starts the binary with a kubeconfig.
+    pub(crate) fn start_as(&self, kubeconfig: &Path, settings: &[(&str, &str)]) -> Running {
         let variables = [("KUBECONFIG", kubeconfig.to_str().expect("a path"))];
         self.start_process(Command::new(BINARY), &variables, settings)
+    }
+
+    /// The file of a kubeconfig for the binary's ServiceAccount, which has these rights from now on.
+    pub(crate) async fn kubeconfig(&self, rules: &Value) -> PathBuf {
+        let token = self.token(rules).await;
+        self.file("kubeconfig", &self.kubeconfig_for(token))
     }
 
     /// Starts a command with the settings of a scenario and nothing else in its environment.
@@ -460,7 +489,7 @@ impl Place {
     }
 
     fn kubeconfig_for(&self, token: String) -> String {
-        let mut kubeconfig = self.kubeconfig.clone();
+        let mut kubeconfig = self.cluster.clone();
         let name = kubeconfig.current_context.clone().expect("a current context");
         for context in &mut kubeconfig.contexts {
             if let Some(inner) = context.context.as_mut().filter(|_| context.name == name) {
@@ -583,6 +612,13 @@ impl Running {
         let id = self.process.id().expect("it still runs");
         let sent = std::process::Command::new("kill").args([format!("-{signal}"), id.to_string()]).status();
         assert!(sent.expect("kill").success());
+    }
+
+    /// Kills it as a node that dies would; the exit code, if it was done already.
+    pub(crate) async fn kill(mut self) -> Option<i32> {
+        // It may have ended in this very moment.
+        let _ = self.process.start_kill();
+        self.process.wait().await.expect("its end").code()
     }
 
     /// Waits for its end.

@@ -40,6 +40,8 @@ const TEXT: &str = "text/plain; charset=utf-8";
 pub(crate) struct Server {
     pub(crate) cluster: Arc<Cluster>,
     pub(crate) address: SocketAddr,
+    /// Bound and never listening, it keeps the port from everybody else while the server is down.
+    _held: TcpSocket,
     runtime: Handle,
     /// What connections are accepted with from now on.
     tls: Mutex<Option<Tls>>,
@@ -49,9 +51,9 @@ pub(crate) struct Server {
     turned_away: AtomicUsize,
 }
 
-/// A socket that is bound and does not listen refuses connections, and keeps the port from everybody else.
+/// Whether connections are accepted.
 enum Port {
-    Closed(TcpSocket),
+    Closed,
     Open(JoinHandle<()>),
     /// On the way from one to the other.
     Changing,
@@ -63,10 +65,12 @@ impl fmt::Debug for Server {
     }
 }
 
+/// A socket on a port that more than one of this server's have.
 fn bind(address: SocketAddr) -> io::Result<TcpSocket> {
     let socket = TcpSocket::new_v4()?;
-    // The connections of the time before are no hindrance.
+    // The connections of the time before are no hindrance, nor is the socket that holds the port.
     socket.set_reuseaddr(true)?;
+    socket.set_reuseport(true)?;
     socket.bind(address)?;
     Ok(socket)
 }
@@ -74,13 +78,14 @@ fn bind(address: SocketAddr) -> io::Result<TcpSocket> {
 impl Server {
     /// A server that does not listen yet.
     pub(crate) fn new(cluster: Arc<Cluster>, tls: Option<Tls>, runtime: Handle) -> io::Result<Arc<Server>> {
-        let socket = bind((Ipv4Addr::LOCALHOST, 0).into())?;
+        let held = bind((Ipv4Addr::LOCALHOST, 0).into())?;
         Ok(Arc::new(Server {
             cluster,
-            address: socket.local_addr()?,
+            address: held.local_addr()?,
+            _held: held,
             runtime,
             tls: Mutex::new(tls),
-            port: tokio::sync::Mutex::new(Port::Closed(socket)),
+            port: tokio::sync::Mutex::new(Port::Closed),
             connections: Mutex::default(),
             turned_away: AtomicUsize::new(0),
         }))
@@ -90,9 +95,9 @@ impl Server {
     pub(crate) async fn open(self: &Arc<Server>) -> io::Result<()> {
         let mut port = self.port.lock().await;
         *port = match std::mem::replace(&mut *port, Port::Changing) {
-            Port::Closed(socket) => {
+            Port::Closed => {
                 let _in_runtime = self.runtime.enter();
-                let listener = socket.listen(1024)?;
+                let listener = bind(self.address)?.listen(1024)?;
                 Port::Open(tokio::spawn(accept(self.clone(), listener)))
             }
             other => other,
@@ -108,7 +113,7 @@ impl Server {
                 accepting.abort();
                 // With the task the listening socket is gone.
                 let _ = accepting.await;
-                Port::Closed(bind(self.address)?)
+                Port::Closed
             }
             other => other,
         };
@@ -130,13 +135,13 @@ impl Server {
     pub(crate) fn begin_restart(self: &Arc<Server>, down_for: Duration, history: History) -> JoinHandle<()> {
         let server = self.clone();
         self.runtime.spawn(async move {
-            server.close().await.expect("the port is still free");
+            server.close().await.expect("a port can be closed");
             server.cut_connections().await;
             if history == History::Lost {
                 server.cluster.store.compact();
             }
             sleep(down_for).await;
-            server.open().await.expect("a bound socket can listen");
+            server.open().await.expect("the port is held");
         })
     }
 

@@ -1,0 +1,572 @@
+//! The worst day: every request of a run under every fault, pods that are killed at every step,
+//! and runs under random faults. What may never happen is in [`crate::invariants`].
+
+use std::{
+    fmt::Write as _,
+    io::Write as _,
+    time::{Duration, Instant},
+};
+
+use futures::{StreamExt, stream};
+use k8s_openapi::jiff::{SignedDuration, Timestamp, Unit};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+use serde_json::{Value, json};
+use testbed::{Fault, History, Options, Request, TestBed, WatchFault, When, objects};
+
+use crate::{
+    invariants,
+    place::{Place, Ran, all_rights, embedded},
+};
+
+/// A verb and a resource that a run asks for.
+type Asked = (&'static str, &'static str);
+
+const GET_CLAIM: Asked = ("get", "persistentvolumeclaims");
+const LIST: Asked = ("list", "volumesnapshots");
+const WATCH: Asked = ("watch", "volumesnapshots");
+const CREATE: Asked = ("create", "volumesnapshots");
+const DELETE: Asked = ("delete", "volumesnapshots");
+
+/// Every request of a run with one claim and one old snapshot.
+const REQUESTS: [Asked; 5] = [GET_CLAIM, LIST, WATCH, CREATE, DELETE];
+
+const RUN: [(&str, &str); 4] = [
+    ("SNAPSHOT_PVC_NAMES", "data"),
+    ("SNAPSHOT_RUN_ID", "hourly-1"),
+    ("SNAPSHOT_READY_ATTEMPTS", "2"),
+    ("SNAPSHOT_READY_INTERVAL", "3s"),
+];
+
+fn millis(number: u64) -> Duration {
+    Duration::from_millis(number)
+}
+
+/// Whether the binary asks this, and not the test.
+fn is(request: &Request, (verb, resource): Asked) -> bool {
+    request.user.contains("serviceaccount") && request.is(verb, resource)
+}
+
+/// The faults of the matrix, by the names of its columns.
+fn faults() -> Vec<(&'static str, Fault)> {
+    use When::{After, Before};
+    let restart = |when, history| Fault::Restart { when, down_for: millis(300), history };
+    vec![
+        ("delay", Fault::Delay(millis(400))),
+        ("cut before", Fault::Cut(Before)),
+        ("cut after", Fault::Cut(After)),
+        ("half a body", Fault::CutBody(10)),
+        ("hang before", Fault::Hang(Before)),
+        ("hang after", Fault::Hang(After)),
+        ("429", Fault::TooManyRequests { retry_after: None, status: false }),
+        ("429 retry in 1 s", Fault::TooManyRequests { retry_after: Some(1), status: false }),
+        ("429 Status", Fault::TooManyRequests { retry_after: Some(1), status: true }),
+        ("500 before", Fault::Error(500, Before)),
+        ("500 after", Fault::Error(500, After)),
+        ("502 before", Fault::Error(502, Before)),
+        ("502 after", Fault::Error(502, After)),
+        ("503 before", Fault::Error(503, Before)),
+        ("503 after", Fault::Error(503, After)),
+        ("504 before", Fault::Error(504, Before)),
+        ("504 after", Fault::Error(504, After)),
+        ("restart before", restart(Before, History::Kept)),
+        ("restart after", restart(After, History::Lost)),
+        ("401", Fault::Error(401, Before)),
+        ("403", Fault::Error(403, Before)),
+    ]
+}
+
+/// The faults of the watch alone.
+fn watch_faults() -> Vec<(&'static str, Fault)> {
+    vec![
+        ("watch ends at once", Fault::Watch(WatchFault::EndsAfterEvents(0))),
+        ("watch ends after 2", Fault::Watch(WatchFault::EndsAfterEvents(2))),
+        ("watch ends in time", Fault::Watch(WatchFault::EndsAfter(millis(5)))),
+        ("410 in the stream", Fault::Watch(WatchFault::Expires(1))),
+        ("410 for an answer", Fault::Error(410, When::Before)),
+        ("bookmarks only", Fault::Watch(WatchFault::OnlyBookmarks)),
+        ("each event twice", Fault::Watch(WatchFault::Twice)),
+        ("silent watch", Fault::Watch(WatchFault::Silent)),
+        ("half a line", Fault::Watch(WatchFault::CutLine(1))),
+        ("garbage", Fault::Watch(WatchFault::Garbage(1))),
+    ]
+}
+
+/// What a run must exit with when a request meets a fault once. Everything that may pass, passes.
+fn expected(asked: Asked, fault: &Fault) -> i32 {
+    match (fault, asked) {
+        // Neither is repeated; who may not watch reads, and who may not read claims goes without.
+        (Fault::Error(401, _), DELETE) | (Fault::Error(403, _), DELETE) => 3,
+        (Fault::Error(401, _), WATCH) | (Fault::Error(403, _), WATCH | GET_CLAIM) => 0,
+        (Fault::Error(401 | 403, _), _) => 2,
+        _ => 0,
+    }
+}
+
+/// A claim with one ready snapshot, an hour old, on a bed of its own.
+async fn with_one_old(scenario: impl AsyncFn(&Place)) {
+    embedded(Options::default(), async |place| {
+        put_claim(place, "data");
+        put_ready(place, "old", "data", 1);
+        scenario(place).await;
+    })
+    .await;
+}
+
+/// A claim that has been there for years.
+fn put_claim(place: &Place, name: &str) {
+    let mut claim = objects::bound_claim(&place.namespace, name, &[("app", "web")]);
+    claim["metadata"]["creationTimestamp"] = json!("2020-01-01T00:00:00Z");
+    place.bed().put(claim);
+}
+
+/// A ready snapshot that is some hours old.
+fn put_ready(place: &Place, name: &str, claim: &str, hours: i64) -> Value {
+    let time = Timestamp::now() - SignedDuration::from_hours(hours);
+    let time = time.round(Unit::Second).expect("a time");
+    place.bed().put(objects::ready_snapshot(&place.namespace, name, claim, time))
+}
+
+/// The names of the snapshots that the binary made, whatever became of them.
+fn made(bed: &TestBed) -> Vec<String> {
+    let requests = bed.requests();
+    let made = requests.iter().filter(|request| is(request, CREATE) && request.carried_out);
+    let mut names: Vec<String> = made
+        .filter_map(|request| Some(request.body.as_ref()?["metadata"]["name"].as_str()?.to_owned()))
+        .collect();
+    names.sort();
+    names.dedup();
+    names
+}
+
+/// Plays one cell of the matrix; says what is wrong if something is.
+async fn cell(asked: Asked, fault: Fault, times: usize, code: i32) -> Result<(), String> {
+    let result = std::sync::Mutex::new(Ok(()));
+    with_one_old(async |place| {
+        place.bed().fault_times(move |request| is(request, asked), times, fault.clone());
+        let ran = place.run(&RUN).await;
+        *result.lock().expect("no panic") = judge(place, &ran, code).await;
+    })
+    .await;
+    result.into_inner().expect("no panic")
+}
+
+async fn judge(place: &Place, ran: &Ran, code: i32) -> Result<(), String> {
+    let problem = |what: String| {
+        let log: String = ran.log.iter().fold(String::new(), |mut all, line| {
+            let _ = writeln!(all, "    {line}");
+            all
+        });
+        Err(format!("{what}\n{}\n{log}", ran.message))
+    };
+    if ran.code != code {
+        return problem(format!("exit {} instead of {code}", ran.code));
+    }
+    if let Err(violation) = invariants::check(&place.bed().snapshot_history()) {
+        return problem(violation);
+    }
+    let made = made(place.bed());
+    if made.len() > 1 {
+        return problem(format!("two were made: {made:?}"));
+    }
+    let names = place.names().await;
+    let right = match code {
+        0 => names == made && made.len() == 1,
+        3 => names.len() == 2 && made.len() == 1,
+        _ => names.contains(&"old".to_owned()),
+    };
+    if !right {
+        return problem(format!("{names:?} are left, {made:?} was made"));
+    }
+    if code != 0 && !ran.message.contains("cannot ") {
+        return problem("the message names no cause".to_owned());
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_request_under_every_fault_ends_well_or_says_why_not() {
+    let began = Instant::now();
+    let mut cells = Vec::new();
+    for asked in REQUESTS {
+        cells.extend(faults().into_iter().map(|(name, fault)| (asked, name, fault, 1)));
+    }
+    cells.extend(watch_faults().into_iter().map(|(name, fault)| (WATCH, name, fault, 1)));
+    // One that does not go away: the watch is done without, everything else gives up after a minute.
+    for asked in REQUESTS {
+        cells.push((asked, "503 for good", Fault::Error(503, When::Before), usize::MAX));
+    }
+
+    let number = cells.len();
+    // Those that take longest first.
+    cells.sort_by_key(|(_, name, ..)| (!name.ends_with("for good"), !name.starts_with("hang")));
+    let played: Vec<_> = stream::iter(cells)
+        .map(|(asked, name, fault, times)| async move {
+            let code = match (times, asked) {
+                (1, _) => expected(asked, &fault),
+                (_, WATCH) => 0,
+                (_, DELETE) => 3,
+                _ => 1,
+            };
+            (asked, name, code, cell(asked, fault, times, code).await)
+        })
+        .buffer_unordered(16)
+        .collect()
+        .await;
+
+    let mut columns: Vec<&str> = faults().iter().chain(&watch_faults()).map(|(name, _)| *name).collect();
+    columns.push("503 for good");
+    let mut table = format!("\nA run under faults: exit code, - where there is no such case\n{:20}", "");
+    for (verb, resource) in REQUESTS {
+        let _ = write!(
+            table,
+            "{:>14}",
+            format!("{verb} {}", if resource == "volumesnapshots" { "" } else { "claim" })
+        );
+    }
+    for column in columns {
+        let _ = write!(table, "\n{column:20}");
+        for asked in REQUESTS {
+            let cell = played.iter().find(|(other, name, ..)| (*other, *name) == (asked, column));
+            let shown = match cell {
+                Some((.., code, Ok(()))) => code.to_string(),
+                Some((.., Err(_))) => "WRONG".to_owned(),
+                None => "-".to_owned(),
+            };
+            let _ = write!(table, "{shown:>14}");
+        }
+    }
+    let wrong: Vec<String> = played
+        .iter()
+        .filter_map(|((verb, resource), name, _, result)| {
+            Some(format!("{verb} {resource} under {name}: {}", result.as_ref().err()?))
+        })
+        .collect();
+    let _ = writeln!(
+        std::io::stderr(),
+        "{table}\n{number} cases, {} wrong, in {:.0} s",
+        wrong.len(),
+        began.elapsed().as_secs_f64()
+    );
+    assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
+}
+
+// --- The next attempt ------------------------------------------------------------------------------
+
+/// The steps at which a pod can be stopped: the request that hangs meanwhile, and whether the
+/// server carries it out.
+const STEPS: [(Asked, When); 7] = [
+    (GET_CLAIM, When::Before),
+    (LIST, When::Before),
+    (WATCH, When::Before),
+    (CREATE, When::Before),
+    (CREATE, When::After),
+    (DELETE, When::Before),
+    (DELETE, When::After),
+];
+
+/// Starts a run that comes as far as a step, and hands it over there.
+async fn at_step(place: &Place, asked: Asked, when: When) -> crate::place::Running {
+    if asked == WATCH {
+        // Without a watch it goes on by reading; let it wait there.
+        place.bed().plan(|_| Some(testbed::Plan::ready_after(millis(1500))));
+    }
+    place.bed().fault(move |request| is(request, asked).then_some(Fault::Hang(when)));
+    let running = place.start(&all_rights(), &RUN).await;
+    let hangs = || {
+        let requests = place.bed().requests();
+        requests.iter().any(|request| is(request, asked) && (when == When::Before || request.carried_out))
+    };
+    place.until("the step is reached", async || hangs()).await;
+    if asked == WATCH {
+        place.until("it waits", async || place.names().await.len() == 2).await;
+    }
+    running
+}
+
+#[tokio::test]
+async fn after_a_pod_is_killed_at_any_step_the_next_one_finishes_its_work() {
+    for (asked, when) in STEPS {
+        with_one_old(async |place| {
+            let running = at_step(place, asked, when).await;
+            running.signal("KILL");
+            drop(running);
+            place.bed().clear_faults();
+            place.run(&RUN).await.assert_exit(0);
+            let made = made(place.bed());
+            assert_eq!(made.len(), 1, "{asked:?} {when:?}: one Job makes one snapshot");
+            place.until("the old one is gone", async || place.names().await == made).await;
+            invariants::check(&place.bed().snapshot_history()).expect("nothing that may not happen");
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn sigterm_at_any_step_ends_the_run_within_a_second() {
+    for (asked, when) in STEPS {
+        with_one_old(async |place| {
+            let running = at_step(place, asked, when).await;
+            let told = Instant::now();
+            running.signal("TERM");
+            let ran = running.finish().await;
+            assert!(told.elapsed() < Duration::from_secs(1), "{asked:?} {when:?}: {:?}", told.elapsed());
+            ran.assert_exit(143);
+            assert!(ran.message.contains("the run was told to stop"), "{}", ran.message);
+            let left = match asked {
+                GET_CLAIM => "no snapshot was made",
+                LIST => "data: not begun",
+                WATCH => "was not ready yet; the Job's next attempt goes on with it",
+                CREATE => "data: stopped while its snapshot was being made",
+                _ => "is ready; stopped while older snapshots were being deleted",
+            };
+            assert!(ran.message.contains(left), "{asked:?} {when:?}: {}", ran.message);
+        })
+        .await;
+    }
+}
+
+// --- Rights and refusals ---------------------------------------------------------------------------
+
+#[tokio::test]
+async fn each_right_that_is_missing_costs_what_needs_it_and_is_named() {
+    for (missing, selector, code) in [
+        (("get", "persistentvolumeclaims"), false, 0),
+        (("list", "persistentvolumeclaims"), false, 0),
+        (("list", "persistentvolumeclaims"), true, 2),
+        (("create", "volumesnapshots"), false, 2),
+        (("get", "volumesnapshots"), false, 0),
+        (("list", "volumesnapshots"), false, 2),
+        (("watch", "volumesnapshots"), false, 0),
+        (("delete", "volumesnapshots"), false, 3),
+    ] {
+        with_one_old(async |place| {
+            let all = all_rights();
+            let rules: Value = all
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter(|rule| {
+                    (&rule["verbs"][0], &rule["resources"][0]) != (&json!(missing.0), &json!(missing.1))
+                })
+                .cloned()
+                .collect();
+            let choice = match selector {
+                true => ("SNAPSHOT_PVC_SELECTOR", "app=web"),
+                false => ("SNAPSHOT_PVC_NAMES", "data"),
+            };
+            let ran = place.run_with_rights(&rules, &[choice]).await;
+            ran.assert_exit(code);
+            if code != 0 {
+                let (verb, resource) = missing;
+                for said in [
+                    format!("cannot {verb} resource \"{resource}\""),
+                    format!("system:serviceaccount:{}:volume-snapshotter", place.namespace),
+                    format!("resources: [\"{resource}\"], verbs: [\"{verb}\"]"),
+                ] {
+                    assert!(ran.message.contains(&said), "{missing:?}: {}", ran.message);
+                }
+            }
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn a_quota_that_is_used_up_is_said_in_the_servers_words() {
+    with_one_old(async |place| {
+        place.bed().quota(&place.namespace, 1);
+        let ran = place.run(&RUN).await;
+        ran.assert_exit(1);
+        assert!(ran.message.contains("exceeded quota"), "{}", ran.message);
+        assert!(ran.message.contains("raise the ResourceQuota"), "{}", ran.message);
+        assert_eq!(place.names().await, ["old"]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_namespace_that_is_being_deleted_is_said_in_the_servers_words() {
+    with_one_old(async |place| {
+        // As a user, for the namespace takes its ServiceAccounts along.
+        let kubeconfig = place.bed().kubeconfig(place.bed().admin_token(), &place.namespace);
+        let kubeconfig = place.file("kubeconfig", &kubeconfig);
+        place
+            .bed()
+            .fault(|request| request.is("create", "volumesnapshots").then_some(Fault::Delay(millis(500))));
+        let running = place.start_as(&kubeconfig, &RUN);
+        let asked = || place.bed().requests().iter().any(|request| request.is("create", "volumesnapshots"));
+        place.until("a snapshot is asked for", async || asked()).await;
+        // Something in it keeps the namespace from going at once.
+        place.keep("old").await;
+        place.delete_namespace().await;
+        let ran = running.finish().await;
+        ran.assert_exit(2);
+        assert!(ran.message.contains("because it is being terminated"), "{}", ran.message);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_token_that_expires_is_said_to_have() {
+    with_one_old(async |place| {
+        let token = place.token(&all_rights()).await;
+        place.bed().expire_token(&token);
+        let kubeconfig = place.file("kubeconfig", &place.bed().kubeconfig(&token, &place.namespace));
+        let ran = place.start_as(&kubeconfig, &RUN).finish().await;
+        ran.assert_exit(2);
+        assert!(ran.message.contains("Unauthorized; check the ServiceAccount's token"), "{}", ran.message);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_server_that_is_down_for_a_while_is_waited_for() {
+    with_one_old(async |place| {
+        let kubeconfig = place.kubeconfig(&all_rights()).await;
+        place.bed().refuse_connections().await;
+        let running = place.start_as(&kubeconfig, &RUN);
+        tokio::time::sleep(millis(1500)).await;
+        place.bed().accept_connections().await;
+        let ran = running.finish().await;
+        ran.assert_exit(0);
+        assert!(!ran.lines("Connection refused").is_empty(), "{:?}", ran.log);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_a_cluster_says_breaks_neither_the_log_nor_the_message() {
+    with_one_old(async |place| {
+        let hostile = format!("line\none\r\n\u{1b}[31mred\u{0}\u{7}\"}} {}", "x".repeat(2_000_000));
+        place.bed().plan(move |_| Some(testbed::Plan::fails(&hostile)));
+        let ran = place.run(&[RUN.as_slice(), &[("SNAPSHOT_READY_INTERVAL", "300ms")]].concat()).await;
+        // That every line of the log is JSON is checked wherever the log is read.
+        ran.assert_exit(1);
+        assert!(ran.message.len() <= 4096, "{}", ran.message.len());
+        assert!(ran.message.chars().all(|character| character == '\n' || !character.is_control()));
+        assert_eq!(ran.message.lines().count(), 2, "{}", ran.message);
+        assert!(ran.log.iter().all(|line| line.to_string().len() < 10_000));
+    })
+    .await;
+}
+
+// --- The soak --------------------------------------------------------------------------------------
+
+/// Runs under random faults, with random claims and older snapshots, each Job tried again as its
+/// CronJob would, until the time is over. `SNAPSHOTTER_SOAK_SECONDS` makes it longer,
+/// `SNAPSHOTTER_SOAK_SEED` repeats what failed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn random_runs_under_random_faults_never_lose_a_snapshot() {
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let seconds = number("SNAPSHOTTER_SOAK_SECONDS").unwrap_or(20);
+    let seed = number("SNAPSHOTTER_SOAK_SEED");
+    let end = Instant::now() + Duration::from_secs(seconds);
+    let seeds: Box<dyn Iterator<Item = u64>> = match seed {
+        Some(seed) => Box::new(std::iter::once(seed)),
+        // Short enough to be typed.
+        None => {
+            Box::new(std::iter::from_fn(move || (Instant::now() < end).then(|| rand::random::<u64>() >> 32)))
+        }
+    };
+    // Mostly they wait: for pauses between tries, for servers that restart, for windows to end.
+    let (mut jobs, mut runs, mut struck) = (0, 0, 0);
+    let mut played = stream::iter(seeds).map(random_job).buffer_unordered(32);
+    while let Some((job_runs, job_struck)) = played.next().await {
+        jobs += 1;
+        runs += job_runs;
+        struck += job_struck;
+    }
+    let _ = writeln!(
+        std::io::stderr(),
+        "soak: {jobs} Jobs, {runs} runs, {struck} faults in {seconds} s; no invariant was broken"
+    );
+}
+
+/// One Job from one seed: how many runs it took and how many faults it met.
+async fn random_job(seed: u64) -> (usize, usize) {
+    let mut random = StdRng::seed_from_u64(seed);
+    let mut options = Options::default();
+    options.controller.ready_after = millis(random.random_range(0..120));
+    let counts = std::sync::Mutex::new((0, 0));
+    // Drawn before anything happens, so that a seed means the same whatever the timing.
+    let claims = random.random_range(1..4usize);
+    let older: Vec<(usize, bool, i64)> = (0..random.random_range(0..8))
+        .map(|_| (random.random_range(0..claims), random.random_bool(0.15), random.random_range(1..200)))
+        .collect();
+    let draws: Vec<(f64, usize)> =
+        (0..200).map(|_| (random.random_range(0.0..1.0), random.random_range(0..1000))).collect();
+    let rate = random.random_range(0.0..0.5);
+    let last = random.random_range(1..4).to_string();
+    let kill_after: Vec<Option<u64>> =
+        (0..4).map(|_| random.random_bool(0.3).then(|| random.random_range(1..150))).collect();
+
+    embedded(options, async |place| {
+        let names: Vec<String> = (0..claims).map(|claim| format!("data-{claim}")).collect();
+        names.iter().for_each(|name| put_claim(place, name));
+        // Oldest first, so that the order of the history is that of their times.
+        let mut older = older.clone();
+        older.sort_by_key(|(.., hours)| std::cmp::Reverse(*hours));
+        for (index, (claim, held, hours)) in older.iter().enumerate() {
+            let mut snapshot = put_ready(place, &format!("old-{index}"), &names[*claim], *hours);
+            if *held {
+                snapshot["metadata"]["labels"]["volume-snapshotter/hold"] = json!("true");
+                place.bed().put(snapshot);
+            }
+        }
+        // Before anything goes wrong, for the test meets a server that is down as well.
+        let kubeconfig = place.kubeconfig(&all_rights()).await;
+        let draws = draws.clone();
+        let next = std::sync::atomic::AtomicUsize::new(0);
+        place.bed().fault(move |request| {
+            if !request.user.contains("serviceaccount") {
+                return None;
+            }
+            let turn = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            let (chance, which) = draws[turn % draws.len()];
+            // Enough is enough: later attempts meet fewer.
+            let rate = if turn < 60 { rate } else { rate / 4.0 };
+            let mut quick: Vec<Fault> = faults().into_iter().map(|(_, fault)| fault).collect();
+            if request.verb == "watch" {
+                quick.extend(watch_faults().into_iter().map(|(_, fault)| fault));
+            }
+            quick.retain(|fault| !matches!(fault, Fault::Hang(_)));
+            (chance < rate).then(|| quick[which % quick.len()].clone())
+        });
+
+        let settings = [
+            ("SNAPSHOT_PVC_NAMES", names.join(",")),
+            ("SNAPSHOT_RUN_ID", "soak".to_owned()),
+            ("SNAPSHOT_RETENTION", format!("last={last}")),
+            ("SNAPSHOT_READY_ATTEMPTS", "2".to_owned()),
+            ("SNAPSHOT_READY_INTERVAL", "2s".to_owned()),
+        ];
+        let settings: Vec<(&str, &str)> =
+            settings.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        for kill in &kill_after {
+            let running = place.start_as(&kubeconfig, &settings);
+            counts.lock().expect("no panic").0 += 1;
+            let code = match kill {
+                Some(after) => {
+                    tokio::time::sleep(millis(*after)).await;
+                    running.kill().await
+                }
+                None => Some(running.finish().await.code),
+            };
+            let history = place.bed().snapshot_history();
+            if let Err(violation) = invariants::check(&history) {
+                panic!("SNAPSHOTTER_SOAK_SEED={seed}: {violation}\n{history:#?}");
+            }
+            if let Some(code) = code {
+                assert!((0..=3).contains(&code), "SNAPSHOTTER_SOAK_SEED={seed}: exit {code}");
+                if code != 1 {
+                    break;
+                }
+            }
+        }
+        let struck = place.bed().requests().iter().filter(|request| request.fault.is_some()).count();
+        counts.lock().expect("no panic").1 += struck;
+        place.bed().clear_faults();
+    })
+    .await;
+    counts.into_inner().expect("no panic")
+}
