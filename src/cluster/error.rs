@@ -5,7 +5,7 @@ use std::{fmt, time::Duration};
 
 use kube::core::Status;
 
-use super::{Right, request::Action};
+use super::{Right, action::Action};
 use crate::{api::SNAPSHOT_GROUP, text};
 
 /// A request that failed. `Display` says what was tried, what the server said, and what to do.

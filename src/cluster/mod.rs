@@ -4,6 +4,7 @@
 //! repeated is in `request` and `backoff`; where the API server
 //! is and who we are to it in `connect`; what can go wrong in [`Error`].
 
+mod action;
 mod backoff;
 mod connect;
 mod error;
@@ -12,9 +13,10 @@ mod request;
 use std::collections::BTreeMap;
 
 use futures::{Stream, StreamExt};
+use http::Request;
 use kube::{
     api::{DeleteParams, GetParams, ListParams, PostParams, Preconditions, WatchEvent, WatchParams},
-    core::Request as ApiRequest,
+    core::{Request as ApiRequest, request::Error as BuildError},
 };
 use serde::de::{DeserializeOwned, IgnoredAny};
 
@@ -30,7 +32,8 @@ use crate::{
     names,
     snapshot::{ClaimId, Snapshot},
 };
-use request::{Action, Patience, Requests};
+use action::Action;
+use request::{Patience, Requests};
 
 /// One thing that the Role has to allow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -162,7 +165,7 @@ impl Cluster {
     pub async fn claim(&self, claim: &ClaimId) -> Result<Claim, Error> {
         let scope = Scope::Namespace(claim.namespace.clone());
         let action = Action::new(format!("read claim {}", claim.name), &scope, GET_CLAIM);
-        let request = action.build(path(&scope, CLAIMS).get(&claim.name, &GetParams::default()))?;
+        let request = built(&action, path(&scope, CLAIMS).get(&claim.name, &GetParams::default()))?;
         self.requests.send(&action, &request).await
     }
 
@@ -198,7 +201,7 @@ impl Cluster {
     pub async fn snapshot(&self, namespace: &str, name: &str) -> Result<VolumeSnapshot, Error> {
         let scope = Scope::Namespace(namespace.to_owned());
         let action = Action::new(format!("read snapshot {name}"), &scope, GET);
-        let request = action.build(path(&scope, SNAPSHOTS).get(name, &GetParams::default()))?;
+        let request = built(&action, path(&scope, SNAPSHOTS).get(name, &GetParams::default()))?;
         self.requests.send(&action, &request).await
     }
 
@@ -221,7 +224,7 @@ impl Cluster {
             bookmarks: true,
             ..WatchParams::default()
         };
-        let request = action.build(path(scope, SNAPSHOTS).watch(&parameters, resource_version))?;
+        let request = built(&action, path(scope, SNAPSHOTS).watch(&parameters, resource_version))?;
         let events = self.requests.watch::<VolumeSnapshot>(action.clone(), request).await?;
         Ok(events.map(move |event| {
             Ok(match event? {
@@ -250,7 +253,7 @@ impl Cluster {
         let parameters = PostParams { dry_run, ..PostParams::default() };
         let body = serde_json::to_vec(&new.object())
             .map_err(|error| Error::other(&action, Cause::Invalid, &error.to_string()))?;
-        let request = action.build(path(&scope, SNAPSHOTS).create(&parameters, body))?;
+        let request = built(&action, path(&scope, SNAPSHOTS).create(&parameters, body))?;
         let mut patience = Patience::new();
         let mut unclear = false;
         loop {
@@ -302,7 +305,7 @@ impl Cluster {
             }),
             ..DeleteParams::default()
         };
-        let request = action.build(path(&scope, SNAPSHOTS).delete(&snapshot.name, &parameters))?;
+        let request = built(&action, path(&scope, SNAPSHOTS).delete(&snapshot.name, &parameters))?;
         // The answer is the object if finalizers keep it, else a Status: neither is needed.
         match self.requests.send::<IgnoredAny>(&action, &request).await {
             Ok(_) => Ok(Deleted::Accepted),
@@ -324,7 +327,7 @@ impl Cluster {
         let mut parameters = first_page.clone();
         let mut kept = Vec::new();
         loop {
-            let request = action.build(path.list(&parameters))?;
+            let request = built(action, path.list(&parameters))?;
             let page: Page<T> = match self.requests.send(action, &request).await {
                 Err(error) if error.cause() == Cause::Expired && attempt < LIST_ATTEMPTS => {
                     attempt += 1;
@@ -341,6 +344,11 @@ impl Cluster {
             parameters.continue_token = Some(page.metadata.next);
         }
     }
+}
+
+/// A request that could be put together, or why not.
+fn built(action: &Action, request: Result<Request<Vec<u8>>, BuildError>) -> Result<Request<Vec<u8>>, Error> {
+    request.map_err(|error| Error::other(action, Cause::Invalid, &error.to_string()))
 }
 
 /// The path of a resource.

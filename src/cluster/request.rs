@@ -6,57 +6,18 @@ use std::time::Duration;
 use futures::{Stream, StreamExt};
 use http::{Request, Response, StatusCode, header::RETRY_AFTER};
 use http_body_util::BodyExt;
-use kube::{
-    Client,
-    api::WatchEvent,
-    client::Body,
-    core::{Status, request::Error as BuildError},
-};
+use kube::{Client, api::WatchEvent, client::Body, core::Status};
 use serde::de::DeserializeOwned;
 use tokio::{
     sync::Semaphore,
     time::{Instant, sleep, timeout},
 };
 
-use super::{Cause, Error, Pause, Right, Scope, error::with_causes};
+use super::{Cause, Error, Pause, action::Action, error::with_causes};
 
 /// How long one try of a request may take, its whole answer included. The API server itself gives
 /// up after 60 s by default; a page of 500 snapshots takes well under a second.
 const TIMEOUT: Duration = Duration::from_secs(30);
-
-/// What a request is for, for messages, and the right that it needs.
-#[derive(Clone)]
-pub(super) struct Action {
-    tried: String,
-    right: Right,
-}
-
-impl Action {
-    /// `what` completes "cannot …".
-    pub(super) fn new(what: String, scope: &Scope, right: Right) -> Self {
-        let tried = match scope {
-            Scope::Namespace(namespace) => format!("{what} in namespace {namespace}"),
-            Scope::All => what,
-        };
-        Action { tried, right }
-    }
-
-    pub(super) fn right(&self) -> Right {
-        self.right
-    }
-
-    pub(super) fn tried(&self) -> String {
-        self.tried.clone()
-    }
-
-    /// A request that could be put together, or why not.
-    pub(super) fn build(
-        &self,
-        request: Result<Request<Vec<u8>>, BuildError>,
-    ) -> Result<Request<Vec<u8>>, Error> {
-        request.map_err(|error| Error::other(self, Cause::Invalid, &error.to_string()))
-    }
-}
 
 /// Sends requests.
 pub(super) struct Requests {

@@ -1,10 +1,9 @@
 //! One run: find the claims, list the snapshots that the schedule owns, and then, for every claim
 //! side by side, make a snapshot, wait until it is ready, and prune the older ones.
 //!
-//! Here is the order of things. What is known of the snapshots at any moment is in
-//! `ledger`, what keeps it up to date in `follow`, the way of one
-//! claim in `take` and `prune`. Requests are made by
-//! [`crate::cluster`]; nothing here knows HTTP.
+//! Here is the order of things. Which claims there are is found in `find`; what is known of the
+//! snapshots at any moment is in `ledger`, and what keeps that up to date in `follow`; the way of one
+//! claim is `take` and then `prune`. Requests are made by [`crate::cluster`]; nothing here knows HTTP.
 
 mod find;
 mod follow;
@@ -132,7 +131,7 @@ async fn steps(cluster: &Cluster, settings: &Settings, id: &str, progress: &Prog
     let run = Run { cluster, settings, scope, id, ledger };
     let mut taking: FuturesUnordered<_> = claims
         .iter()
-        .map(|(index, chosen)| take::take(&run, chosen, Place { progress, index: *index }))
+        .map(|(index, chosen)| take_and_prune(&run, chosen, Place { progress, index: *index }))
         .collect();
     let all_taken = async { while taking.next().await.is_some() {} };
     if settings.dry_run {
@@ -142,6 +141,18 @@ async fn steps(cluster: &Cluster, settings: &Settings, id: &str, progress: &Prog
             () = all_taken => {}
             never = follow::follow(&run, &selector, resource_version) => match never {},
         }
+    }
+}
+
+/// The whole way of one claim; the report says what came of it.
+async fn take_and_prune(run: &Run<'_>, chosen: &find::Chosen, place: Place<'_>) {
+    let taken_and_pruned = async {
+        let own = take::take(run, chosen, place).await?;
+        prune::prune(run, chosen, &own, place).await
+    };
+    match taken_and_pruned.await {
+        Ok(end) => place.update(|report| report.end = end),
+        Err(failure) => fail(place, &chosen.called, failure),
     }
 }
 

@@ -6,13 +6,13 @@
 use futures::{StreamExt, stream};
 
 use super::{
-    Place, Run, fail,
+    Place, Run,
     find::Chosen,
     take::{Own, gone},
 };
 use crate::{
     cluster::{Cause, Deleted},
-    report::End,
+    report::{End, Failure, Step},
     retention::{Judgement, Rules, Verdict, judge},
     snapshot::Snapshot,
     text,
@@ -39,20 +39,26 @@ enum Pruned {
     Failed(String),
 }
 
-/// Deletes what no rule keeps, oldest first; the report says what came of it.
-pub(super) async fn prune(run: &Run<'_>, chosen: &Chosen, own: &Own, place: Place<'_>) {
+/// Deletes what no rule keeps, oldest first, and says how it ended.
+///
+/// # Errors
+/// If the new snapshot went away meanwhile.
+pub(super) async fn prune(
+    run: &Run<'_>,
+    chosen: &Chosen,
+    own: &Own,
+    place: Place<'_>,
+) -> Result<End, Failure> {
     let claim = chosen.called.as_str();
+    place.update(|report| report.end = End::Unfinished(Step::Pruning));
     let rules = match &chosen.retention {
         Ok(rules) => rules,
-        Err(problem) => {
-            let problem = format!("nothing older is deleted: {problem}");
-            return place.update(|report| report.end = End::NotPruned(problem));
-        }
+        Err(problem) => return Ok(End::NotPruned(format!("nothing older is deleted: {problem}"))),
     };
     let pruning = Pruning { run, chosen, own, rules };
     let snapshots = run.ledger.of_claim(&chosen.id);
     let Some(verdicts) = pruning.judge(&snapshots) else {
-        return fail(place, claim, gone(claim, &own.name));
+        return Err(gone(claim, &own.name));
     };
     let mut condemned = Vec::new();
     let (mut kept, mut of_earlier_claim) = (0, 0);
@@ -93,16 +99,13 @@ pub(super) async fn prune(run: &Run<'_>, chosen: &Chosen, own: &Own, place: Plac
             }
         }
     }
-    match failures.first() {
-        None => place.update(|report| report.end = End::Done),
-        Some(first) => {
-            let problem = format!(
-                "{} that had to go could not be deleted: {first}",
-                text::count(failures.len(), "older snapshot")
-            );
-            place.update(|report| report.end = End::NotPruned(problem));
-        }
-    }
+    Ok(match failures.first() {
+        None => End::Done,
+        Some(first) => End::NotPruned(format!(
+            "{} that had to go could not be deleted: {first}",
+            text::count(failures.len(), "older snapshot")
+        )),
+    })
 }
 
 impl<'a> Pruning<'a> {

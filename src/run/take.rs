@@ -1,12 +1,12 @@
-//! The way of one claim: make its snapshot or take over the one that an earlier attempt of this
-//! Job made, wait until it is ready, then prune.
+//! The new snapshot of one claim: made, or taken over from an earlier attempt of this Job, and waited
+//! for until it is ready. What happens to the older ones is in [`super::prune`].
 
 use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
 use tokio::time::{Instant, timeout_at};
 
-use super::{Place, Run, fail, find::Chosen, millis, prune};
+use super::{Place, Run, find::Chosen, millis};
 use crate::{
     cluster::{Cause, Error, NewSnapshot},
     names,
@@ -36,14 +36,13 @@ pub(super) struct Own {
     taken_over: bool,
 }
 
-/// Takes a snapshot of one claim and prunes the older ones; the report says what came of it.
-pub(super) async fn take(run: &Run<'_>, chosen: &Chosen, place: Place<'_>) {
-    let claim = chosen.called.as_str();
+/// Takes a snapshot of one claim, and returns it once it is ready.
+///
+/// # Errors
+/// If there is none: what is wrong, and nothing older may be deleted.
+pub(super) async fn take(run: &Run<'_>, chosen: &Chosen, place: Place<'_>) -> Result<Own, Failure> {
     place.update(|report| report.end = End::Unfinished(Step::Creating));
-    let own = match make(run, chosen).await {
-        Ok(own) => own,
-        Err(failure) => return fail(place, claim, failure),
-    };
+    let own = make(run, chosen).await?;
     place.update(|report| {
         report.snapshot = Some(own.name.clone());
         report.taken_over = own.taken_over;
@@ -51,13 +50,10 @@ pub(super) async fn take(run: &Run<'_>, chosen: &Chosen, place: Place<'_>) {
     });
     if !run.settings.dry_run {
         let began = Instant::now();
-        if let Err(failure) = wait(run, chosen, &own, began).await {
-            return fail(place, claim, failure);
-        }
+        wait(run, chosen, &own, began).await?;
         place.update(|report| report.ready_after = Some(began.elapsed()));
     }
-    place.update(|report| report.end = End::Unfinished(Step::Pruning));
-    prune::prune(run, chosen, &own, place).await;
+    Ok(own)
 }
 
 /// Makes the snapshot, unless an earlier attempt of this Job did.

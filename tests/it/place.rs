@@ -476,12 +476,12 @@ impl Place {
         let path = format!("{rbac}/roles/{ACCOUNT}");
         if self.try_read(&path).await.is_none() {
             self.post(&format!("{rbac}/roles"), &role).await;
-            if self.bed.is_none() {
-                // The authorizer learns of roles and bindings by a watch of its own.
-                sleep(Duration::from_secs(1)).await;
-            }
         } else {
             self.patch(&path, &json!({"rules": rules})).await;
+        }
+        if self.bed.is_none() {
+            // The authorizer learns of roles and bindings by a watch of its own.
+            sleep(Duration::from_secs(1)).await;
         }
         let asked = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}});
         let answer = self.post(&format!("{accounts}/{ACCOUNT}/token"), &asked).await;

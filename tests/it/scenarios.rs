@@ -475,6 +475,8 @@ async fn nothing_is_touched_that_is_not_this_schedules_to_prune() {
         assert_eq!(names, ["by-hand", "future", "held", "member", "other-claim", "other-schedule"]);
         assert_eq!(name_of(&place.snapshot("terminating").await), "terminating", "its finalizer keeps it");
         assert!(ran.message.contains("2 older snapshots deleted, 3 kept"), "{}", ran.message);
+        // A snapshot controller with groups would not let the namespace's deletion have it.
+        place.patch_snapshot_status("member", json!({"volumeGroupSnapshotName": null})).await;
         if std::env::var_os("SNAPSHOTTER_TEST_KUBECONFIG").is_none() {
             let requests = place.bed().requests();
             let mut deleted: Vec<&str> = requests

@@ -1,0 +1,29 @@
+//! What a request is for: a right, and words for messages. How it is sent is in [`super::request`].
+
+use super::{Right, Scope};
+
+/// What a request is for, for messages, and the right that it needs.
+#[derive(Clone)]
+pub(super) struct Action {
+    tried: String,
+    right: Right,
+}
+
+impl Action {
+    /// `what` completes "cannot …".
+    pub(super) fn new(what: String, scope: &Scope, right: Right) -> Self {
+        let tried = match scope {
+            Scope::Namespace(namespace) => format!("{what} in namespace {namespace}"),
+            Scope::All => what,
+        };
+        Action { tried, right }
+    }
+
+    pub(super) fn right(&self) -> Right {
+        self.right
+    }
+
+    pub(super) fn tried(&self) -> String {
+        self.tried.clone()
+    }
+}
