@@ -36,16 +36,27 @@ pub async fn connect(namespace: Option<&str>, concurrency: usize) -> Result<Clus
             .await
             .map_err(|error| Error::no_way(&format!("the kubeconfig: {}", with_causes(error))))?,
     };
-    let namespace = namespace.unwrap_or(&config.default_namespace).to_owned();
     // A kubeconfig may name a program that fetches the credentials. The client library waits for it
     // on the thread that asks, which here is the only one: the run would hear no signal meanwhile.
-    let client = tokio::task::spawn_blocking(move || Client::try_from(adapt(config)));
-    let client = match timeout(CREDENTIALS_TIMEOUT, client).await {
-        Ok(Ok(client)) => client.map_err(|error| Error::no_way(&with_causes(error)))?,
-        Ok(Err(error)) => return Err(Error::no_way(&with_causes(error))),
-        Err(_) => return Err(Error::no_way("the kubeconfig's program for credentials gives none in time")),
-    };
-    Ok(Cluster { requests: Requests::new(client, concurrency), namespace })
+    let namespace = namespace.map(str::to_owned);
+    let cluster = tokio::task::spawn_blocking(move || Cluster::of(config, namespace, concurrency));
+    match timeout(CREDENTIALS_TIMEOUT, cluster).await {
+        Ok(Ok(cluster)) => cluster,
+        Ok(Err(error)) => Err(Error::no_way(&with_causes(error))),
+        Err(_) => Err(Error::no_way("the kubeconfig's program for credentials gives none in time")),
+    }
+}
+
+impl Cluster {
+    /// The cluster of a configuration of the client library's; see [`connect`].
+    ///
+    /// # Errors
+    /// If the configuration cannot be used: its certificates, its credentials.
+    pub fn of(config: Config, namespace: Option<String>, concurrency: usize) -> Result<Self, Error> {
+        let namespace = namespace.unwrap_or_else(|| config.default_namespace.clone());
+        let client = Client::try_from(adapt(config)).map_err(|error| Error::no_way(&with_causes(error)))?;
+        Ok(Cluster { requests: Requests::new(client, concurrency), namespace })
+    }
 }
 
 /// Sets what the client library's defaults leave open.

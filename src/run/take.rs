@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{Place, Run, find::Chosen, millis};
 use crate::{
@@ -138,9 +138,12 @@ async fn wait(run: &Run<'_>, chosen: &Chosen, own: &Own, began: Instant) -> Resu
                 break;
             }
         }
-        // No news may be a watch that is broken: look.
+        // No news may be a watch that is broken: look. While the server is down that may go on until
+        // the next window is over, and after the last one for as long as any request may.
         unread = None;
-        if let Some(known) = look(run, chosen, own, &mut unread).await?
+        let patience = if attempt < attempts { run.settings.ready_interval } else { run.settings.bound() };
+        let looked = timeout(patience, look(run, chosen, own, &mut unread)).await;
+        if let Some(known) = looked.unwrap_or(Ok(None))?
             && is_ready(claim, own, &known, &mut reported, attempt)?
         {
             return said_ready(claim, own, attempt, began);

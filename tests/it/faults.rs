@@ -9,9 +9,15 @@ use std::{
 
 use futures::{StreamExt, stream};
 use k8s_openapi::jiff::{SignedDuration, Timestamp, Unit};
+use kube::{
+    Config,
+    config::{KubeConfigOptions, Kubeconfig},
+};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use serde_json::{Value, json};
 use testbed::{Fault, History, Options, Request, TestBed, WatchFault, When, objects};
+
+use volume_snapshotter::{cluster::Cluster, run::run, settings::Settings};
 
 use crate::{
     invariants,
@@ -323,6 +329,85 @@ async fn sigterm_at_any_step_ends_the_run_within_a_second() {
         })
         .await;
     }
+}
+
+/// On a clock that jumps whenever nothing but time can go on, so all that matters has to hang.
+#[tokio::test(start_paused = true)]
+async fn a_run_ends_at_its_bound_whatever_hangs() {
+    let bed = TestBed::start(Options::default()).await;
+    let kubeconfig =
+        Kubeconfig::from_yaml(&bed.kubeconfig(bed.admin_token(), "default")).expect("a kubeconfig");
+    let config =
+        Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.expect("a config");
+    bed.fault(|_| Some(Fault::Hang(When::Before)));
+    // One after the other they would give up within hours.
+    let claims: Vec<String> = (0..200).map(|number| format!("data-{number}")).collect();
+    let variables = [("SNAPSHOT_PVC_NAMES", claims.join(",")), ("SNAPSHOT_CONCURRENCY", "1".to_owned())];
+    let settings =
+        Settings::parse(variables.map(|(name, value)| (name.into(), value.into()))).expect("settings");
+
+    let cluster = Cluster::of(config, None, settings.concurrency).expect("a cluster");
+    let began = tokio::time::Instant::now();
+    let report = run(&cluster, &settings, "hourly-1", std::future::pending()).await;
+    let took = began.elapsed();
+    assert_eq!(took.as_secs(), settings.bound().as_secs());
+    assert_eq!(report.exit_code(), 1);
+    assert!(report.summary().contains("the run's time was over"), "{}", report.summary());
+    bed.stop().await;
+}
+
+// --- Credentials that change -----------------------------------------------------------------------
+
+#[tokio::test]
+async fn a_token_that_is_renewed_on_disk_is_read_again_before_the_old_one_expires() {
+    with_one_old(async |place| {
+        let token = place.token(&all_rights()).await;
+        let (token_file, ca_file) = (place.file("token", &token), place.file("ca.crt", ""));
+        let kubeconfig = place.bed().kubeconfig_with_token_file(&token_file, &ca_file, &place.namespace);
+        let kubeconfig = place.file("kubeconfig", &kubeconfig);
+        // As the kubelet does it: the new one is there long before the old one expires. The client
+        // library looks at the file once a minute.
+        place.bed().plan(|_| Some(testbed::Plan::ready_after(millis(64_000))));
+        let running = place.start_as(&kubeconfig, &[("SNAPSHOT_PVC_NAMES", "data")]);
+        place.until("a snapshot is made", async || place.names().await.len() == 2).await;
+        std::fs::write(&token_file, place.token(&all_rights()).await).expect("the file is renewed");
+        tokio::time::sleep(millis(62_000)).await;
+        place.bed().expire_token(&token);
+        let ran = running.finish().await;
+        ran.assert_exit(0);
+        assert_eq!(ran.lines("deleted the older snapshot").len(), 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn when_the_ca_changes_under_a_run_nothing_is_lost_and_the_next_attempt_finishes_its_work() {
+    embedded(Options { tls: true, ..Options::default() }, async |place| {
+        put_claim(place, "data");
+        put_ready(place, "old", "data", 1);
+        let token = place.token(&all_rights()).await;
+        let kubeconfig = |name: &str| place.file(name, &place.bed().kubeconfig(&token, &place.namespace));
+        place.bed().plan(|_| Some(testbed::Plan::ready_after(millis(1000))));
+        let once = [RUN.as_slice(), &[("SNAPSHOT_READY_ATTEMPTS", "1")]].concat();
+        let running = place.start_as(&kubeconfig("before"), &once);
+        let asked =
+            || place.bed().requests().iter().any(|request| is(request, CREATE) && request.carried_out);
+        place.until("a snapshot is made", async || asked()).await;
+        place.bed().rotate_ca();
+        place.bed().cut_connections().await;
+        let ran = running.finish().await;
+        ran.assert_exit(1);
+        assert!(ran.message.contains("invalid peer certificate"), "{}", ran.message);
+        assert!(place.bed().get("volumesnapshots", &place.namespace, "old").is_some());
+
+        place.start_as(&kubeconfig("after"), &RUN).finish().await.assert_exit(0);
+        let left: Vec<Value> = place.bed().list("volumesnapshots", &place.namespace);
+        let alive =
+            left.iter().filter(|snapshot| snapshot["metadata"]["deletionTimestamp"].is_null()).count();
+        assert_eq!((alive, made(place.bed()).len()), (1, 1));
+        invariants::check(&place.bed().snapshot_history()).expect("nothing that may not happen");
+    })
+    .await;
 }
 
 // --- Rights and refusals ---------------------------------------------------------------------------

@@ -56,6 +56,7 @@ async fn the_first_snapshot_of_a_claim_is_made_and_waited_for() {
                 "app.kubernetes.io/managed-by": "volume-snapshotter",
             })
         );
+        assert_eq!(ran.lines("the run begins")[0]["bound_s"], 390, "the longest that it can take is said");
         let ready = ran.lines("the snapshot is ready");
         assert_eq!(ready.len(), 1);
         assert_eq!(
