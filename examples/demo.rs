@@ -167,7 +167,7 @@ async fn three_hours(bed: &TestBed, binary: &Path, kubeconfig: &Path) -> Result<
 }
 
 async fn serve_until_interrupted(binary: &Path, kubeconfig: &Path) -> Result<()> {
-    println!("An API server with two claims and their snapshots is up. In another terminal:\n");
+    println!("An API server with three claims and their snapshots is up. In another terminal:\n");
     println!("  export KUBECONFIG={}", kubeconfig.display());
     println!("  kubectl get volumesnapshots");
     println!("  SNAPSHOT_PVC_NAMES=data SNAPSHOT_DRY_RUN=true {}", binary.display());

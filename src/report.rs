@@ -95,12 +95,6 @@ pub const EXIT_HOPELESS: u8 = 2;
 /// All snapshots are ready, but some old ones could not be deleted.
 pub const EXIT_NOT_PRUNED: u8 = 3;
 
-impl From<crate::cluster::Error> for Failure {
-    fn from(error: crate::cluster::Error) -> Self {
-        Failure { may_pass: error.may_pass(), message: error.to_string() }
-    }
-}
-
 impl ClaimReport {
     /// Nothing was done for this claim yet.
     pub fn new(claim: String) -> Self {
@@ -172,9 +166,9 @@ impl Report {
         self.claims.iter().filter(|claim| claim.is_ready()).count()
     }
 
-    /// How many older snapshots were deleted.
+    /// How many older snapshots were deleted; none in a dry run.
     pub fn deleted(&self) -> usize {
-        self.claims.iter().map(|claim| claim.deleted).sum()
+        if self.dry_run { 0 } else { self.claims.iter().map(|claim| claim.deleted).sum() }
     }
 
     /// What the process exits with: 128 and the signal's number if one ended the run; else 1 if

@@ -88,7 +88,9 @@ impl FromStr for Deltas {
         let words: Vec<&str> = text.split(' ').map(str::trim).filter(|word| !word.is_empty()).collect();
         let mut sorted = words.iter().map(|word| delta(word)).collect::<Result<Vec<i64>, String>>()?;
         if sorted.len() < 2 {
-            return Err("deltas needs at least two durations, e.g. PT1H P1D P7D".to_owned());
+            return Err(
+                "deltas needs at least two durations, with spaces between, e.g. PT1H P1D P7D".to_owned()
+            );
         }
         if sorted.len() > MAX_DELTAS {
             return Err(format!("deltas takes at most {MAX_DELTAS} durations"));

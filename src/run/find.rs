@@ -72,8 +72,12 @@ pub(super) async fn claims(
         let called = called(&id);
         match result {
             Ok(Usable { since, retention }) => {
-                if let Err(problem) = &retention {
-                    tracing::error!(claim = called, "{problem}");
+                match &retention {
+                    Err(problem) => tracing::error!(claim = called, "{problem}"),
+                    Ok(rules) if *rules != settings.retention => {
+                        tracing::info!(claim = called, retention = %rules, "an annotation gives the claim its own rules");
+                    }
+                    Ok(_) => {}
                 }
                 claims.push((index, Chosen { id, called, since, retention }));
             }
@@ -163,8 +167,8 @@ async fn by_name(cluster: &Cluster, ids: Vec<ClaimId>, settings: &Settings) -> F
         .collect();
     if let Some(error) = unread {
         tracing::warn!(
-            "claims are not checked before they are snapshotted, and their retention annotations are not heeded: \
-             {error}"
+            "claims are not checked before they are snapshotted, their retention annotations are not heeded, and \
+             snapshots of earlier claims of their names are not told from their own: {error}"
         );
     }
     found

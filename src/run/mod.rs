@@ -17,7 +17,7 @@ use futures::{StreamExt, stream::FuturesUnordered};
 use tokio::time::{Instant, sleep};
 
 use crate::{
-    cluster::{Cluster, Scope},
+    cluster::{Cluster, Error, Scope},
     names,
     report::{ClaimReport, End, Failure, Report, Stop},
     settings::Settings,
@@ -57,6 +57,12 @@ impl Place<'_> {
         if let Some(report) = self.progress.claims.borrow_mut().get_mut(self.index) {
             change(report);
         }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Failure { may_pass: error.may_pass(), message: error.to_string() }
     }
 }
 
@@ -122,7 +128,7 @@ async fn steps(cluster: &Cluster, settings: &Settings, id: &str, progress: &Prog
     tracing::info!(
         claims = claims.len(),
         snapshots = owned.len(),
-        "found {} and {} of theirs",
+        "found {} to snapshot, with {} that this schedule owns",
         text::count(claims.len(), "claim"),
         text::count(owned.len(), "snapshot"),
     );

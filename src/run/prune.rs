@@ -195,6 +195,10 @@ impl<'a> Pruning<'a> {
     fn say(&self, snapshot: &Snapshot, verdict: &Verdict<'_>) {
         let claim = self.chosen.called.as_str();
         let word = if verdict.goes() { "goes" } else { "stays" };
+        if self.run.settings.dry_run && *verdict == Verdict::Own {
+            // It was not made; its name is not worth remembering.
+            return tracing::info!(claim, "the new snapshot would be the newest, and stay");
+        }
         let dated = snapshot.time();
         if self.run.settings.dry_run {
             tracing::info!(claim, snapshot = snapshot.name, %dated, "{word}: {verdict}");

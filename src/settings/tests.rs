@@ -106,6 +106,8 @@ fn a_value_that_cannot_be_understood_is_refused_with_what_would_be_accepted() {
         ("SNAPSHOT_RUN_ID", "-", "not the value of a label"),
         ("SNAPSHOT_LOG_FORMAT", "xml", "text or json"),
         ("RUST_LOG", "info=info=info", "info,kube_client=debug"),
+        ("RUST_LOG", "verbose", "info,kube_client=debug"),
+        ("RUST_LOG", "info,kube", "info,kube_client=debug"),
     ] {
         let problems = with(name, value).expect_err(name).to_string();
         assert!(problems.starts_with("1 problem in the settings; nothing was changed\n"), "{problems}");

@@ -4,7 +4,7 @@
 use std::{collections::HashSet, path::PathBuf, time::Duration};
 
 use k8s_openapi::jiff::SignedDuration;
-use tracing_subscriber::filter::Targets;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 
 use super::LogFormat;
 use crate::names::{self, is_label_value, is_namespace_name, is_object_name};
@@ -118,11 +118,17 @@ pub(super) fn log_format(text: &str) -> Result<LogFormat, String> {
     }
 }
 
-/// A level, or levels by module: `debug`, `info,kube=debug`.
+/// A level, or levels by module: `debug`, `info,kube_client=debug`. A module without a level would
+/// do as well for the library, and so would a level that is misspelt: it would silence everything.
 pub(super) fn log_filter(text: &str) -> Result<Targets, String> {
-    text.parse::<Targets>().map_err(|_| {
-        "not a log filter; accepted are error, warn, info, debug, trace or off, also by module, e.g. \
-         info,kube_client=debug"
-            .to_owned()
-    })
+    let is_level =
+        |part: &str| part.rsplit('=').next().is_some_and(|level| level.trim().parse::<LevelFilter>().is_ok());
+    match text.parse::<Targets>() {
+        Ok(targets) if text.split(',').all(is_level) => Ok(targets),
+        _ => Err(
+            "not a log filter; accepted are error, warn, info, debug, trace or off, also by module, e.g. \
+                  info,kube_client=debug"
+                .to_owned(),
+        ),
+    }
 }

@@ -482,12 +482,15 @@ fn assignment(line: &str) -> Option<(String, String)> {
 
 // --- Time ----------------------------------------------------------------------------------------
 
+/// What each try is given for finding a node and pulling the image.
+const START: Duration = Duration::from_secs(50);
+
 /// How long a Job can take if every try takes as long as it can.
 fn longest(job: &JobSpec, bound: Duration) -> Duration {
     let retries =
         u32::try_from(job.backoff_limit.expect("backoffLimit is set")).expect("backoffLimit is not negative");
     let pauses: Duration = (0..retries).map(pause_before_retry).sum();
-    bound * (retries + 1) + pauses
+    (START + bound) * (retries + 1) + pauses
 }
 
 /// The Job controller's back-off: 10 s, doubled each time. Its documentation says that it ends at
