@@ -358,7 +358,15 @@ async fn a_run_ends_at_its_bound_whatever_hangs() {
 
 // --- Credentials that change -----------------------------------------------------------------------
 
+/// Both take their minute, and do nothing meanwhile.
 #[tokio::test]
+async fn credentials_that_change_under_a_run_lose_nothing() {
+    tokio::join!(
+        a_token_that_is_renewed_on_disk_is_read_again_before_the_old_one_expires(),
+        when_the_ca_changes_under_a_run_nothing_is_lost_and_the_next_attempt_finishes_its_work(),
+    );
+}
+
 async fn a_token_that_is_renewed_on_disk_is_read_again_before_the_old_one_expires() {
     with_one_old(async |place| {
         let token = place.token(&all_rights()).await;
@@ -380,7 +388,6 @@ async fn a_token_that_is_renewed_on_disk_is_read_again_before_the_old_one_expire
     .await;
 }
 
-#[tokio::test]
 async fn when_the_ca_changes_under_a_run_nothing_is_lost_and_the_next_attempt_finishes_its_work() {
     embedded(Options { tls: true, ..Options::default() }, async |place| {
         put_claim(place, "data");
