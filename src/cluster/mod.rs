@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use futures::{Stream, StreamExt};
 use kube::{
     api::{DeleteParams, GetParams, ListParams, PostParams, Preconditions, WatchEvent, WatchParams},
-    core::Request as ApiRequest,
+    core::{Request as ApiRequest, request::Error as BuildError},
 };
 use serde::de::{DeserializeOwned, IgnoredAny};
 
@@ -162,8 +162,8 @@ impl Cluster {
     pub async fn claim(&self, claim: &ClaimId) -> Result<Claim, Error> {
         let scope = Scope::Namespace(claim.namespace.clone());
         let action = Action::new(format!("read claim {}", claim.name), &scope, GET_CLAIM);
-        let request = action.build(path(&scope, CLAIMS).get(&claim.name, &GetParams::default()))?;
-        self.requests.send(&action, &request).await
+        let get = || path(&scope, CLAIMS).get(&claim.name, &GetParams::default());
+        self.requests.send(&action, get).await
     }
 
     /// Lists the claims that a label selector matches.
@@ -198,8 +198,8 @@ impl Cluster {
     pub async fn snapshot(&self, namespace: &str, name: &str) -> Result<VolumeSnapshot, Error> {
         let scope = Scope::Namespace(namespace.to_owned());
         let action = Action::new(format!("read snapshot {name}"), &scope, GET);
-        let request = action.build(path(&scope, SNAPSHOTS).get(name, &GetParams::default()))?;
-        self.requests.send(&action, &request).await
+        let get = || path(&scope, SNAPSHOTS).get(name, &GetParams::default());
+        self.requests.send(&action, get).await
     }
 
     /// Watches the snapshots that a label selector matches, from a list's resourceVersion on. The
@@ -221,7 +221,7 @@ impl Cluster {
             bookmarks: true,
             ..WatchParams::default()
         };
-        let request = action.build(path(scope, SNAPSHOTS).watch(&parameters, resource_version))?;
+        let request = action.built(path(scope, SNAPSHOTS).watch(&parameters, resource_version))?;
         let events = self.requests.watch::<VolumeSnapshot>(action.clone(), request).await?;
         Ok(events.map(move |event| {
             Ok(match event? {
@@ -248,13 +248,14 @@ impl Cluster {
         let action =
             Action::new(format!("make snapshot {} of claim {}", new.name, new.claim.name), &scope, CREATE);
         let parameters = PostParams { dry_run, ..PostParams::default() };
-        let body = serde_json::to_vec(&new.object())
-            .map_err(|error| Error::other(&action, Cause::Invalid, &error.to_string()))?;
-        let request = action.build(path(&scope, SNAPSHOTS).create(&parameters, body))?;
+        let post = || {
+            let body = serde_json::to_vec(&new.object()).map_err(BuildError::SerializeBody)?;
+            path(&scope, SNAPSHOTS).create(&parameters, body)
+        };
         let mut patience = Patience::new();
         let mut unclear = false;
         loop {
-            let error = match self.requests.send_once(&action, &request, &mut patience).await {
+            let error = match self.requests.send_once(&action, &post, &mut patience).await {
                 Ok(made) => return Ok(made),
                 Err(error) => error,
             };
@@ -302,9 +303,9 @@ impl Cluster {
             }),
             ..DeleteParams::default()
         };
-        let request = action.build(path(&scope, SNAPSHOTS).delete(&snapshot.name, &parameters))?;
+        let delete = || path(&scope, SNAPSHOTS).delete(&snapshot.name, &parameters);
         // The answer is the object if finalizers keep it, else a Status: neither is needed.
-        match self.requests.send::<IgnoredAny>(&action, &request).await {
+        match self.requests.send::<IgnoredAny>(&action, delete).await {
             Ok(_) => Ok(Deleted::Accepted),
             Err(error) if error.cause() == Cause::NotFound => Ok(Deleted::AlreadyGone),
             Err(error) => Err(error),
@@ -324,8 +325,7 @@ impl Cluster {
         let mut parameters = first_page.clone();
         let mut kept = Vec::new();
         loop {
-            let request = action.build(path.list(&parameters))?;
-            let page: Page<T> = match self.requests.send(action, &request).await {
+            let page: Page<T> = match self.requests.send(action, || path.list(&parameters)).await {
                 Err(error) if error.cause() == Cause::Expired && attempt < LIST_ATTEMPTS => {
                     attempt += 1;
                     parameters = first_page.clone();

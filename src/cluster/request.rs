@@ -4,7 +4,10 @@
 use std::time::Duration;
 
 use futures::{Stream, StreamExt};
-use http::{Request, Response, StatusCode, header::RETRY_AFTER};
+use http::{
+    Request, Response, StatusCode,
+    header::{CONTENT_LENGTH, HeaderName, RETRY_AFTER},
+};
 use http_body_util::BodyExt;
 use kube::{
     Client,
@@ -23,6 +26,9 @@ use super::{Cause, Error, Pause, Right, Scope, error::with_causes};
 /// How long one try of a request may take, its whole answer included. The API server itself gives
 /// up after 60 s by default; a page of 500 snapshots takes well under a second.
 const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The most bytes of an answer that room is made for before they come.
+const MAX_ANNOUNCED: usize = 1 << 20;
 
 /// What a request is for, for messages, and the right that it needs.
 #[derive(Clone)]
@@ -50,13 +56,13 @@ impl Action {
     }
 
     /// A request that could be put together, or why not.
-    pub(super) fn build(
-        &self,
-        request: Result<Request<Vec<u8>>, BuildError>,
-    ) -> Result<Request<Vec<u8>>, Error> {
+    pub(super) fn built(&self, request: Built) -> Result<Request<Vec<u8>>, Error> {
         request.map_err(|error| Error::other(self, Cause::Invalid, &error.to_string()))
     }
 }
+
+/// A request, or why it could not be put together.
+pub(super) type Built = Result<Request<Vec<u8>>, BuildError>;
 
 /// Sends requests.
 pub(super) struct Requests {
@@ -70,16 +76,16 @@ impl Requests {
         Requests { client, in_flight: Semaphore::new(concurrency) }
     }
 
-    /// Sends a request that does no harm if it is carried out twice, again and again while the
+    /// Sends the request that `build` gives, which does no harm if it is carried out twice, again and again while the
     /// failure may pass.
     pub(super) async fn send<T: DeserializeOwned>(
         &self,
         action: &Action,
-        request: &Request<Vec<u8>>,
+        build: impl Fn() -> Built,
     ) -> Result<T, Error> {
         let mut patience = Patience::new();
         loop {
-            match self.send_once(action, request, &mut patience).await {
+            match self.send_once(action, &build, &mut patience).await {
                 Err(error) if error.is_passing() => patience.wait(error).await?,
                 answer => return answer,
             }
@@ -90,7 +96,7 @@ impl Requests {
     pub(super) async fn send_once<T: DeserializeOwned>(
         &self,
         action: &Action,
-        request: &Request<Vec<u8>>,
+        build: &impl Fn() -> Built,
         patience: &mut Patience,
     ) -> Result<T, Error> {
         let Ok(_place) = self.in_flight.acquire().await else {
@@ -98,11 +104,13 @@ impl Requests {
         };
         // Only now: the time spent waiting for a place says nothing about the API server.
         let began = Instant::now();
-        let exchange = async {
-            let request = request.clone().map(Body::from);
+        // Only now as well, and on the heap: a thousand claims wait for a place, and none of them
+        // holds a request or has room for an exchange meanwhile.
+        let exchange = Box::pin(async {
+            let request = action.built(build())?.map(Body::from);
             let response = self.client.send(request).await.map_err(|error| failed(action, error))?;
             answer(action, response).await
-        };
+        });
         let answer = in_time(action, exchange).await;
         patience.spend(began.elapsed());
         answer
@@ -161,12 +169,10 @@ async fn in_time<T>(action: &Action, exchange: impl Future<Output = Result<T, Er
 /// Reads an answer to its end.
 async fn answer<T: DeserializeOwned>(action: &Action, response: Response<Body>) -> Result<T, Error> {
     let code = response.status();
-    let retry_after = response
-        .headers()
-        .get(RETRY_AFTER)
-        .and_then(|seconds| seconds.to_str().ok()?.parse().ok())
-        .map(Duration::from_secs);
-    let body = response.into_body().collect().await.map_err(|error| failed(action, error))?.to_bytes();
+    let number = |header: HeaderName| response.headers().get(header)?.to_str().ok()?.parse::<u64>().ok();
+    let retry_after = number(RETRY_AFTER).map(Duration::from_secs);
+    let announced = number(CONTENT_LENGTH).and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(0);
+    let body = whole(response.into_body(), announced).await.map_err(|error| failed(action, error))?;
     if !code.is_success() {
         let status = serde_json::from_slice::<Status>(&body).ok();
         let text = String::from_utf8_lossy(&body);
@@ -176,6 +182,18 @@ async fn answer<T: DeserializeOwned>(action: &Action, response: Response<Body>) 
         let said = format!("the answer cannot be read: {error}");
         Error::other(action, Cause::Unreachable, &said)
     })
+}
+
+/// Reads a body to its end, into one buffer: pieces that are put together afterwards would take twice
+/// the room, and a page of a list is a megabyte.
+async fn whole(mut body: Body, announced: usize) -> Result<Vec<u8>, kube::Error> {
+    let mut bytes = Vec::with_capacity(announced.min(MAX_ANNOUNCED));
+    while let Some(frame) = body.frame().await {
+        if let Ok(data) = frame?.into_data() {
+            bytes.extend_from_slice(&data);
+        }
+    }
+    Ok(bytes)
 }
 
 /// What a failure of the client library means.
