@@ -28,6 +28,7 @@ use crate::{
         VolumeSnapshotSource, VolumeSnapshotSpec,
     },
     names,
+    shard::Shard,
     snapshot::{ClaimId, Snapshot},
 };
 use request::{Action, Patience, Requests};
@@ -109,6 +110,8 @@ pub struct NewSnapshot {
     pub job: String,
     /// The run that makes it.
     pub run: String,
+    /// The part of all claims that its claim is in.
+    pub shard: Shard,
     /// Whether it is held.
     pub hold: bool,
 }
@@ -166,13 +169,18 @@ impl Cluster {
         self.requests.send(&action, get).await
     }
 
-    /// Lists the claims that a label selector matches.
+    /// Lists the claims that a label selector matches and `keep` keeps something of.
     ///
     /// # Errors
     /// [`Cause::Invalid`] if the API server cannot read the selector.
-    pub async fn claims(&self, scope: &Scope, selector: &str) -> Result<Vec<Claim>, Error> {
+    pub async fn claims<T>(
+        &self,
+        scope: &Scope,
+        selector: &str,
+        keep: impl FnMut(Claim) -> Option<T>,
+    ) -> Result<Vec<T>, Error> {
         let action = Action::new(format!("list the claims that match {selector:?}"), scope, LIST_CLAIMS);
-        let (claims, _) = self.list(&action, &path(scope, CLAIMS), selector, Some).await?;
+        let (claims, _) = self.list(&action, &path(scope, CLAIMS), selector, keep).await?;
         Ok(claims)
     }
 
@@ -363,6 +371,9 @@ impl NewSnapshot {
             (names::RUN_LABEL, self.run.clone()),
             (names::MANAGED_BY_LABEL, names::PROGRAM.to_owned()),
         ]);
+        if !self.shard.is_whole() {
+            labels.insert(names::SHARD_LABEL, self.shard.label_value());
+        }
         if self.hold {
             labels.insert(names::HOLD_LABEL, "true".to_owned());
         }

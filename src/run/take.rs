@@ -91,6 +91,7 @@ async fn make(run: &Run<'_>, chosen: &Chosen) -> Result<Own, Failure> {
             class: settings.class.clone(),
             job: settings.job.clone(),
             run: run.id.to_owned(),
+            shard: settings.shard,
             hold: settings.hold,
         };
         match run.cluster.create(&new, settings.dry_run).await {

@@ -6,3 +6,4 @@ mod pod;
 mod recordings;
 mod retention;
 mod scenarios;
+mod shards;
