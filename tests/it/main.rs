@@ -1,5 +1,6 @@
 //! All integration tests, in one binary, for linking is what takes long.
 
+mod figures;
 mod manifests;
 mod place;
 mod pod;
