@@ -34,6 +34,10 @@ lint:
 deny:
     cargo deny --locked check
 
+# Measure what a run costs, beside the bash script and at scale; `just bench scale` for the second only.
+bench *$arguments:
+    cargo bench --locked --bench side-by-side -- $arguments
+
 # Do everything that a change has to pass.
 ci:
     .ci/run

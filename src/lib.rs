@@ -11,6 +11,7 @@
 //! | [`names`] | label keys, and what Kubernetes accepts as a name or a label's value |
 //! | [`api`] | the fields of claims and snapshots that are read and written |
 //! | [`snapshot`] | what is remembered of a snapshot |
+//! | [`shard`] | which pod of an Indexed Job takes a claim |
 //! | [`retention`] | which snapshots stay and why: rules, and the safety rules above them |
 //! | [`settings`] | the environment variables, checked as a whole |
 //! | [`cluster`] | every request, its bounds and its repetition |
@@ -18,7 +19,7 @@
 //! | [`run`] | the run: find, list, watch; make, wait, prune |
 //! | [`process`] | the command line, the log, signals, the termination message's file |
 //!
-//! [`retention`], [`settings`], [`report`] and what they use are pure: they know neither clock nor
+//! [`shard`], [`retention`], [`settings`], [`report`] and what they use are pure: they know neither clock nor
 //! cluster. [`run`] knows no HTTP. `main` wires the parts together and does nothing else.
 //!
 //! # What never happens
@@ -47,5 +48,6 @@ pub mod report;
 pub mod retention;
 pub mod run;
 pub mod settings;
+pub mod shard;
 pub mod snapshot;
 pub mod text;

@@ -19,6 +19,10 @@ pub const RUN_LABEL: &str = "volume-snapshotter/run";
 /// Label that takes a snapshot out of every schedule's hands, whatever its value, but for `false`.
 pub const HOLD_LABEL: &str = "volume-snapshotter/hold";
 
+/// Label that names the shard whose pod made a snapshot, where claims are shared among pods, so that
+/// each is told of its own only.
+pub const SHARD_LABEL: &str = "volume-snapshotter/shard";
+
 /// The common label for the tool that manages an object.
 pub const MANAGED_BY_LABEL: &str = "app.kubernetes.io/managed-by";
 

@@ -54,6 +54,8 @@ All settings are environment variables. One of the first two must be set.
   SNAPSHOT_DRY_RUN          true: say what would happen, change nothing [false]
   SNAPSHOT_HOLD             true: no schedule ever deletes what this run makes
                             [false]
+  SNAPSHOT_SHARDS           pods of an Indexed Job that share the claims [1]
+  JOB_COMPLETION_INDEX      which of them this one is, from 0; Kubernetes sets it
   SNAPSHOT_RUN_ID           the Job's name, so that its next attempt goes on
                             with the same snapshots [random]
   SNAPSHOT_TERMINATION_LOG  file for the final message [/dev/termination-log]

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::text;
+use crate::{shard::Shard, text};
 
 /// The most bytes of a termination message that Kubernetes keeps.
 const MAX_MESSAGE: usize = 4096;
@@ -19,6 +19,8 @@ pub struct Report {
     pub stopped: Option<Stop>,
     /// Whether nothing was to be changed.
     pub dry_run: bool,
+    /// The part of the chosen claims that this was about.
+    pub shard: Shard,
     /// How long it took.
     pub took: Duration,
 }
@@ -199,10 +201,18 @@ impl Report {
         }
     }
 
+    /// Whether the claims that were chosen are all other pods'.
+    fn has_nothing_to_do(&self) -> bool {
+        !self.shard.is_whole() && self.claims.is_empty() && self.trouble.is_none() && self.stopped.is_none()
+    }
+
     /// The whole run in one line.
     pub fn summary(&self) -> String {
         let claims = text::count(self.claims.len(), "claim");
         let mut said = match (self.dry_run, self.claims.is_empty()) {
+            (_, true) if self.has_nothing_to_do() => {
+                format!("no snapshot was made: none of the chosen claims is in {}", self.shard)
+            }
             (_, true) => "no snapshot was made".to_owned(),
             (true, _) => {
                 format!("dry run: nothing was changed; {} of {claims} could be snapshotted", self.ready())
@@ -212,6 +222,9 @@ impl Report {
                 format!("{} of {claims} {have} a new ready snapshot", self.ready())
             }
         };
+        if !self.shard.is_whole() && !self.claims.is_empty() {
+            said.push_str(&format!(", in {}", self.shard));
+        }
         match self.stopped {
             Some(Stop::Signal(_)) => said.push_str("; the run was told to stop"),
             Some(Stop::OutOfTime) => said.push_str("; the run's time was over"),
@@ -305,6 +318,21 @@ mod tests {
         assert_eq!(Report::of_stop(Stop::Signal(15)).exit_code(), 143);
         let stopped = Report { stopped: Some(Stop::OutOfTime), ..report(vec![End::Done, hopeless()]) };
         assert_eq!(stopped.exit_code(), 1);
+    }
+
+    #[test]
+    fn a_pod_of_several_says_which_part_it_speaks_of() {
+        let shard = Shard::new(3, 8).expect("a shard");
+        let part = Report { shard, ..report(vec![End::Done, End::Done]) };
+        assert_eq!(part.summary(), "2 of 2 claims have a new ready snapshot, in shard 3 (of 0 to 7)");
+        let nothing = Report { shard, ..Report::default() };
+        assert_eq!(nothing.exit_code(), 0, "other pods have claims");
+        assert_eq!(
+            nothing.termination_message(),
+            "no snapshot was made: none of the chosen claims is in shard 3 (of 0 to 7)\n"
+        );
+        let trouble = Report { shard, ..Report::of_trouble(failure(false)) };
+        assert_eq!(trouble.summary(), "no snapshot was made; cannot: because");
     }
 
     #[test]

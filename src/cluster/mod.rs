@@ -13,7 +13,6 @@ mod request;
 use std::collections::BTreeMap;
 
 use futures::{Stream, StreamExt};
-use http::Request;
 use kube::{
     api::{DeleteParams, GetParams, ListParams, PostParams, Preconditions, WatchEvent, WatchParams},
     core::{Request as ApiRequest, request::Error as BuildError},
@@ -30,10 +29,11 @@ use crate::{
         VolumeSnapshotSource, VolumeSnapshotSpec,
     },
     names,
+    shard::Shard,
     snapshot::{ClaimId, Snapshot},
 };
 use action::Action;
-use request::{Patience, Requests};
+use request::{Patience, Requests, built};
 
 /// One thing that the Role has to allow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -112,6 +112,8 @@ pub struct NewSnapshot {
     pub job: String,
     /// The run that makes it.
     pub run: String,
+    /// The part of all claims that its claim is in.
+    pub shard: Shard,
     /// Whether it is held.
     pub hold: bool,
 }
@@ -165,17 +167,22 @@ impl Cluster {
     pub async fn claim(&self, claim: &ClaimId) -> Result<Claim, Error> {
         let scope = Scope::Namespace(claim.namespace.clone());
         let action = Action::new(format!("read claim {}", claim.name), &scope, GET_CLAIM);
-        let request = built(&action, path(&scope, CLAIMS).get(&claim.name, &GetParams::default()))?;
-        self.requests.send(&action, &request).await
+        let get = || path(&scope, CLAIMS).get(&claim.name, &GetParams::default());
+        self.requests.send(&action, get).await
     }
 
-    /// Lists the claims that a label selector matches.
+    /// Lists the claims that a label selector matches and `keep` keeps something of.
     ///
     /// # Errors
     /// [`Cause::Invalid`] if the API server cannot read the selector.
-    pub async fn claims(&self, scope: &Scope, selector: &str) -> Result<Vec<Claim>, Error> {
+    pub async fn claims<T>(
+        &self,
+        scope: &Scope,
+        selector: &str,
+        keep: impl FnMut(Claim) -> Option<T>,
+    ) -> Result<Vec<T>, Error> {
         let action = Action::new(format!("list the claims that match {selector:?}"), scope, LIST_CLAIMS);
-        let (claims, _) = self.list(&action, &path(scope, CLAIMS), selector, Some).await?;
+        let (claims, _) = self.list(&action, &path(scope, CLAIMS), selector, keep).await?;
         Ok(claims)
     }
 
@@ -201,8 +208,8 @@ impl Cluster {
     pub async fn snapshot(&self, namespace: &str, name: &str) -> Result<VolumeSnapshot, Error> {
         let scope = Scope::Namespace(namespace.to_owned());
         let action = Action::new(format!("read snapshot {name}"), &scope, GET);
-        let request = built(&action, path(&scope, SNAPSHOTS).get(name, &GetParams::default()))?;
-        self.requests.send(&action, &request).await
+        let get = || path(&scope, SNAPSHOTS).get(name, &GetParams::default());
+        self.requests.send(&action, get).await
     }
 
     /// Watches the snapshots that a label selector matches, from a list's resourceVersion on. The
@@ -251,13 +258,14 @@ impl Cluster {
         let action =
             Action::new(format!("make snapshot {} of claim {}", new.name, new.claim.name), &scope, CREATE);
         let parameters = PostParams { dry_run, ..PostParams::default() };
-        let body = serde_json::to_vec(&new.object())
-            .map_err(|error| Error::other(&action, Cause::Invalid, &error.to_string()))?;
-        let request = built(&action, path(&scope, SNAPSHOTS).create(&parameters, body))?;
+        let post = || {
+            let body = serde_json::to_vec(&new.object()).map_err(BuildError::SerializeBody)?;
+            path(&scope, SNAPSHOTS).create(&parameters, body)
+        };
         let mut patience = Patience::new();
         let mut unclear = false;
         loop {
-            let error = match self.requests.send_once(&action, &request, &mut patience).await {
+            let error = match self.requests.send_once(&action, &post, &mut patience).await {
                 Ok(made) => return Ok(made),
                 Err(error) => error,
             };
@@ -305,9 +313,9 @@ impl Cluster {
             }),
             ..DeleteParams::default()
         };
-        let request = built(&action, path(&scope, SNAPSHOTS).delete(&snapshot.name, &parameters))?;
+        let delete = || path(&scope, SNAPSHOTS).delete(&snapshot.name, &parameters);
         // The answer is the object if finalizers keep it, else a Status: neither is needed.
-        match self.requests.send::<IgnoredAny>(&action, &request).await {
+        match self.requests.send::<IgnoredAny>(&action, delete).await {
             Ok(_) => Ok(Deleted::Accepted),
             Err(error) if error.cause() == Cause::NotFound => Ok(Deleted::AlreadyGone),
             Err(error) => Err(error),
@@ -327,8 +335,7 @@ impl Cluster {
         let mut parameters = first_page.clone();
         let mut kept = Vec::new();
         loop {
-            let request = built(action, path.list(&parameters))?;
-            let page: Page<T> = match self.requests.send(action, &request).await {
+            let page: Page<T> = match self.requests.send(action, || path.list(&parameters)).await {
                 Err(error) if error.cause() == Cause::Expired && attempt < LIST_ATTEMPTS => {
                     attempt += 1;
                     parameters = first_page.clone();
@@ -344,11 +351,6 @@ impl Cluster {
             parameters.continue_token = Some(page.metadata.next);
         }
     }
-}
-
-/// A request that could be put together, or why not.
-fn built(action: &Action, request: Result<Request<Vec<u8>>, BuildError>) -> Result<Request<Vec<u8>>, Error> {
-    request.map_err(|error| Error::other(action, Cause::Invalid, &error.to_string()))
 }
 
 /// The path of a resource.
@@ -371,6 +373,9 @@ impl NewSnapshot {
             (names::RUN_LABEL, self.run.clone()),
             (names::MANAGED_BY_LABEL, names::PROGRAM.to_owned()),
         ]);
+        if !self.shard.is_whole() {
+            labels.insert(names::SHARD_LABEL, self.shard.label_value());
+        }
         if self.hold {
             labels.insert(names::HOLD_LABEL, "true".to_owned());
         }

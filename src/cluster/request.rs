@@ -4,9 +4,17 @@
 use std::time::Duration;
 
 use futures::{Stream, StreamExt};
-use http::{Request, Response, StatusCode, header::RETRY_AFTER};
+use http::{
+    Request, Response, StatusCode,
+    header::{CONTENT_LENGTH, HeaderName, RETRY_AFTER},
+};
 use http_body_util::BodyExt;
-use kube::{Client, api::WatchEvent, client::Body, core::Status};
+use kube::{
+    Client,
+    api::WatchEvent,
+    client::Body,
+    core::{Status, request::Error as BuildError},
+};
 use serde::de::DeserializeOwned;
 use tokio::{
     sync::Semaphore,
@@ -18,6 +26,17 @@ use super::{Cause, Error, Pause, action::Action, error::with_causes};
 /// How long one try of a request may take, its whole answer included. The API server itself gives
 /// up after 60 s by default; a page of 500 snapshots takes well under a second.
 const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The most bytes of an answer that room is made for before they come.
+const MAX_ANNOUNCED: usize = 1 << 20;
+
+/// A request, or why it could not be put together.
+pub(super) type Built = Result<Request<Vec<u8>>, BuildError>;
+
+/// A request that could be put together, or why not in the words of this program.
+pub(super) fn built(action: &Action, request: Built) -> Result<Request<Vec<u8>>, Error> {
+    request.map_err(|error| Error::other(action, Cause::Invalid, &error.to_string()))
+}
 
 /// Sends requests.
 pub(super) struct Requests {
@@ -31,16 +50,16 @@ impl Requests {
         Requests { client, in_flight: Semaphore::new(concurrency) }
     }
 
-    /// Sends a request that does no harm if it is carried out twice, again and again while the
+    /// Sends the request that `build` gives, which does no harm if it is carried out twice, again and again while the
     /// failure may pass.
     pub(super) async fn send<T: DeserializeOwned>(
         &self,
         action: &Action,
-        request: &Request<Vec<u8>>,
+        build: impl Fn() -> Built,
     ) -> Result<T, Error> {
         let mut patience = Patience::new();
         loop {
-            match self.send_once(action, request, &mut patience).await {
+            match self.send_once(action, &build, &mut patience).await {
                 Err(error) if error.is_passing() => patience.wait(error).await?,
                 answer => return answer,
             }
@@ -51,7 +70,7 @@ impl Requests {
     pub(super) async fn send_once<T: DeserializeOwned>(
         &self,
         action: &Action,
-        request: &Request<Vec<u8>>,
+        build: &impl Fn() -> Built,
         patience: &mut Patience,
     ) -> Result<T, Error> {
         let Ok(_place) = self.in_flight.acquire().await else {
@@ -59,11 +78,13 @@ impl Requests {
         };
         // Only now: the time spent waiting for a place says nothing about the API server.
         let began = Instant::now();
-        let exchange = async {
-            let request = request.clone().map(Body::from);
+        // Only now as well, and on the heap: a thousand claims wait for a place, and none of them
+        // holds a request or has room for an exchange meanwhile.
+        let exchange = Box::pin(async {
+            let request = built(action, build())?.map(Body::from);
             let response = self.client.send(request).await.map_err(|error| failed(action, error))?;
             answer(action, response).await
-        };
+        });
         let answer = in_time(action, exchange).await;
         patience.spend(began.elapsed());
         answer
@@ -122,12 +143,10 @@ async fn in_time<T>(action: &Action, exchange: impl Future<Output = Result<T, Er
 /// Reads an answer to its end.
 async fn answer<T: DeserializeOwned>(action: &Action, response: Response<Body>) -> Result<T, Error> {
     let code = response.status();
-    let retry_after = response
-        .headers()
-        .get(RETRY_AFTER)
-        .and_then(|seconds| seconds.to_str().ok()?.parse().ok())
-        .map(Duration::from_secs);
-    let body = response.into_body().collect().await.map_err(|error| failed(action, error))?.to_bytes();
+    let number = |header: HeaderName| response.headers().get(header)?.to_str().ok()?.parse::<u64>().ok();
+    let retry_after = number(RETRY_AFTER).map(Duration::from_secs);
+    let announced = number(CONTENT_LENGTH).and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(0);
+    let body = whole(response.into_body(), announced).await.map_err(|error| failed(action, error))?;
     if !code.is_success() {
         let status = serde_json::from_slice::<Status>(&body).ok();
         let text = String::from_utf8_lossy(&body);
@@ -137,6 +156,18 @@ async fn answer<T: DeserializeOwned>(action: &Action, response: Response<Body>) 
         let said = format!("the answer cannot be read: {error}");
         Error::other(action, Cause::Unreachable, &said)
     })
+}
+
+/// Reads a body to its end, into one buffer: pieces that are put together afterwards would take twice
+/// the room, and a page of a list is a megabyte.
+async fn whole(mut body: Body, announced: usize) -> Result<Vec<u8>, kube::Error> {
+    let mut bytes = Vec::with_capacity(announced.min(MAX_ANNOUNCED));
+    while let Some(frame) = body.frame().await {
+        if let Ok(data) = frame?.into_data() {
+            bytes.extend_from_slice(&data);
+        }
+    }
+    Ok(bytes)
 }
 
 /// What a failure of the client library means.

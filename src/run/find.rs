@@ -31,7 +31,7 @@ pub(super) struct Chosen {
     pub(super) retention: Result<Rules, String>,
 }
 
-/// Finds the chosen claims, gives each its place in the report, and returns those that can be
+/// Finds the chosen claims that are in this pod's shard, gives each its place in the report, and returns those that can be
 /// snapshotted, each with its place, and where their snapshots are. One that cannot has failed, and
 /// holds up no other.
 ///
@@ -54,7 +54,7 @@ pub(super) async fn claims(
         ClaimChoice::Names(names) => {
             let of = |namespace: &String| {
                 let id = |name: &String| ClaimId { namespace: namespace.clone(), name: name.clone() };
-                names.iter().map(id).collect::<Vec<_>>()
+                names.iter().map(id).filter(|id| settings.shard.holds(id)).collect::<Vec<_>>()
             };
             by_name(cluster, namespaces.iter().flat_map(of).collect(), settings).await
         }
@@ -117,9 +117,19 @@ async fn by_selector(
     settings: &Settings,
 ) -> Result<Found, Failure> {
     let chosen: HashSet<&String> = namespaces.iter().collect();
-    let mut claims = cluster.claims(scope, selector).await?;
-    claims.retain(|claim| chosen.contains(&claim.metadata.namespace));
-    if claims.is_empty() {
+    let mut any = false;
+    let judged = |claim: Claim| {
+        let id = ClaimId { namespace: claim.metadata.namespace.clone(), name: claim.metadata.name.clone() };
+        let is_chosen = chosen.contains(&id.namespace);
+        any |= is_chosen;
+        (is_chosen && settings.shard.holds(&id)).then(|| {
+            let usable = usable(&id, &claim, settings);
+            (id, usable)
+        })
+    };
+    let found = cluster.claims(scope, selector, judged).await?;
+    // Of all shards together: that one of them has none is in the nature of sharing.
+    if !any {
         let place = match namespaces {
             [namespace] => format!("namespace {namespace}"),
             many => text::count(many.len(), "chosen namespace"),
@@ -131,12 +141,7 @@ async fn by_selector(
             may_pass: false,
         });
     }
-    let judged = |claim: Claim| {
-        let id = ClaimId { namespace: claim.metadata.namespace.clone(), name: claim.metadata.name.clone() };
-        let usable = usable(&id, &claim, settings);
-        (id, usable)
-    };
-    Ok(claims.into_iter().map(judged).collect())
+    Ok(found)
 }
 
 async fn by_name(cluster: &Cluster, ids: Vec<ClaimId>, settings: &Settings) -> Found {

@@ -9,7 +9,6 @@ use tokio::time::{Instant, sleep};
 use super::Run;
 use crate::{
     cluster::{Cause, Error, Event, Pause},
-    names,
     snapshot::{ClaimId, Snapshot},
 };
 
@@ -28,13 +27,13 @@ enum Over {
     Forbidden(Error),
 }
 
-/// Follows the snapshots that `selector` matches, from a list's `resource_version` on, until
-/// nobody is interested any more.
-pub(super) async fn follow(run: &Run<'_>, selector: &str, mut resource_version: String) -> Infallible {
+/// Follows what this pod made in this run, from a list's `resource_version` on, until nobody is
+/// interested any more.
+pub(super) async fn follow(run: &Run<'_>, mut resource_version: String) -> Infallible {
     let mut pause = Pause::between_watches();
     loop {
         let began = Instant::now();
-        match watch(run, selector, &mut resource_version).await {
+        match watch(run, &mut resource_version).await {
             Over::Ended => {}
             Over::Broken(error) => {
                 tracing::warn!("reading instead of watching for now: {error}");
@@ -42,7 +41,7 @@ pub(super) async fn follow(run: &Run<'_>, selector: &str, mut resource_version: 
             }
             Over::Expired => {
                 tracing::debug!("the watch expired; listing anew");
-                match list(run, selector).await {
+                match list(run, &run.owned).await {
                     Ok((owned, version)) => {
                         run.ledger.replace(owned);
                         resource_version = version;
@@ -64,13 +63,13 @@ pub(super) async fn follow(run: &Run<'_>, selector: &str, mut resource_version: 
 }
 
 /// One watch, from its opening to its end. `resource_version` moves on with it.
-async fn watch(run: &Run<'_>, selector: &str, resource_version: &mut String) -> Over {
+async fn watch(run: &Run<'_>, resource_version: &mut String) -> Over {
     let over = |error: Error| match error.cause() {
         Cause::Expired => Over::Expired,
         Cause::Forbidden => Over::Forbidden(error),
         _ => Over::Broken(error),
     };
-    let events = match run.cluster.watch(&run.scope, selector, resource_version).await {
+    let events = match run.cluster.watch(&run.scope, &run.own, resource_version).await {
         Ok(events) => events,
         Err(error) => return over(error),
     };
@@ -103,8 +102,7 @@ async fn read_again_and_again(run: &Run<'_>) -> Infallible {
 
 /// Lists the snapshots that this run made, and no others: one small list serves all claims.
 async fn read_own(run: &Run<'_>) {
-    let selector = format!("{}={},{}={}", names::JOB_LABEL, run.settings.job, names::RUN_LABEL, run.id);
-    match list(run, &selector).await {
+    match list(run, &run.own).await {
         Ok((owned, _)) => run.ledger.replace_of_run(run.id, owned),
         Err(error) => tracing::warn!("{error}"),
     }

@@ -5,7 +5,7 @@
 
 use std::{
     cell::RefCell,
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{HashMap, HashSet},
     rc::Rc,
 };
 
@@ -24,12 +24,23 @@ pub(super) struct Ledger {
 
 #[derive(Default)]
 struct Entry {
-    /// By uid.
-    snapshots: BTreeMap<String, Snapshot>,
+    /// Ordered by uid. A claim has few, and a map would hold each uid twice and room to spare.
+    snapshots: Vec<Snapshot>,
     /// The uids of those that are gone, with their last resourceVersion: the answer to a read that
     /// was under way meanwhile must not bring one back.
     gone: HashMap<String, String>,
     changed: Rc<Notify>,
+}
+
+impl Entry {
+    /// Where a snapshot is, or else where it belongs.
+    fn place(&self, uid: &str) -> Result<usize, usize> {
+        self.snapshots.binary_search_by(|known| known.uid.as_str().cmp(uid))
+    }
+
+    fn known(&self, uid: &str) -> Option<&Snapshot> {
+        self.snapshots.get(self.place(uid).ok()?)
+    }
 }
 
 impl Ledger {
@@ -74,8 +85,8 @@ impl Ledger {
     pub(super) fn replace_of_run(&self, run: &str, owned: Vec<(ClaimId, Snapshot)>) {
         let listed: HashSet<&str> = owned.iter().map(|(_, snapshot)| snapshot.uid.as_str()).collect();
         for entry in self.claims.borrow_mut().values_mut() {
-            entry.snapshots.retain(|uid, snapshot| {
-                snapshot.run.as_deref() != Some(run) || listed.contains(uid.as_str())
+            entry.snapshots.retain(|snapshot| {
+                snapshot.run.as_deref() != Some(run) || listed.contains(snapshot.uid.as_str())
             });
             entry.changed.notify_one();
         }
@@ -85,12 +96,12 @@ impl Ledger {
     /// All snapshots of a claim.
     pub(super) fn of_claim(&self, claim: &ClaimId) -> Vec<Snapshot> {
         let claims = self.claims.borrow();
-        claims.get(claim).map(|entry| entry.snapshots.values().cloned().collect()).unwrap_or_default()
+        claims.get(claim).map(|entry| entry.snapshots.clone()).unwrap_or_default()
     }
 
     /// One snapshot of a claim.
     pub(super) fn get(&self, claim: &ClaimId, uid: &str) -> Option<Snapshot> {
-        self.claims.borrow().get(claim)?.snapshots.get(uid).cloned()
+        self.claims.borrow().get(claim)?.known(uid).cloned()
     }
 
     /// Waits until something changed about a claim's snapshots since the last time it was asked.
@@ -102,7 +113,18 @@ impl Ledger {
         }
     }
 
-    fn write_all(&self, owned: Vec<(ClaimId, Snapshot)>) {
+    fn write_all(&self, mut owned: Vec<(ClaimId, Snapshot)>) {
+        let mut numbers: HashMap<&ClaimId, usize> = HashMap::new();
+        for (claim, _) in &owned {
+            *numbers.entry(claim).or_default() += 1;
+        }
+        for (claim, number) in numbers {
+            if let Some(entry) = self.claims.borrow_mut().get_mut(claim) {
+                entry.snapshots.reserve_exact(number);
+            }
+        }
+        // By uid, so that each finds its place at the end.
+        owned.sort_unstable_by(|(_, a), (_, b)| a.uid.cmp(&b.uid));
         for (claim, snapshot) in owned {
             self.write(&claim, snapshot);
         }
@@ -111,18 +133,26 @@ impl Ledger {
     fn write(&self, claim: &ClaimId, snapshot: Snapshot) {
         let mut claims = self.claims.borrow_mut();
         let Some(entry) = claims.get_mut(claim) else { return };
-        let known = entry.snapshots.get(&snapshot.uid).map(|known| &known.resource_version);
+        let known = entry.known(&snapshot.uid).map(|known| &known.resource_version);
         let last = known.or_else(|| entry.gone.get(&snapshot.uid));
         if last.is_some_and(|last| is_older(&snapshot.resource_version, last)) {
             return;
         }
-        entry.snapshots.insert(snapshot.uid.clone(), snapshot);
+        match entry.place(&snapshot.uid) {
+            Ok(place) => entry.snapshots[place] = snapshot,
+            Err(place) => {
+                // For one more is all that a run adds to a claim.
+                entry.snapshots.reserve_exact(1);
+                entry.snapshots.insert(place, snapshot);
+            }
+        }
         entry.changed.notify_one();
     }
 
     fn strike(&self, uid: &str, version: String) {
         for entry in self.claims.borrow_mut().values_mut() {
-            if entry.snapshots.remove(uid).is_some() {
+            if let Ok(place) = entry.place(uid) {
+                entry.snapshots.remove(place);
                 entry.gone.insert(uid.to_owned(), version);
                 entry.changed.notify_one();
                 return;

@@ -34,6 +34,11 @@ struct Run<'a> {
     scope: Scope,
     /// The Kubernetes Job that this pod belongs to, or a random name.
     id: &'a str,
+    /// Selects every snapshot that the schedule owns.
+    owned: String,
+    /// Selects, of these, what this pod makes in this run. Only they are waited for, so only they
+    /// are watched; that another one changed is noticed when it is to be deleted.
+    own: String,
     ledger: Ledger,
 }
 
@@ -81,6 +86,7 @@ pub async fn run(
         job = settings.job,
         run = id,
         retention = %settings.retention,
+        shard = (!settings.shard.is_whole()).then(|| settings.shard.label_value()),
         dry_run = settings.dry_run,
         bound_s = settings.bound().as_secs(),
         "the run begins"
@@ -96,6 +102,7 @@ pub async fn run(
         trouble: progress.trouble.into_inner(),
         stopped,
         dry_run: settings.dry_run,
+        shard: settings.shard,
         took: began.elapsed(),
     }
 }
@@ -113,9 +120,9 @@ async fn steps(cluster: &Cluster, settings: &Settings, id: &str, progress: &Prog
         return;
     }
 
-    let selector = format!("{}={}", names::JOB_LABEL, settings.job);
+    let owned_by_schedule = format!("{}={}", names::JOB_LABEL, settings.job);
     let ids: HashSet<&ClaimId> = claims.iter().map(|(_, chosen)| &chosen.id).collect();
-    let listed = cluster.snapshots(&scope, &selector, |object| {
+    let listed = cluster.snapshots(&scope, &owned_by_schedule, |object| {
         Snapshot::owned(object, &settings.job).filter(|(claim, _)| ids.contains(claim))
     });
     let (owned, resource_version) = match listed.await {
@@ -134,7 +141,11 @@ async fn steps(cluster: &Cluster, settings: &Settings, id: &str, progress: &Prog
     );
 
     let ledger = Ledger::new(&settings.job, ids.into_iter().cloned(), owned);
-    let run = Run { cluster, settings, scope, id, ledger };
+    let mut own = format!("{owned_by_schedule},{}={id}", names::RUN_LABEL);
+    if !settings.shard.is_whole() {
+        own.push_str(&format!(",{}={}", names::SHARD_LABEL, settings.shard.label_value()));
+    }
+    let run = Run { cluster, settings, scope, id, owned: owned_by_schedule, own, ledger };
     let mut taking: FuturesUnordered<_> = claims
         .iter()
         .map(|(index, chosen)| take_and_prune(&run, chosen, Place { progress, index: *index }))
@@ -145,7 +156,7 @@ async fn steps(cluster: &Cluster, settings: &Settings, id: &str, progress: &Prog
     } else {
         tokio::select! {
             () = all_taken => {}
-            never = follow::follow(&run, &selector, resource_version) => match never {},
+            never = follow::follow(&run, resource_version) => match never {},
         }
     }
 }

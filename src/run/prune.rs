@@ -56,33 +56,9 @@ pub(super) async fn prune(
         Err(problem) => return Ok(End::NotPruned(format!("nothing older is deleted: {problem}"))),
     };
     let pruning = Pruning { run, chosen, own, rules };
-    let snapshots = run.ledger.of_claim(&chosen.id);
-    let Some(verdicts) = pruning.judge(&snapshots) else {
+    let Some(condemned) = pruning.condemned(place) else {
         return Err(gone(claim, &own.name));
     };
-    let mut condemned = Vec::new();
-    let (mut kept, mut of_earlier_claim) = (0, 0);
-    for (snapshot, verdict) in verdicts {
-        pruning.say(snapshot, &verdict);
-        match verdict {
-            verdict if verdict.goes() => condemned.push(snapshot.clone()),
-            Verdict::Own | Verdict::Terminating => {}
-            verdict => {
-                of_earlier_claim += usize::from(verdict == Verdict::EarlierClaim);
-                kept += usize::from(snapshot.uid != own.uid);
-            }
-        }
-    }
-    if of_earlier_claim > 0 {
-        tracing::warn!(
-            claim,
-            "{} of an earlier claim of this name: this run leaves them alone; delete them by hand once nobody needs \
-             that claim's data",
-            text::count(of_earlier_claim, "snapshot")
-        );
-    }
-    condemned.reverse();
-    place.update(|report| report.kept = kept);
 
     let mut deletions = stream::iter(condemned)
         .map(|snapshot| pruning.delete(snapshot))
@@ -109,6 +85,36 @@ pub(super) async fn prune(
 }
 
 impl<'a> Pruning<'a> {
+    /// What has to go, oldest first; `None` if nothing can be judged. Apart from the deletions, so
+    /// that a thousand claims whose deletions queue do not each hold all their snapshots meanwhile.
+    fn condemned(&self, place: Place<'_>) -> Option<Vec<Snapshot>> {
+        let snapshots = self.run.ledger.of_claim(&self.chosen.id);
+        let mut condemned = Vec::new();
+        let (mut kept, mut of_earlier_claim) = (0, 0);
+        for (snapshot, verdict) in self.judge(&snapshots)? {
+            self.say(snapshot, &verdict);
+            match verdict {
+                verdict if verdict.goes() => condemned.push(snapshot.clone()),
+                Verdict::Own | Verdict::Terminating => {}
+                verdict => {
+                    of_earlier_claim += usize::from(verdict == Verdict::EarlierClaim);
+                    kept += usize::from(snapshot.uid != self.own.uid);
+                }
+            }
+        }
+        if of_earlier_claim > 0 {
+            tracing::warn!(
+                claim = self.chosen.called,
+                "{} of an earlier claim of this name: this run leaves them alone; delete them by hand once nobody \
+                 needs that claim's data",
+                text::count(of_earlier_claim, "snapshot")
+            );
+        }
+        condemned.reverse();
+        place.update(|report| report.kept = kept);
+        Some(condemned)
+    }
+
     /// All snapshots of the claim with the verdict on each, newest first. Nothing is judged unless
     /// the run's own snapshot is there and ready.
     fn judge<'s>(&self, snapshots: &'s [Snapshot]) -> Option<Vec<(&'s Snapshot, Verdict<'a>)>> {

@@ -60,17 +60,23 @@ pub(super) async fn take(run: &Run<'_>, chosen: &Chosen, place: Place<'_>) -> Re
 async fn make(run: &Run<'_>, chosen: &Chosen) -> Result<Own, Failure> {
     let claim = chosen.called.as_str();
     let settings = run.settings;
-    let there = run.ledger.of_claim(&chosen.id);
-    let made = there.iter().filter(|snapshot| is_of_this_job(run, chosen, snapshot, settings));
-    if let Some(made) = made.max_by_key(|snapshot| (snapshot.ready, snapshot.created)) {
+    let (made, there) = {
+        let there = run.ledger.of_claim(&chosen.id);
+        let made = there.iter().filter(|snapshot| is_of_this_job(run, chosen, snapshot, settings));
+        let made = made.max_by_key(|snapshot| (snapshot.ready, snapshot.created)).cloned();
+        // Only they can have been made in the same second. No more is held while the create is under way.
+        let newest = there.iter().map(|snapshot| snapshot.created).max();
+        let newest_ones = there.iter().filter(|snapshot| Some(snapshot.created) == newest);
+        (made, newest_ones.map(|snapshot| (snapshot.uid.clone(), snapshot.created)).collect::<Vec<_>>())
+    };
+    if let Some(made) = made {
         tracing::info!(
             claim,
             snapshot = made.name,
             made = %made.created,
             "going on with the snapshot of this Job's earlier attempt"
         );
-        let (name, uid) = (made.name.clone(), made.uid.clone());
-        return Ok(Own { name, uid, seen_before: Vec::new(), taken_over: true });
+        return Ok(Own { name: made.name, uid: made.uid, seen_before: Vec::new(), taken_over: true });
     }
 
     let mut attempt = 1;
@@ -81,6 +87,7 @@ async fn make(run: &Run<'_>, chosen: &Chosen) -> Result<Own, Failure> {
             class: settings.class.clone(),
             job: settings.job.clone(),
             run: run.id.to_owned(),
+            shard: settings.shard,
             hold: settings.hold,
         };
         match run.cluster.create(&new, settings.dry_run).await {
@@ -92,10 +99,12 @@ async fn make(run: &Run<'_>, chosen: &Chosen) -> Result<Own, Failure> {
                     tracing::info!(claim, snapshot = new.name, "made the snapshot");
                 }
                 let uid = object.metadata.uid.clone();
-                let same_second =
-                    |snapshot: &Snapshot| object.metadata.creation_timestamp == Some(snapshot.created);
-                let seen_before =
-                    there.into_iter().filter(same_second).map(|snapshot| snapshot.uid).collect();
+                let same_second = object.metadata.creation_timestamp;
+                let seen_before = there
+                    .into_iter()
+                    .filter(|(_, created)| Some(*created) == same_second)
+                    .map(|(uid, _)| uid)
+                    .collect();
                 run.ledger.see(object);
                 return Ok(Own { name: new.name, uid, seen_before, taken_over: false });
             }

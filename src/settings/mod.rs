@@ -11,13 +11,20 @@ use std::{ffi::OsString, fmt, path::PathBuf, time::Duration};
 use serde::Deserialize;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
-use crate::{names, retention::Rules};
+use crate::{names, retention::Rules, shard::Shard};
 
 /// What the variables' names begin with.
 const PREFIX: &str = "SNAPSHOT_";
 
 /// The variable that filters the log, by the name that Rust programs use.
 const FILTER: &str = "RUST_LOG";
+
+/// The variable in which Kubernetes tells each pod of an Indexed Job which one it is, from 0.
+const INDEX: &str = "JOB_COMPLETION_INDEX";
+
+/// The most shards. What many pods gain over few is less than what they cost: each lists all
+/// snapshots.
+const MAX_SHARDS: u32 = 1000;
 
 /// How long a run may take besides waiting for snapshots: finding, listing, creating and pruning,
 /// with all their repetitions. Five minutes are 4,000 claims with a create and a delete each at
@@ -55,6 +62,9 @@ pub struct Settings {
     pub dry_run: bool,
     /// Whether to hold what this run makes (`SNAPSHOT_HOLD`).
     pub hold: bool,
+    /// The part of the chosen claims that this pod takes (`SNAPSHOT_SHARDS` and
+    /// `JOB_COMPLETION_INDEX`).
+    pub shard: Shard,
     /// The Kubernetes Job that this pod belongs to; unset for a random one (`SNAPSHOT_RUN_ID`).
     pub run_id: Option<String>,
     /// Where the termination message goes (`SNAPSHOT_TERMINATION_LOG`).
@@ -128,13 +138,14 @@ struct Variables {
     concurrency: Option<String>,
     dry_run: Option<String>,
     hold: Option<String>,
+    shards: Option<String>,
     run_id: Option<String>,
     termination_log: Option<String>,
     log_format: Option<String>,
 }
 
 /// The names of all variables, in the order in which the documentation gives them.
-pub const NAMES: [&str; 17] = [
+pub const NAMES: [&str; 19] = [
     "SNAPSHOT_PVC_NAMES",
     "SNAPSHOT_PVC_SELECTOR",
     "SNAPSHOT_NAMESPACE",
@@ -148,6 +159,8 @@ pub const NAMES: [&str; 17] = [
     "SNAPSHOT_CONCURRENCY",
     "SNAPSHOT_DRY_RUN",
     "SNAPSHOT_HOLD",
+    "SNAPSHOT_SHARDS",
+    INDEX,
     "SNAPSHOT_RUN_ID",
     "SNAPSHOT_TERMINATION_LOG",
     "SNAPSHOT_LOG_FORMAT",
@@ -155,8 +168,8 @@ pub const NAMES: [&str; 17] = [
 ];
 
 impl Settings {
-    /// Reads the settings from environment variables; others than `SNAPSHOT_*` and `RUST_LOG` are
-    /// passed over.
+    /// Reads the settings from environment variables; others than `SNAPSHOT_*`, `RUST_LOG` and
+    /// `JOB_COMPLETION_INDEX` are passed over.
     ///
     /// # Errors
     /// Every problem that there is, at once: unknown names, values that cannot be understood,
@@ -174,8 +187,9 @@ impl Settings {
     ) -> Result<Self, (Problems, Fallback)> {
         let mut reader = Reader::default();
         let pairs = reader.accept(variables);
-        let filter = pairs.iter().find(|(name, _)| name == FILTER).map(|(_, value)| value.clone());
-        let pairs = pairs.into_iter().filter(|(name, _)| name != FILTER);
+        let find = |wanted| pairs.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.clone());
+        let (filter, index) = (find(FILTER), find(INDEX));
+        let pairs = pairs.into_iter().filter(|(name, _)| name.starts_with(PREFIX));
         let variables: Variables = match envy::prefixed(PREFIX).from_iter(pairs) {
             Ok(variables) => variables,
             // Every field is optional text, so this has no cause that is known.
@@ -199,6 +213,7 @@ impl Settings {
             concurrency,
             dry_run,
             hold,
+            shards,
             run_id,
             termination_log,
             log_format,
@@ -240,6 +255,7 @@ impl Settings {
                 .unwrap_or(8) as usize,
             dry_run: reader.optional("SNAPSHOT_DRY_RUN", dry_run, values::flag).unwrap_or(false),
             hold: reader.optional("SNAPSHOT_HOLD", hold, values::flag).unwrap_or(false),
+            shard: reader.shard(shards, index),
             run_id: reader.optional("SNAPSHOT_RUN_ID", run_id, values::label_value),
             termination_log: reader
                 .optional("SNAPSHOT_TERMINATION_LOG", termination_log, values::path)
@@ -313,7 +329,7 @@ impl Reader {
                 }
                 continue;
             };
-            if !name.starts_with(PREFIX) && name != FILTER {
+            if !name.starts_with(PREFIX) && name != FILTER && name != INDEX {
                 continue;
             }
             if !NAMES.contains(&name.as_str()) {
@@ -348,6 +364,44 @@ impl Reader {
                 None
             }
         }
+    }
+
+    /// A pod that does not know its part would take another's, or none: then nothing is done.
+    fn shard(&mut self, shards: Option<String>, index: Option<String>) -> Shard {
+        const SHARDS: &str = "SNAPSHOT_SHARDS";
+        let is_set = shards.is_some();
+        let Some(count) =
+            self.optional(SHARDS, shards, values::number(1, MAX_SHARDS)).or((!is_set).then_some(1))
+        else {
+            return Shard::WHOLE;
+        };
+        let Some(text) = index else {
+            if count > 1 {
+                self.problem(
+                    INDEX,
+                    None,
+                    format!(
+                        "not set, but {SHARDS} is {count}: Kubernetes sets it in the pods of a Job with completionMode: \
+                         Indexed; accepted is a whole number from 0 to {}",
+                        count - 1
+                    ),
+                );
+            }
+            return Shard::WHOLE;
+        };
+        let shard = text.parse().ok().and_then(|index| Shard::new(index, count));
+        if shard.is_none() {
+            let accepted = match count {
+                1 => "0 is accepted, for there is one shard".to_owned(),
+                _ => format!("a whole number from 0 to {} is accepted", count - 1),
+            };
+            self.problem(
+                INDEX,
+                Some(&text),
+                format!("not the index of a shard; {accepted}; {SHARDS} has to be the Job's completions"),
+            );
+        }
+        shard.unwrap_or_default()
     }
 
     fn claims(&mut self, names: Option<String>, selector: Option<String>) -> ClaimChoice {
@@ -387,7 +441,8 @@ fn unknown(name: &str) -> String {
     let nearest = NAMES
         .iter()
         .filter(|known| known.starts_with(PREFIX))
-        .min_by_key(|known| strsim::damerau_levenshtein(known, name));
+        // Who left the end out meant the whole, however far that is.
+        .min_by_key(|known| (!known.starts_with(name), strsim::damerau_levenshtein(known, name)));
     let mut said = "there is no such setting".to_owned();
     if let Some(nearest) = nearest {
         said.push_str(&format!("; the nearest is {nearest}"));

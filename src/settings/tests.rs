@@ -29,6 +29,7 @@ fn one_claim_is_all_that_must_be_said() {
     assert_eq!(settings.retention.to_string(), "last=1");
     assert_eq!(settings.concurrency, 8);
     assert!(!settings.dry_run && !settings.hold);
+    assert_eq!(settings.shard, Shard::WHOLE);
     assert_eq!(settings.run_id, None);
     assert_eq!(settings.termination_log, PathBuf::from("/dev/termination-log"));
     assert_eq!(settings.log_format, None);
@@ -103,6 +104,9 @@ fn a_value_that_cannot_be_understood_is_refused_with_what_would_be_accepted() {
         ("SNAPSHOT_CONCURRENCY", "1e3", "from 1 to 256"),
         ("SNAPSHOT_DRY_RUN", "yes", "neither true nor false"),
         ("SNAPSHOT_HOLD", "1", "neither true nor false"),
+        ("SNAPSHOT_SHARDS", "0", "from 1 to 1000"),
+        ("SNAPSHOT_SHARDS", "many", "from 1 to 1000"),
+        ("JOB_COMPLETION_INDEX", "first", "0 is accepted, for there is one shard"),
         ("SNAPSHOT_RUN_ID", "-", "not the value of a label"),
         ("SNAPSHOT_LOG_FORMAT", "xml", "text or json"),
         ("RUST_LOG", "info=info=info", "info,kube_client=debug"),
@@ -125,6 +129,29 @@ fn exactly_one_of_names_and_selector_is_set() {
         neither.to_string().contains("neither SNAPSHOT_PVC_NAMES nor SNAPSHOT_PVC_SELECTOR"),
         "{neither}"
     );
+}
+
+#[test]
+fn a_pod_of_several_has_to_know_which_one_it_is() {
+    let shard = |shards, index| {
+        parse(&[("SNAPSHOT_PVC_NAMES", "data"), ("SNAPSHOT_SHARDS", shards), ("JOB_COMPLETION_INDEX", index)])
+            .map(|settings| settings.shard)
+            .map_err(|problems| problems.to_string())
+    };
+    assert_eq!(shard("", ""), Ok(Shard::WHOLE));
+    assert_eq!(shard("1", "0"), Ok(Shard::WHOLE));
+    assert_eq!(shard("8", "7"), Ok(Shard::new(7, 8).expect("a shard")));
+    for (shards, index, said) in [
+        ("8", "", "JOB_COMPLETION_INDEX: not set, but SNAPSHOT_SHARDS is 8"),
+        ("8", "8", "JOB_COMPLETION_INDEX=\"8\": not the index of a shard; a whole number from 0 to 7"),
+        ("8", "-1", "a whole number from 0 to 7"),
+        // An Indexed Job whose pods would all take all claims.
+        ("", "1", "SNAPSHOT_SHARDS has to be the Job's completions"),
+        ("x", "1", "SNAPSHOT_SHARDS=\"x\": not a number in range"),
+    ] {
+        let problems = shard(shards, index).expect_err(said);
+        assert!(problems.contains(said) && problems.starts_with("1 problem"), "{problems}");
+    }
 }
 
 #[test]
@@ -199,7 +226,7 @@ proptest! {
         if let Err(problems) = Settings::parse(known.chain(unknown)) {
             let said = problems.to_string();
             prop_assert!(said.lines().count() >= 2);
-            prop_assert!(said.lines().skip(1).all(|line| line.starts_with("  SNAPSHOT_") || line.starts_with("  RUST_LOG")), "{}", said);
+            prop_assert!(said.lines().skip(1).all(|line| ["  SNAPSHOT_", "  RUST_LOG", "  JOB_COMPLETION_INDEX"].iter().any(|name| line.starts_with(name))), "{}", said);
         }
     }
 }

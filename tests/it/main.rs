@@ -1,6 +1,7 @@
 //! All integration tests, in one binary, for linking is what takes long.
 
 mod faults;
+mod figures;
 mod image;
 mod invariants;
 mod manifests;
@@ -9,3 +10,4 @@ mod pod;
 mod recordings;
 mod retention;
 mod scenarios;
+mod shards;

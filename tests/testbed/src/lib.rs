@@ -22,7 +22,7 @@
 //! | `store` | the objects, their history, those who watch |
 //! | `controller`, `volumes`, `namespaces` | what moves by itself |
 //! | `cluster` | what all of these share |
-//! | `log`, `history` | what was asked, and what became of the snapshots |
+//! | `log`, `history`, `traffic` | what was asked, what became of the snapshots, and what went over the wire |
 //! | `tls`, `kubeconfig` | how clients get in |
 //! | [`objects`], [`http`] | helpers for tests |
 //!
@@ -53,6 +53,7 @@ mod server;
 mod store;
 mod table;
 mod tls;
+mod traffic;
 mod validation;
 mod verbs;
 mod volumes;
@@ -62,6 +63,7 @@ pub use controller::{Controller, Plan};
 pub use fault::{Fault, History, WatchFault, When};
 pub use history::{Milestone, Stage};
 pub use log::Request;
+pub use traffic::Traffic;
 
 use cluster::Cluster;
 use kubeconfig::Credentials;
@@ -390,9 +392,16 @@ impl TestBed {
         self.cluster.store.milestones().iter().flat_map(|change| history::milestones(change)).collect()
     }
 
-    /// Forgets the requests, and what [`TestBed::most_in_flight`] and [`TestBed::most_watches`] count.
+    /// What went over the wire since the start or the last [`TestBed::clear_requests`].
+    pub fn traffic(&self) -> Traffic {
+        self.server.meter.read()
+    }
+
+    /// Forgets the requests, and what [`TestBed::traffic`], [`TestBed::most_in_flight`] and [`TestBed::most_watches`]
+    /// count.
     pub fn clear_requests(&self) {
         self.cluster.log.clear();
+        self.server.meter.clear();
     }
 
     /// The most requests that were under way at once, not counting watches.

@@ -10,6 +10,7 @@ use crate::fault::{self, Fault, History, When};
 use crate::log::Entry;
 use crate::rbac;
 use crate::tls::Tls;
+use crate::traffic::{Meter, Metered};
 use crate::verbs::{self, Answer, Content};
 use futures::StreamExt;
 use http::{HeaderValue, Response, StatusCode, header};
@@ -49,6 +50,7 @@ pub(crate) struct Server {
     connections: Mutex<JoinSet<()>>,
     /// How many of the next connections are closed as soon as they are there.
     turned_away: AtomicUsize,
+    pub(crate) meter: Arc<Meter>,
 }
 
 /// Whether connections are accepted.
@@ -88,6 +90,7 @@ impl Server {
             port: tokio::sync::Mutex::new(Port::Closed),
             connections: Mutex::default(),
             turned_away: AtomicUsize::new(0),
+            meter: Arc::default(),
         }))
     }
 
@@ -172,6 +175,7 @@ async fn accept(server: Arc<Server>, listener: TcpListener) {
         }
         // Events are small and must not wait for more to send.
         let _ = stream.set_nodelay(true);
+        let stream = Metered::new(stream, server.meter.clone());
         let mut connections = server.connections();
         while connections.try_join_next().is_some() {}
         let server = server.clone();

@@ -1,0 +1,262 @@
+//! What a run costs: beside the bash script that it replaces, and as claims and snapshots grow.
+//!
+//! `cargo bench --bench side-by-side` starts an API server with a snapshot controller in this process, lets the two run
+//! against it in turn, each several times in a new container's state, and prints one table; then a second one of this
+//! program alone, with up to 1,000 claims and 10,000 older snapshots. It needs no network; the script needs `bash`,
+//! `openssl` and `kubectl`, and is left out with a message where one of them is missing.
+//!
+//! After `--`: `script` or `scale` if only one of the two tables is wanted, `--rounds N` for how often (5 and, at scale, 3
+//! times), `--binary PATH` for another binary than the one that cargo makes for this, say the static one of the image.
+//!
+//! The API server is this process, on the same processors: what it takes of time is in the wall times, and not in the
+//! CPU times and memory, which are the contenders' alone. Requests and bytes are the API server's own count.
+
+mod place;
+mod process;
+mod table;
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::{Command, ExitCode},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use k8s_openapi::jiff::Timestamp;
+
+use place::{DRIVER, Place, Sample};
+use table::{Table, least, median, million, millis};
+
+/// The binary that cargo makes with this benchmark: as `cargo build --release` makes it, but for features of libraries
+/// that the tests need, which add some hundred bytes.
+const BINARY: &str = env!("CARGO_BIN_EXE_volume-snapshotter");
+
+const SCRIPT: &str = include_str!("script.sh");
+
+/// What the script runs.
+const TOOLS: [&str; 3] = ["bash", "kubectl", "openssl"];
+
+/// Claims and older snapshots, at scale.
+const SCALE: [(usize, usize); 9] = [
+    (1, 10),
+    (1, 1_000),
+    (1, 10_000),
+    (10, 10),
+    (10, 1_000),
+    (100, 1_000),
+    (1_000, 10),
+    (1_000, 1_000),
+    (1_000, 10_000),
+];
+
+/// What is to be done.
+struct Wanted {
+    script: bool,
+    scale: bool,
+    rounds: Option<usize>,
+    binary: PathBuf,
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<ExitCode> {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    if arguments.first().is_some_and(|first| first == process::MEASURE) {
+        return process::measure(&arguments[1..]);
+    }
+    let wanted = wanted(&arguments)?;
+    ensure!(
+        !cfg!(debug_assertions),
+        "figures of a debug build mean nothing: run cargo bench --bench side-by-side"
+    );
+    println!("{}", circumstances());
+    let directory =
+        Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("side-by-side-{}", std::process::id()));
+    fs::create_dir_all(&directory).context("cannot make a directory")?;
+    let files = directory.join("run");
+    if wanted.script {
+        beside_the_script(&files, &wanted.binary, wanted.rounds.unwrap_or(5)).await?;
+    }
+    if wanted.scale {
+        at_scale(&files, &wanted.binary, wanted.rounds.unwrap_or(3)).await?;
+    }
+    fs::remove_dir_all(&directory).context("cannot remove the directory")?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn wanted(arguments: &[String]) -> Result<Wanted> {
+    let mut wanted = Wanted { script: true, scale: true, rounds: None, binary: PathBuf::from(BINARY) };
+    let mut arguments = arguments.iter().map(String::as_str);
+    while let Some(argument) = arguments.next() {
+        match argument {
+            // What cargo tells every benchmark.
+            "--bench" => {}
+            "script" => wanted.scale = false,
+            "scale" => wanted.script = false,
+            "--rounds" => {
+                let rounds =
+                    arguments.next().and_then(|rounds| rounds.parse().ok()).filter(|rounds| *rounds > 0);
+                wanted.rounds = Some(rounds.context("--rounds takes a number above zero")?);
+            }
+            "--binary" => {
+                let path = arguments.next().context("--binary takes a path")?;
+                wanted.binary = fs::canonicalize(path).with_context(|| format!("there is no {path}"))?;
+            }
+            other => {
+                bail!("unknown argument {other:?}; script, scale, --rounds N and --binary PATH are known")
+            }
+        }
+    }
+    Ok(wanted)
+}
+
+/// When and where this is measured, for the reader of the figures.
+fn circumstances() -> String {
+    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    let processor = read("/proc/cpuinfo")
+        .lines()
+        .find_map(|line| {
+            line.strip_prefix("model name")?.split_once(':').map(|(_, name)| name.trim().to_owned())
+        })
+        .unwrap_or_else(|| "an unknown processor".to_owned());
+    let load = read("/proc/loadavg").split(' ').next().unwrap_or("?").to_owned();
+    format!(
+        "{}, {} processors of {processor}, load {load} at the beginning; the snapshot controller takes {}",
+        Timestamp::now().strftime("%Y-%m-%d %H:%M UTC"),
+        std::thread::available_parallelism().map_or(0, usize::from),
+        table::seconds(DRIVER),
+    )
+}
+
+/// One claim with one older snapshot: this program and the script in turn.
+async fn beside_the_script(files: &Path, binary: &Path, rounds: usize) -> Result<()> {
+    let tools: Vec<Option<PathBuf>> = TOOLS.iter().map(|tool| find(tool)).collect();
+    for (tool, _) in TOOLS.iter().zip(&tools).filter(|(_, found)| found.is_none()) {
+        println!("SKIPPED: the script is not measured, for there is no {tool} here");
+    }
+    let tools: Option<Vec<PathBuf>> = tools.into_iter().collect();
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    for _ in 0..rounds {
+        ours.push(once(files, |place| place.run_binary(binary)).await?);
+        if let Some(tools) = &tools {
+            theirs.push(once(files, |place| place.run_script(&tools[0], SCRIPT)).await?);
+        }
+    }
+
+    let sizes = match &tools {
+        Some(tools) => {
+            let sizes: Result<Vec<u64>> = tools.iter().map(|tool| size(tool)).collect();
+            Some(sizes?.iter().sum())
+        }
+        None => None,
+    };
+    let mut table =
+        Table::new(&["one claim, one older snapshot", "volume-snapshotter", "bash script", "ratio"]);
+    let times = |samples: &[Sample], of: &dyn Fn(&Sample) -> Duration| median(samples.iter().map(of));
+    let mut row = |name: &str, of: &dyn Fn(&[Sample]) -> f64, say: &dyn Fn(f64) -> String| {
+        let (our, their) = (of(&ours), (!theirs.is_empty()).then(|| of(&theirs)));
+        table.contest(name, our, their, say);
+    };
+    row("wall time", &|all| times(all, &|one| one.usage.wall).as_secs_f64(), &|s| format!("{s:.2} s"));
+    row(
+        "of it besides the driver's",
+        &|all| times(all, &|one| one.usage.wall.saturating_sub(DRIVER)).as_secs_f64(),
+        &millis,
+    );
+    row("from ready to exit", &|all| times(all, &|one| one.after_ready).as_secs_f64(), &millis);
+    row("CPU time", &|all| times(all, &|one| one.usage.cpu).as_secs_f64(), &millis);
+    row("CPU time, the least", &|all| least(all.iter().map(|one| one.usage.cpu)).as_secs_f64(), &millis);
+    row(
+        "peak memory, largest process",
+        &|all| median(all.iter().map(|one| one.usage.peak_memory)) as f64,
+        &million,
+    );
+    row("requests", &|all| median(all.iter().map(|one| one.requests)) as f64, &|n| format!("{n}"));
+    row("connections", &|all| median(all.iter().map(|one| one.connections)) as f64, &|n| format!("{n}"));
+    row("bytes on the wire", &|all| median(all.iter().map(|one| one.bytes)) as f64, &|b| {
+        format!("{:.1} kB", b / 1e3)
+    });
+    table.contest("files to run it", size(binary)? as f64, sizes.map(|size: u64| size as f64), &million);
+    println!("\n{table}");
+    println!("Medians of {rounds} runs each, in turn; ratio: script to volume-snapshotter.");
+    if let Some(tools) = &tools {
+        println!(
+            "The script's files are {}, without their libraries and the rest of their image; {}.",
+            TOOLS.join(", "),
+            kubectl_version(&tools[1]).unwrap_or_else(|| "kubectl of an unknown version".to_owned()),
+        );
+    }
+    Ok(())
+}
+
+/// This program alone, with more and more to do.
+async fn at_scale(files: &Path, binary: &Path, rounds: usize) -> Result<()> {
+    let mut table = Table::new(&[
+        "claims",
+        "older snapshots",
+        "requests",
+        "on the wire",
+        "wall",
+        "ready to exit",
+        "CPU",
+        "CPU per claim",
+        "peak memory",
+    ]);
+    for (claims, snapshots) in SCALE {
+        let mut samples = Vec::new();
+        let mut expected = 0;
+        for _ in 0..rounds {
+            let place = Place::furnish(files, claims, snapshots).await?;
+            expected = place.expected_requests(snapshots);
+            let sample = place.run_binary(binary);
+            place.leave().await;
+            samples.push(sample?);
+        }
+        let requests = median(samples.iter().map(|one| one.requests));
+        ensure!(
+            requests == expected,
+            "{requests} requests instead of {expected}: {claims} claims, {snapshots} snapshots"
+        );
+        let cpu = least(samples.iter().map(|one| one.usage.cpu)).as_secs_f64();
+        table.row(vec![
+            claims.to_string(),
+            snapshots.to_string(),
+            requests.to_string(),
+            format!("{:.0} kB", median(samples.iter().map(|one| one.bytes)) as f64 / 1e3),
+            table::seconds(median(samples.iter().map(|one| one.usage.wall))),
+            millis(median(samples.iter().map(|one| one.after_ready)).as_secs_f64()),
+            millis(cpu),
+            format!("{:.2} ms", cpu * 1e3 / claims as f64),
+            million(median(samples.iter().map(|one| one.usage.peak_memory)) as f64),
+        ]);
+    }
+    println!("\n{table}");
+    println!("Medians of {rounds} runs, of CPU the least. Of each claim as many snapshots stay as it had.");
+    Ok(())
+}
+
+/// One run in a place of its own.
+async fn once(files: &Path, run: impl Fn(&Place) -> Result<Sample>) -> Result<Sample> {
+    let place = Place::furnish(files, 1, 1).await?;
+    let sample = run(&place);
+    place.leave().await;
+    sample
+}
+
+/// Where the shell finds a program.
+fn find(program: &str) -> Option<PathBuf> {
+    env::split_paths(&env::var_os("PATH")?)
+        .map(|directory| directory.join(program))
+        .find(|path| path.is_file())
+}
+
+/// How large a file is, in bytes; of a link the file that it leads to.
+fn size(path: &Path) -> Result<u64> {
+    Ok(fs::metadata(path).with_context(|| format!("there is no {}", path.display()))?.len())
+}
+
+fn kubectl_version(kubectl: &Path) -> Option<String> {
+    let output = Command::new(kubectl).args(["version", "--client"]).output().ok()?;
+    let said = String::from_utf8(output.stdout).ok()?;
+    Some(said.lines().next()?.replace("Client Version:", "kubectl"))
+}
