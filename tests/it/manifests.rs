@@ -416,6 +416,10 @@ fn variables(rendered: &Rendered, container: &Container) -> Variables {
         };
         variables.insert(variable.name.clone(), value);
     }
+    // Kubernetes adds it in the pods of an Indexed Job; that such a Job is one is tested beside shards.
+    if variables.contains_key("SNAPSHOT_SHARDS") {
+        variables.insert("JOB_COMPLETION_INDEX".to_owned(), "0".to_owned());
+    }
     variables
 }
 
@@ -487,8 +491,8 @@ const START: Duration = Duration::from_secs(50);
 
 /// How long a Job can take if every try takes as long as it can.
 fn longest(job: &JobSpec, bound: Duration) -> Duration {
-    let retries =
-        u32::try_from(job.backoff_limit.expect("backoffLimit is set")).expect("backoffLimit is not negative");
+    let retries = job.backoff_limit.or(job.backoff_limit_per_index).expect("the number of tries is set");
+    let retries = u32::try_from(retries).expect("it is not negative");
     let pauses: Duration = (0..retries).map(pause_before_retry).sum();
     (START + bound) * (retries + 1) + pauses
 }
@@ -880,8 +884,10 @@ fn exits_that_trying_again_cannot_help_end_the_job_and_a_drained_node_costs_no_t
             let policy = job.pod_failure_policy.as_ref().expect("podFailurePolicy is set");
             let [fail, ignore] = policy.rules.as_slice() else { panic!("two rules: {:?}", policy.rules) };
 
-            assert_eq!(fail.action, "FailJob", "{}", rendered.directory);
-            let exits = fail.on_exit_codes.as_ref().expect("FailJob goes by exit codes");
+            // What fails in one shard ends no other.
+            let action = if job.backoff_limit_per_index.is_some() { "FailIndex" } else { "FailJob" };
+            assert_eq!(fail.action, action, "{}", rendered.directory);
+            let exits = fail.on_exit_codes.as_ref().expect("it goes by exit codes");
             assert_eq!(
                 exits.container_name.as_ref(),
                 Some(&container_of(&job).name),
