@@ -73,7 +73,8 @@ impl From<VolumeSnapshot> for Snapshot {
             uid: metadata.uid,
             resource_version: metadata.resource_version,
             created: metadata.creation_timestamp.unwrap_or(Timestamp::MAX),
-            cut: status.creation_time,
+            // What a driver that does not say becomes on its way through the controller.
+            cut: status.creation_time.filter(|cut| *cut > Timestamp::UNIX_EPOCH),
             ready: status.ready_to_use == Some(true),
             terminating: metadata.deletion_timestamp.is_some(),
             group_member: status.volume_group_snapshot_name.is_some_and(|group| !group.is_empty()),
@@ -124,6 +125,15 @@ mod tests {
             }
         );
         assert_eq!(read.time().to_string(), "2026-11-20T08:55:12Z");
+    }
+
+    #[test]
+    fn a_driver_that_gives_the_epoch_gives_no_time() {
+        let read = Snapshot::from(object(json!({
+            "metadata": {"creationTimestamp": "2026-11-20T08:55:11Z"},
+            "status": {"creationTime": "1970-01-01T00:00:00Z", "readyToUse": true},
+        })));
+        assert_eq!(read.time().to_string(), "2026-11-20T08:55:11Z");
     }
 
     #[test]

@@ -32,12 +32,24 @@ impl FromStr for Window {
         if span.is_zero() || span.is_negative() {
             return Err(format!("{text:?} is not above zero; {ACCEPTED}"));
         }
+        // restic's m is a month, and beside days and years nobody means minutes.
+        let has_days =
+            span.get_days() > 0 || span.get_weeks() > 0 || span.get_months() > 0 || span.get_years() > 0;
+        if has_days && has_bare_m(text) {
+            return Err(format!("the m in {text:?} may be minutes or months; write min or mo"));
+        }
         // Whatever snapshot is the newest, this can be counted back from it.
         match date(2000, 1, 1).at(0, 0, 0, 0).checked_sub(span) {
             Ok(begin) if begin.year() >= 1000 => Ok(Window { span, text: text.to_owned() }),
             _ => Err(format!("{text:?} is more than a thousand years")),
         }
     }
+}
+
+/// Whether a unit in `text` is `m` and nothing longer.
+fn has_bare_m(text: &str) -> bool {
+    !text.starts_with('P')
+        && text.split(|character: char| !character.is_ascii_alphabetic()).any(|unit| unit == "m")
 }
 
 impl PartialEq for Window {
@@ -197,6 +209,7 @@ mod tests {
             ("14d", "2026-03-10T12:00:00Z", "2026-02-24T12:00:00Z"),
             ("36h", "2026-03-10T12:00:00Z", "2026-03-09T00:00:00Z"),
             ("90m", "2026-03-10T12:00:00Z", "2026-03-10T10:30:00Z"),
+            ("1d30min", "2026-03-10T12:00:00Z", "2026-03-09T11:30:00Z"),
             ("1mo", "2026-03-31T00:00:00Z", "2026-02-28T00:00:00Z"),
             ("1y", "2024-02-29T00:00:00Z", "2023-02-28T00:00:00Z"),
             ("1y6mo", "2026-11-20T00:00:00Z", "2025-05-20T00:00:00Z"),
@@ -209,8 +222,22 @@ mod tests {
 
     #[test]
     fn a_window_that_is_none_is_refused() {
-        for text in ["", "14", "0d", "-14d", "14d ago", "soon", "1001y", "99999999999999d", "d", "P", "1.5y"]
-        {
+        for text in [
+            "1y6m",
+            "5m7d",
+            "2w 3m",
+            "",
+            "14",
+            "0d",
+            "-14d",
+            "14d ago",
+            "soon",
+            "1001y",
+            "99999999999999d",
+            "d",
+            "P",
+            "1.5y",
+        ] {
             assert!(text.parse::<Window>().is_err(), "{text}");
         }
     }

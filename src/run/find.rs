@@ -5,6 +5,7 @@ use std::collections::HashSet;
 
 use futures::future::join_all;
 use k8s_openapi::jiff::Timestamp;
+use tokio::time::Instant;
 
 use super::{Place, Progress, fail};
 use crate::{
@@ -26,6 +27,8 @@ pub(super) struct Chosen {
     /// Since when it exists: snapshots that are older were taken of another claim of that name.
     /// `None` if claims may not be read.
     pub(super) since: Option<Timestamp>,
+    /// When that was read.
+    pub(super) read: Instant,
     /// The rules that hold for it, or what is wrong with those that it is annotated with: then
     /// nothing of it is deleted.
     pub(super) retention: Result<Rules, String>,
@@ -50,6 +53,7 @@ pub(super) async fn claims(
         Some(selector) => namespaces(cluster, selector).await?,
         None => vec![cluster.namespace().to_owned()],
     };
+    let read = Instant::now();
     let found = match &settings.claims {
         ClaimChoice::Names(names) => {
             let of = |namespace: &String| {
@@ -79,7 +83,7 @@ pub(super) async fn claims(
                     }
                     Ok(_) => {}
                 }
-                claims.push((index, Chosen { id, called, since, retention }));
+                claims.push((index, Chosen { id, called, since, read, retention }));
             }
             Err(failure) => fail(Place { progress, index }, &called, failure),
         }

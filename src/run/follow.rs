@@ -43,7 +43,7 @@ pub(super) async fn follow(run: &Run<'_>, mut resource_version: String) -> Infal
                 tracing::debug!("the watch expired; listing anew");
                 match list(run, &run.owned).await {
                     Ok((owned, version)) => {
-                        run.ledger.replace(owned);
+                        run.ledger.replace(owned, &version);
                         resource_version = version;
                     }
                     Err(error) => tracing::warn!("{error}"),
@@ -103,7 +103,7 @@ async fn read_again_and_again(run: &Run<'_>) -> Infallible {
 /// Lists the snapshots that this run made, and no others: one small list serves all claims.
 async fn read_own(run: &Run<'_>) {
     match list(run, &run.own).await {
-        Ok((owned, _)) => run.ledger.replace_of_run(run.id, owned),
+        Ok((owned, version)) => run.ledger.replace_of_run(run.id, owned, &version),
         Err(error) => tracing::warn!("{error}"),
     }
 }

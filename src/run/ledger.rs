@@ -72,21 +72,35 @@ impl Ledger {
         self.strike(&object.metadata.uid, object.metadata.resource_version.clone());
     }
 
-    /// Puts a new list in the place of all that was known.
-    pub(super) fn replace(&self, owned: Vec<(ClaimId, Snapshot)>) {
-        for entry in self.claims.borrow_mut().values_mut() {
-            entry.snapshots.clear();
-            entry.changed.notify_one();
-        }
-        self.write_all(owned);
+    /// Puts a new list, of the state `version`, in the place of all that was known.
+    pub(super) fn replace(&self, owned: Vec<(ClaimId, Snapshot)>, version: &str) {
+        self.replace_some(owned, version, |_| true);
     }
 
-    /// Puts a list of the run's own snapshots in the place of what was known of them.
-    pub(super) fn replace_of_run(&self, run: &str, owned: Vec<(ClaimId, Snapshot)>) {
+    /// Puts a list of the run's own snapshots, of the state `version`, in the place of what was known
+    /// of them.
+    pub(super) fn replace_of_run(&self, run: &str, owned: Vec<(ClaimId, Snapshot)>, version: &str) {
+        self.replace_some(owned, version, |snapshot| snapshot.run.as_deref() == Some(run));
+    }
+
+    /// Strikes out what the list is about and does not have, but for what is newer than the list.
+    fn replace_some(
+        &self,
+        owned: Vec<(ClaimId, Snapshot)>,
+        version: &str,
+        is_about: impl Fn(&Snapshot) -> bool,
+    ) {
         let listed: HashSet<&str> = owned.iter().map(|(_, snapshot)| snapshot.uid.as_str()).collect();
         for entry in self.claims.borrow_mut().values_mut() {
-            entry.snapshots.retain(|snapshot| {
-                snapshot.run.as_deref() != Some(run) || listed.contains(snapshot.uid.as_str())
+            let Entry { snapshots, gone, .. } = entry;
+            snapshots.retain(|snapshot| {
+                let stays = !is_about(snapshot)
+                    || listed.contains(snapshot.uid.as_str())
+                    || is_older(version, &snapshot.resource_version);
+                if !stays {
+                    gone.insert(snapshot.uid.clone(), version.to_owned());
+                }
+                stays
             });
             entry.changed.notify_one();
         }
@@ -219,6 +233,18 @@ mod tests {
     }
 
     #[test]
+    fn a_list_strikes_out_what_it_lacks_for_good_but_nothing_that_is_newer() {
+        let ledger = ledger();
+        ledger.see(object("a", "9", "hourly"));
+        ledger.see(object("new", "21", "hourly"));
+        ledger.replace(Vec::new(), "20");
+        assert_eq!(version(&ledger, "a"), None);
+        assert_eq!(version(&ledger, "new").as_deref(), Some("21"));
+        ledger.see(object("a", "9", "hourly"));
+        assert_eq!(version(&ledger, "a"), None, "an answer that comes late does not bring it back");
+    }
+
+    #[test]
     fn what_changes_hands_is_struck_out() {
         let ledger = ledger();
         ledger.see(object("a", "9", "hourly"));
@@ -244,9 +270,9 @@ mod tests {
         own.metadata.labels.insert("volume-snapshotter/run".into(), "run-1".into());
         ledger.see(object("old", "1", "hourly"));
         ledger.see(own);
-        ledger.replace_of_run("run-1", Vec::new());
+        ledger.replace_of_run("run-1", Vec::new(), "3");
         assert_eq!(ledger.of_claim(&data()).len(), 1);
-        ledger.replace(Vec::new());
+        ledger.replace(Vec::new(), "4");
         assert!(ledger.of_claim(&data()).is_empty());
     }
 }

@@ -3,6 +3,8 @@
 //! What may go is judged in [`crate::retention`]. Here every deletion is made to hold for exactly
 //! what was judged, and only while the new snapshot is there and ready.
 
+use std::time::Duration;
+
 use futures::{StreamExt, stream};
 
 use super::{
@@ -21,6 +23,10 @@ use crate::{
 /// How often a snapshot that changes under our hands is judged again.
 const JUDGEMENTS: usize = 3;
 
+/// How long after a claim was read its snapshot may be made without another look at the claim: it may
+/// have been deleted and made anew meanwhile, and the new snapshot then has nothing in it.
+const STILL_KNOWN: Duration = Duration::from_secs(1);
+
 /// What is to be pruned, and by which rules.
 struct Pruning<'a> {
     run: &'a Run<'a>,
@@ -36,6 +42,8 @@ enum Pruned {
     Gone,
     /// It changed, and stays by the new judgement.
     Stays,
+    /// It stays, for the new snapshot went away, and with it all reason to delete anything.
+    Lost,
     Failed(String),
 }
 
@@ -59,6 +67,13 @@ pub(super) async fn prune(
     let Some(condemned) = pruning.condemned(place) else {
         return Err(gone(claim, &own.name));
     };
+    if !condemned.is_empty()
+        && own.made - chosen.read > STILL_KNOWN
+        && let Err(problem) = pruning.claim_is_the_same().await
+    {
+        tracing::error!(claim, "{problem}");
+        return Ok(End::NotPruned(format!("nothing older is deleted: {problem}")));
+    }
 
     let mut deletions = stream::iter(condemned)
         .map(|snapshot| pruning.delete(snapshot))
@@ -69,6 +84,7 @@ pub(super) async fn prune(
             Pruned::Deleted => place.update(|report| report.deleted += 1),
             Pruned::Gone => {}
             Pruned::Stays => place.update(|report| report.kept += 1),
+            Pruned::Lost => return Err(gone(claim, &own.name)),
             Pruned::Failed(problem) => {
                 tracing::error!(claim, "{problem}");
                 failures.push(problem);
@@ -138,11 +154,17 @@ impl<'a> Pruning<'a> {
         new.filter(|new| (new.ready || self.run.settings.dry_run) && !new.terminating)
     }
 
-    fn lost(&self, condemned: &Snapshot) -> Pruned {
-        Pruned::Failed(format!(
-            "the new snapshot {} is gone or not ready any more, so {} stays",
-            self.own.name, condemned.name
-        ))
+    /// Whether the claim is still the one that was read in the beginning.
+    async fn claim_is_the_same(&self) -> Result<(), String> {
+        let Some(since) = self.chosen.since else { return Ok(()) };
+        match self.run.cluster.claim(&self.chosen.id).await {
+            Ok(claim) if claim.metadata.creation_timestamp == Some(since) => Ok(()),
+            Ok(_) => Err(format!(
+                "claim {} was deleted and made anew while its snapshot was being made",
+                self.chosen.called
+            )),
+            Err(error) => Err(error.to_string()),
+        }
     }
 
     /// Deletes one snapshot, as it was judged; if it is in another state by now, it is read and
@@ -152,7 +174,7 @@ impl<'a> Pruning<'a> {
         let namespace = self.chosen.id.namespace.as_str();
         for _ in 0..JUDGEMENTS {
             if self.new_snapshot().is_none() {
-                return self.lost(&condemned);
+                return Pruned::Lost;
             }
             let conflict = match run.cluster.delete(namespace, &condemned, run.settings.dry_run).await {
                 Ok(Deleted::AlreadyGone) => {
@@ -180,7 +202,7 @@ impl<'a> Pruning<'a> {
             }
             let snapshots = run.ledger.of_claim(&self.chosen.id);
             let Some(verdicts) = self.judge(&snapshots) else {
-                return self.lost(&condemned);
+                return Pruned::Lost;
             };
             match verdicts.into_iter().find(|(snapshot, _)| snapshot.uid == condemned.uid) {
                 Some((snapshot, verdict)) if verdict.goes() => condemned = snapshot.clone(),

@@ -32,6 +32,8 @@ pub(super) struct Own {
     /// The uids of those that were there before it, as far as the time alone does not tell: the
     /// API server dates in whole seconds.
     pub(super) seen_before: Vec<String>,
+    /// When it was made, for what may have changed before that.
+    pub(super) made: Instant,
     /// Whether an earlier attempt of this Job made it.
     taken_over: bool,
 }
@@ -76,7 +78,8 @@ async fn make(run: &Run<'_>, chosen: &Chosen) -> Result<Own, Failure> {
             made = %made.created,
             "going on with the snapshot of this Job's earlier attempt"
         );
-        return Ok(Own { name: made.name, uid: made.uid, seen_before: Vec::new(), taken_over: true });
+        let (name, uid, made) = (made.name, made.uid, Instant::now());
+        return Ok(Own { name, uid, seen_before: Vec::new(), made, taken_over: true });
     }
 
     let mut attempt = 1;
@@ -106,7 +109,7 @@ async fn make(run: &Run<'_>, chosen: &Chosen) -> Result<Own, Failure> {
                     .map(|(uid, _)| uid)
                     .collect();
                 run.ledger.see(object);
-                return Ok(Own { name: new.name, uid, seen_before, taken_over: false });
+                return Ok(Own { name: new.name, uid, seen_before, made: Instant::now(), taken_over: false });
             }
             Err(error) if error.cause() == Cause::AlreadyExists && attempt < NAME_ATTEMPTS => attempt += 1,
             Err(error) => return Err(error.into()),

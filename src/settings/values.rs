@@ -88,10 +88,12 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
         false => text.parse::<SignedDuration>().ok().and_then(|duration| Duration::try_from(duration).ok()),
     };
     match parsed {
-        Some(duration) if !duration.is_zero() => Ok(duration),
-        _ => Err("not a length of time above zero; accepted are seconds or a number with its unit, e.g. \
+        Some(duration) if duration >= Duration::from_millis(100) => Ok(duration),
+        _ => Err(
+            "not a length of time of 0.1 s or more; accepted are seconds or a number with its unit, e.g. \
                   30, 30s, 5m or 1m30s"
-            .to_owned()),
+                .to_owned(),
+        ),
     }
 }
 

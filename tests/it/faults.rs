@@ -256,6 +256,103 @@ async fn every_request_under_every_fault_ends_well_or_says_why_not() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
 }
 
+// --- Other hands -----------------------------------------------------------------------------------
+
+#[tokio::test]
+async fn when_the_new_snapshot_goes_away_during_pruning_the_rest_stays_and_the_claim_fails() {
+    with_one_old(async |place| {
+        for hours in 2..9 {
+            put_ready(place, &format!("old-{hours}"), "data", hours);
+        }
+        place.bed().fault(|request| is(request, DELETE).then_some(Fault::Delay(millis(200))));
+        let settings = [RUN.as_slice(), &[("SNAPSHOT_CONCURRENCY", "1")]].concat();
+        let running = place.start(&all_rights(), &settings).await;
+        let gone = || place.bed().requests().iter().any(|request| is(request, DELETE) && request.carried_out);
+        place.until("the first is deleted", async || gone()).await;
+        let new = made(place.bed()).remove(0);
+        place.delete_snapshot(&new).await;
+        let ran = running.finish().await;
+        ran.assert_exit(1);
+        assert!(ran.message.contains("somebody deleted snapshot"), "{}", ran.message);
+        let left = place.names().await.len();
+        assert!(left >= 5, "{left} of 8 are left");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_claim_that_is_made_anew_before_its_snapshot_is_keeps_the_old_ones() {
+    with_one_old(async |place| {
+        place.bed().fault(|request| is(request, LIST).then_some(Fault::Delay(millis(1500))));
+        let running = place.start(&all_rights(), &RUN).await;
+        let listed = || place.bed().requests().iter().any(|request| is(request, LIST));
+        place.until("the claim was read", async || listed()).await;
+        place.bed().remove("persistentvolumeclaims", &place.namespace, "data");
+        place.bed().put(objects::bound_claim(&place.namespace, "data", &[]));
+        let ran = running.finish().await;
+        ran.assert_exit(3);
+        assert!(ran.message.contains("was deleted and made anew"), "{}", ran.message);
+        assert_eq!(place.names().await[0], "old");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_claim_that_is_lost_or_being_deleted_is_not_snapshotted() {
+    for (change, said) in [
+        (json!({"status": {"phase": "Lost"}}), "is Lost: its volume is gone"),
+        (
+            json!({"metadata": {"deletionTimestamp": "2026-11-20T00:00:00Z", "finalizers": ["volume-snapshotter/test"]}}),
+            "is being deleted",
+        ),
+    ] {
+        with_one_old(async |place| {
+            place.bed().update("persistentvolumeclaims", &place.namespace, "data", |claim| {
+                for (part, fields) in change.as_object().into_iter().flatten() {
+                    for (field, value) in fields.as_object().into_iter().flatten() {
+                        claim[part][field] = value.clone();
+                    }
+                }
+            });
+            let ran = place.run(&RUN).await;
+            ran.assert_exit(2);
+            assert!(ran.message.contains(said), "{}", ran.message);
+            assert_eq!(place.names().await, ["old"]);
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn a_watch_that_breaks_again_and_again_is_not_opened_without_a_pause() {
+    with_one_old(async |place| {
+        place.bed().plan(|_| Some(testbed::Plan::ready_after(millis(2500))));
+        place.bed().fault(|request| is(request, WATCH).then_some(Fault::Error(503, When::Before)));
+        let ran = place.run(&[RUN.as_slice(), &[("SNAPSHOT_READY_INTERVAL", "20s")]].concat()).await;
+        ran.assert_exit(0);
+        assert!(ran.took < millis(15_000), "it reads meanwhile: {:?}", ran.took);
+        let watches = place.bed().requests().iter().filter(|request| is(request, WATCH)).count();
+        assert!((2..=6).contains(&watches), "{watches} watches");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_watch_that_expires_while_a_snapshot_is_waited_for_is_begun_anew() {
+    with_one_old(async |place| {
+        place.bed().plan(|_| Some(testbed::Plan::ready_after(millis(1200))));
+        let running = place.start(&all_rights(), &[("SNAPSHOT_PVC_NAMES", "data")]).await;
+        place.until("it waits", async || place.bed().watches() == 1 && place.names().await.len() == 2).await;
+        place.bed().expire_watches();
+        let ran = running.finish().await;
+        ran.assert_exit(0);
+        assert!(ran.took < millis(6_000), "ready is learned from the new watch: {:?}", ran.took);
+        let watches = place.bed().requests().iter().filter(|request| is(request, WATCH)).count();
+        assert_eq!(watches, 2, "the new one goes on from the new list");
+    })
+    .await;
+}
+
 // --- The next attempt ------------------------------------------------------------------------------
 
 /// The steps at which a pod can be stopped: the request that hangs meanwhile, and whether the

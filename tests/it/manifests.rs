@@ -431,7 +431,7 @@ fn parse(variables: &Variables) -> Result<Settings, String> {
 /// Whether the binary reads a variable of this name. `Settings::parse` refuses the unknown ones
 /// among `SNAPSHOT_*`; all others are none of its business, so a slip in the prefix would pass.
 fn is_ours(name: &str) -> bool {
-    name.starts_with("SNAPSHOT_") || name == "RUST_LOG"
+    name.starts_with("SNAPSHOT_") || ["RUST_LOG", "JOB_COMPLETION_INDEX"].contains(&name)
 }
 
 /// A `settings.env`: what it sets, and what it shows in a comment.

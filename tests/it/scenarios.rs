@@ -163,7 +163,7 @@ async fn what_the_controller_last_reported_is_the_reason_when_the_time_runs_out(
                 ("SNAPSHOT_PVC_NAMES", "data"),
                 ("SNAPSHOT_CLASS_NAME", "no-such-class"),
                 ("SNAPSHOT_READY_ATTEMPTS", "2"),
-                ("SNAPSHOT_READY_INTERVAL", "2s"),
+                ("SNAPSHOT_READY_INTERVAL", "4s"),
             ])
             .await;
         ran.assert_exit(1);
@@ -375,13 +375,22 @@ async fn all_namespaces_that_match_are_snapshotted_and_none_holds_up_another() {
             assert!(names.iter().all(|name| name.starts_with("volume-snapshot-")), "{names:?}");
         }
         assert_eq!(other.names().await, ["old"]);
+        // By label as well, claims of other namespaces are not taken.
+        let settings =
+            [("SNAPSHOT_NAMESPACE_SELECTOR", selector.as_str()), ("SNAPSHOT_PVC_SELECTOR", "!no-such-label")];
+        place.run_with_rights(&json!([]), &settings).await.assert_exit(1);
+        assert_eq!(other.names().await, ["old"]);
         if std::env::var_os("SNAPSHOTTER_TEST_KUBECONFIG").is_none() {
             let requests = place.bed().requests();
             let asked = |verb: &str, resource: &str| {
                 let ours = |request: &&testbed::Request| request.user.contains("serviceaccount");
                 requests.iter().filter(ours).filter(|request| request.is(verb, resource)).count()
             };
-            assert_eq!((asked("list", "volumesnapshots"), asked("watch", "volumesnapshots")), (1, 1));
+            assert_eq!(
+                (asked("list", "volumesnapshots"), asked("watch", "volumesnapshots")),
+                (2, 2),
+                "once a run"
+            );
         }
     })
     .await;
@@ -591,10 +600,16 @@ async fn two_runs_at_the_same_moment_leave_the_claim_a_ready_snapshot() {
         for round in 0..8 {
             let first = place.start(&all_rights(), &[("SNAPSHOT_PVC_NAMES", "data")]).await;
             let second = place.start(&all_rights(), &[("SNAPSHOT_PVC_NAMES", "data")]).await;
-            first.finish().await.assert_exit(0);
-            second.finish().await.assert_exit(0);
-            let names = place.names().await;
-            assert!(!names.is_empty(), "round {round}: none is left");
+            for ran in [first.finish().await, second.finish().await] {
+                // Where a second begins between them, one is older than the other, and may be pruned
+                // by it while it prunes itself.
+                assert!([0, 1].contains(&ran.code), "round {round}: {}", ran.message);
+            }
+            let ready = place.snapshots().await.into_iter().filter(|snapshot| {
+                snapshot["status"]["readyToUse"] == true
+                    && snapshot["metadata"]["deletionTimestamp"].is_null()
+            });
+            assert!(ready.count() > 0, "round {round}: none is left");
         }
         assert!(!place.names().await.contains(&"old".to_owned()));
     })
@@ -671,10 +686,25 @@ async fn a_dry_run_says_what_it_would_do_and_changes_nothing() {
                 json!({"job": "volume-snapshotter", "volume-snapshotter/hold": ""}),
             )
             .await;
-        let before = place.snapshots().await;
+        // The snapshot controller may still have something to note.
+        let essence = async || -> Vec<Value> {
+            let snapshots = place.snapshots().await;
+            let essence = |one: &Value| {
+                let metadata = &one["metadata"];
+                json!([
+                    metadata["name"],
+                    metadata["uid"],
+                    metadata["labels"],
+                    metadata["deletionTimestamp"],
+                    one["spec"]
+                ])
+            };
+            snapshots.iter().map(essence).collect()
+        };
+        let before = essence().await;
         let ran = place.run(&[("SNAPSHOT_PVC_NAMES", "data"), ("SNAPSHOT_DRY_RUN", "true")]).await;
         ran.assert_exit(0);
-        assert_eq!(place.snapshots().await, before);
+        assert_eq!(essence().await, before);
         let decisions: Vec<(&Value, &Value)> = ran
             .log
             .iter()
