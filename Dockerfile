@@ -27,9 +27,10 @@ WORKDIR /build
 # The dependencies alone, in layers that a change of the sources leaves valid. Cargo wants to see a file of every target that
 # the workspace declares, so each gets an empty one; a test tries these lines.
 COPY Cargo.toml Cargo.lock ./
+COPY .cargo/config.toml .cargo/
 COPY tests/testbed/Cargo.toml tests/testbed/
-RUN mkdir -p benches src tests/it tests/testbed/src \
- && touch benches/retention.rs src/lib.rs tests/it/main.rs tests/testbed/src/lib.rs \
+RUN mkdir -p benches/side-by-side src tests/it tests/testbed/src \
+ && touch benches/retention.rs benches/side-by-side/main.rs src/lib.rs tests/it/main.rs tests/testbed/src/lib.rs \
  && echo 'fn main() {}' > src/main.rs \
  && cargo build --locked --release --package volume-snapshotter --bin volume-snapshotter
 
