@@ -172,6 +172,8 @@ async fn serve_until_interrupted(binary: &Path, kubeconfig: &Path) -> Result<()>
     println!("  kubectl get volumesnapshots");
     println!("  SNAPSHOT_PVC_NAMES=data SNAPSHOT_DRY_RUN=true {}", binary.display());
     println!("  SNAPSHOT_PVC_NAMES=data {}", binary.display());
+    println!("  {} list", binary.display());
+    println!("  {} restore --claim data --to data-restored", binary.display());
     println!("\nCtrl-C here ends it.");
     tokio::signal::ctrl_c().await.context("cannot wait for Ctrl-C")
 }

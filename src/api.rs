@@ -4,10 +4,14 @@
 //! these fields skips the rest without keeping it. What the program remembers of a snapshot is
 //! smaller still: [`crate::snapshot::Snapshot`]. Nothing here makes a request.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 use k8s_openapi::jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{self, Visitor},
+};
+use serde_json::{Value, json};
 
 /// Group of the snapshot API, as it stands in a Role.
 pub const SNAPSHOT_GROUP: &str = "snapshot.storage.k8s.io";
@@ -80,6 +84,8 @@ pub struct VolumeSnapshotStatus {
     pub error: Option<VolumeSnapshotError>,
     /// The group that this snapshot is a member of.
     pub volume_group_snapshot_name: Option<String>,
+    /// The least size of a volume that is made from it; missing where the driver does not say.
+    pub restore_size: Option<Quantity>,
 }
 
 /// What the snapshot controller last saw go wrong.
@@ -119,8 +125,79 @@ pub struct NewMetadata {
 pub struct Claim {
     /// Name, times, annotations.
     pub metadata: ClaimMetadata,
+    /// What was asked for.
+    pub spec: ClaimSpec,
     /// Whether there is a volume.
     pub status: ClaimStatus,
+}
+
+/// What a claim asks for.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ClaimSpec {
+    /// The StorageClass; empty for none, missing where the cluster had no default.
+    pub storage_class_name: Option<String>,
+    /// How pods may use the volume: `ReadWriteOnce` and such.
+    pub access_modes: Vec<String>,
+    /// `Filesystem` or `Block`.
+    pub volume_mode: Option<String>,
+    /// How much.
+    pub resources: ClaimResources,
+    /// What its volume was made from.
+    pub data_source: Option<ClaimSource>,
+}
+
+/// What a claim's volume was made from.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct ClaimSource {
+    /// The name of the snapshot, or of another claim.
+    pub name: String,
+}
+
+/// How much a claim asks for.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct ClaimResources {
+    /// At least this.
+    pub requests: Storage,
+}
+
+/// An amount of storage.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Storage {
+    /// The amount; missing where it is not known yet.
+    pub storage: Option<Quantity>,
+}
+
+/// A quantity as it is written, `10Gi`. The API server writes text, but a snapshot's is declared as
+/// text or number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Quantity(pub String);
+
+impl<'de> Deserialize<'de> for Quantity {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(QuantityVisitor)
+    }
+}
+
+struct QuantityVisitor;
+
+impl Visitor<'_> for QuantityVisitor {
+    type Value = Quantity;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a quantity")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Quantity, E> {
+        Ok(Quantity(text.to_owned()))
+    }
+
+    fn visit_u64<E: de::Error>(self, number: u64) -> Result<Quantity, E> {
+        Ok(Quantity(number.to_string()))
+    }
 }
 
 /// The fields of a claim's `metadata` that are read.
@@ -131,12 +208,25 @@ pub struct ClaimMetadata {
     pub name: String,
     /// Its namespace.
     pub namespace: String,
+    /// What tells this claim from a later one of the same name.
+    pub uid: String,
     /// When the API server stored it: an earlier claim of the same name was another one.
     pub creation_timestamp: Option<Timestamp>,
     /// Set once somebody deleted it; it stays while a pod uses it.
     pub deletion_timestamp: Option<Timestamp>,
+    /// Labels.
+    pub labels: ClaimLabels,
     /// Annotations.
     pub annotations: ClaimAnnotations,
+}
+
+/// The labels of a claim that are read.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct ClaimLabels {
+    /// The restore that made it.
+    #[serde(rename = "volume-snapshotter/run")]
+    pub run: Option<String>,
 }
 
 /// The annotations of a claim that are read.
@@ -149,6 +239,9 @@ pub struct ClaimAnnotations {
     /// The durations of k8s-snapshots.
     #[serde(rename = "backup.kubernetes.io/deltas")]
     pub deltas: Option<String>,
+    /// The node on which its first consumer is to run, once there is one.
+    #[serde(rename = "volume.kubernetes.io/selected-node")]
+    pub selected_node: Option<String>,
 }
 
 /// What is known of a claim's volume.
@@ -157,6 +250,82 @@ pub struct ClaimAnnotations {
 pub struct ClaimStatus {
     /// `Pending`, `Bound` or `Lost`.
     pub phase: String,
+    /// How large the volume is.
+    pub capacity: Storage,
+}
+
+/// A `PersistentVolumeClaim` that is to be made from a snapshot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewClaim {
+    /// Its name.
+    pub name: String,
+    /// Its namespace, which is the snapshot's.
+    pub namespace: String,
+    /// Where it came from.
+    pub labels: BTreeMap<&'static str, String>,
+    /// Where it came from, as far as no label can hold it.
+    pub annotations: BTreeMap<&'static str, String>,
+    /// How pods may use the volume.
+    pub access_modes: Vec<String>,
+    /// `Filesystem` or `Block`.
+    pub volume_mode: String,
+    /// The StorageClass; `None` for the cluster's default.
+    pub storage_class: Option<String>,
+    /// How much.
+    pub size: String,
+    /// The snapshot.
+    pub snapshot: String,
+}
+
+impl NewClaim {
+    /// The object, whole, so that what is printed can be applied as it is.
+    pub fn object(&self) -> Value {
+        let mut object = json!({
+            "apiVersion": "v1",
+            "kind": "PersistentVolumeClaim",
+            "metadata": {
+                "name": self.name,
+                "namespace": self.namespace,
+                "labels": self.labels,
+                "annotations": self.annotations,
+            },
+            "spec": {
+                "accessModes": self.access_modes,
+                "volumeMode": self.volume_mode,
+                "resources": {"requests": {"storage": self.size}},
+                "dataSource": {"apiGroup": SNAPSHOT_GROUP, "kind": "VolumeSnapshot", "name": self.snapshot},
+            },
+        });
+        if let Some(class) = &self.storage_class {
+            object["spec"]["storageClassName"] = class.as_str().into();
+        }
+        object
+    }
+}
+
+/// A `StorageClass`, as it is read.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct StorageClass {
+    /// `Immediate` or `WaitForFirstConsumer`.
+    pub volume_binding_mode: String,
+}
+
+/// An `Event` of the core group, as it is read: what somebody has to say of an object.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ObjectEvent {
+    /// `Normal` or `Warning`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// In one word: `ProvisioningFailed`.
+    pub reason: String,
+    /// In a sentence.
+    pub message: String,
+    /// When it was last said, in whole seconds.
+    pub last_timestamp: Option<Timestamp>,
+    /// When it was said, by those who write no `lastTimestamp`.
+    pub event_time: Option<Timestamp>,
 }
 
 /// A `Namespace`, as it is read.

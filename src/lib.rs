@@ -7,20 +7,25 @@
 //!
 //! | module | what lives there |
 //! |---|---|
-//! | [`text`] | how durations, counts and foreign messages are spelt |
+//! | [`text`], [`yaml`], [`quantity`] | how durations, counts, foreign messages, documents and amounts of storage are spelt |
 //! | [`names`] | label keys, and what Kubernetes accepts as a name or a label's value |
 //! | [`api`] | the fields of claims and snapshots that are read and written |
 //! | [`snapshot`] | what is remembered of a snapshot |
 //! | [`shard`] | which pod of an Indexed Job takes a claim |
 //! | [`retention`] | which snapshots stay and why: rules, and the safety rules above them |
 //! | [`settings`] | the environment variables, checked as a whole |
-//! | [`cluster`] | every request, its bounds and its repetition |
 //! | [`report`] | what a run came to: exit code, summary, termination message |
+//! | [`cluster`] | every request, its bounds and its repetition |
 //! | [`run`] | the run: find, list, watch; make, wait, prune |
-//! | [`process`] | the command line, the log, signals, the termination message's file |
+//! | [`list`] | the command `list`: what there is, and why it stays or goes |
+//! | [`restore`] | the command `restore`: a new claim from a snapshot |
+//! | [`command`] | the command line |
+//! | [`process`] | the log, the terminal, signals, the termination message's file |
 //!
-//! [`shard`], [`retention`], [`settings`], [`report`] and what they use are pure: they know neither clock nor
-//! cluster. [`run`] knows no HTTP. `main` wires the parts together and does nothing else.
+//! [`shard`], [`retention`], [`settings`], [`report`], [`command`] and what they use are pure: they know neither
+//! clock nor cluster; so are the parts of [`list`] and [`restore`] that decide what is said and made.
+//! [`run`], [`list`] and [`restore`] know no HTTP, and nothing of each other. `main` wires the parts
+//! together and does nothing else.
 //!
 //! # What never happens
 //!
@@ -34,6 +39,8 @@
 //! - A deletion holds for exactly the object and the state that was judged
 //!   ([`cluster::Cluster::delete`]), and no create is blindly repeated
 //!   ([`cluster::Cluster::create`]).
+//! - A restore makes a claim, once, and changes or deletes nothing that exists
+//!   ([`cluster::Cluster::create_claim`], [`cluster::RESTORE_RIGHTS`]).
 //! - A setting that cannot be understood stops the run before anything is changed
 //!   ([`settings::Settings::parse`]).
 //! - A run ends ([`settings::Settings::bound`]).
@@ -42,12 +49,17 @@
 
 pub mod api;
 pub mod cluster;
+pub mod command;
+pub mod list;
 pub mod names;
 pub mod process;
+pub mod quantity;
 pub mod report;
+pub mod restore;
 pub mod retention;
 pub mod run;
 pub mod settings;
 pub mod shard;
 pub mod snapshot;
 pub mod text;
+pub mod yaml;

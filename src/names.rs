@@ -23,6 +23,15 @@ pub const HOLD_LABEL: &str = "volume-snapshotter/hold";
 /// each is told of its own only.
 pub const SHARD_LABEL: &str = "volume-snapshotter/shard";
 
+/// Label of a restored claim that names the claim whose data it has.
+pub const RESTORED_CLAIM_LABEL: &str = "volume-snapshotter/restored-claim";
+
+/// Label of a restored claim that names the snapshot that it was made from.
+pub const RESTORED_SNAPSHOT_LABEL: &str = "volume-snapshotter/restored-snapshot";
+
+/// Annotation of a restored claim: the moment that its data is of. A colon fits no label.
+pub const RESTORED_TIME_ANNOTATION: &str = "volume-snapshotter/restored-time";
+
 /// The common label for the tool that manages an object.
 pub const MANAGED_BY_LABEL: &str = "app.kubernetes.io/managed-by";
 
@@ -43,6 +52,11 @@ pub fn snapshot_name(prefix: &str, random: u32) -> String {
 /// What a run is called that no Kubernetes Job gave its name.
 pub fn run_id(random: u32) -> String {
     format!("run-{random:08x}")
+}
+
+/// What a restore is called that no Kubernetes Job gave its name.
+pub fn restore_id(random: u32) -> String {
+    format!("restore-{random:08x}")
 }
 
 /// Whether `name` can be an object's name (an RFC 1123 subdomain of at most 253 characters).

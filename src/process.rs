@@ -1,101 +1,34 @@
-//! The process around a run: its command line, its log, the signals that end it, and the message
-//! that it leaves to Kubernetes. What a run does is in [`crate::run`].
+//! The process around a command: its log, its terminal, the signals that end it, and the message
+//! that it leaves to Kubernetes. What the commands do is in [`crate::run`], [`crate::list`] and
+//! [`crate::restore`].
 
 use std::{
+    cell::Cell,
+    fmt,
     fs::OpenOptions,
     io::{self, IsTerminal, Write},
     path::Path,
 };
 
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::{Layer, filter::Targets, layer::SubscriberExt, util::SubscriberInitExt};
-
-use crate::{
-    report::{Report, Stop},
-    settings::LogFormat,
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::{
+    Layer, Registry,
+    filter::Targets,
+    fmt::{
+        FmtContext, FormatEvent, FormatFields,
+        format::{Writer, debug_fn},
+    },
+    layer::SubscriberExt,
+    registry::LookupSpan,
+    util::SubscriberInitExt,
 };
 
-/// What the command line asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Command {
-    /// A run, with the settings of the environment.
-    Run,
-    /// The help text.
-    Help,
-    /// The version.
-    Version,
-}
-
-/// What `--help` prints.
-pub const HELP: &str = "\
-Takes a VolumeSnapshot of each chosen PersistentVolumeClaim, waits until it is
-ready, and only then deletes the older ones that the retention policy no longer
-wants. Runs once and exits; a CronJob repeats it.
-
-Usage: volume-snapshotter [--help | --version]
-
-All settings are environment variables. One of the first two must be set.
-
-  SNAPSHOT_PVC_NAMES        claims, comma-separated: data or data,logs
-  SNAPSHOT_PVC_SELECTOR     claims by label selector: app=web
-  SNAPSHOT_NAMESPACE        where [the pod's own, or the kubeconfig context's]
-  SNAPSHOT_NAMESPACE_SELECTOR
-                            all namespaces that match, instead of one
-  SNAPSHOT_CLASS_NAME       VolumeSnapshotClass [the cluster's default]
-  SNAPSHOT_NAME_PREFIX      what names begin with [volume-snapshot]
-  SNAPSHOT_JOB              label 'job': the schedule that owns them
-                            [volume-snapshotter]
-  SNAPSHOT_READY_ATTEMPTS   how many windows to wait [3]
-  SNAPSHOT_READY_INTERVAL   how long one is: 30, 30s, 5m, 1m30s [30s]
-  SNAPSHOT_RETENTION        what stays, if any rule keeps it: last=N, hourly=N,
-                            daily=N, weekly=N, monthly=N, yearly=N, within=14d,
-                            deltas=PT1H P1D P7D, all [last=1]
-  SNAPSHOT_CONCURRENCY      requests in flight [8]
-  SNAPSHOT_DRY_RUN          true: say what would happen, change nothing [false]
-  SNAPSHOT_HOLD             true: no schedule ever deletes what this run makes
-                            [false]
-  SNAPSHOT_SHARDS           pods of an Indexed Job that share the claims [1]
-  JOB_COMPLETION_INDEX      which of them this one is, from 0; Kubernetes sets it
-  SNAPSHOT_RUN_ID           the Job's name, so that its next attempt goes on
-                            with the same snapshots [random]
-  SNAPSHOT_TERMINATION_LOG  file for the final message [/dev/termination-log]
-  SNAPSHOT_LOG_FORMAT       text or json [text on a terminal, else json]
-  RUST_LOG                  log filter [info]
-
-In a pod it uses the ServiceAccount; elsewhere the kubeconfig, as kubectl does.
-
-Exit codes:
-  0    every claim has a new ready snapshot, and what had to go is gone
-  1    some claim has none; another attempt may help
-  2    some claim has none; trying again cannot help (settings, permissions,
-       no snapshot API, no such claim, nothing selected)
-  3    all snapshots are ready, but some old ones could not be deleted
-  143  told to stop (SIGTERM)
-
-Example:
-  SNAPSHOT_PVC_NAMES=data SNAPSHOT_DRY_RUN=true volume-snapshotter
-";
-
-/// Reads the command line, without the program's name.
-///
-/// # Errors
-/// What is wrong, in words, if an argument is not known.
-pub fn command(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> Result<Command, String> {
-    let mut command = Command::Run;
-    for argument in arguments {
-        match argument.to_str() {
-            Some("--help" | "-h") => return Ok(Command::Help),
-            Some("--version" | "-V") => command = Command::Version,
-            _ => {
-                return Err(format!(
-                    "unknown argument {:?}; all settings are environment variables, see --help",
-                    argument.to_string_lossy()
-                ));
-            }
-        }
-    }
-    Ok(command)
-}
+use crate::{
+    report::{EXIT_DONE, Report, Stop},
+    restore::RestoreReport,
+    settings::LogFormat,
+};
 
 /// Begins to write the log to standard error: text on a terminal and JSON elsewhere, unless the
 /// settings say otherwise.
@@ -103,15 +36,129 @@ pub fn start_log(format: Option<LogFormat>, filter: Targets) {
     let terminal = io::stderr().is_terminal();
     let layer = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_target(false);
     let layer = match format.unwrap_or(if terminal { LogFormat::Text } else { LogFormat::Json }) {
-        LogFormat::Text => {
-            let colour = terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-            layer.with_ansi(colour).boxed()
-        }
+        LogFormat::Text => layer.with_ansi(terminal && is_colour_wanted()).boxed(),
         LogFormat::Json => {
             layer.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed()
         }
     };
+    init(layer, filter);
+}
+
+fn init(layer: Box<dyn Layer<Registry> + Send + Sync>, filter: Targets) {
     tracing_subscriber::registry().with(layer.with_filter(filter)).init();
+}
+
+/// Begins to write the log to standard error for a person who gave a command: what is said and no
+/// more, unless the settings ask for JSON.
+pub fn start_plain_log(format: Option<LogFormat>, filter: Targets) {
+    if format == Some(LogFormat::Json) {
+        return start_log(format, filter);
+    }
+    let colour = io::stderr().is_terminal() && is_colour_wanted();
+    let only_message = debug_fn(|writer, field, value| match field.name() {
+        "message" => write!(writer, "{value:?}"),
+        _ => Ok(()),
+    });
+    let layer = tracing_subscriber::fmt::layer()
+        .with_writer(io::stderr)
+        .fmt_fields(only_message)
+        .event_format(Plain { colour });
+    init(layer.boxed(), filter);
+}
+
+/// A line for a person: what is said, after a word of warning where one is due.
+struct Plain {
+    colour: bool,
+}
+
+impl<S, N> FormatEvent<S, N> for Plain
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let (word, code) = match *event.metadata().level() {
+            Level::ERROR => ("error", "31"),
+            Level::WARN => ("warning", "33"),
+            _ => ("", ""),
+        };
+        match (word, self.colour) {
+            ("", _) => {}
+            (word, true) => write!(writer, "\u{1b}[{code}m{word}:\u{1b}[0m ")?,
+            (word, false) => write!(writer, "{word}: ")?,
+        }
+        context.format_fields(writer.by_ref(), event)?;
+        writeln!(writer)
+    }
+}
+
+/// Whether nobody said that colours are not wanted, or shown.
+fn is_colour_wanted() -> bool {
+    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+        && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
+}
+
+/// What standard output is: how many columns it has if it is a terminal, and whether it wants colour.
+pub fn screen() -> (Option<usize>, bool) {
+    if !io::stdout().is_terminal() {
+        return (None, false);
+    }
+    let width = terminal_size::terminal_size_of(io::stdout()).map(|(width, _)| usize::from(width.0));
+    (width.filter(|width| *width > 0), is_colour_wanted())
+}
+
+/// Shows on a terminal what is waited for, on a line that the next one overwrites; elsewhere, and in
+/// JSON, it is only in the log's details.
+pub fn waiting_line(format: Option<LogFormat>) -> impl Fn(Option<&str>) {
+    let terminal = io::stderr().is_terminal() && format != Some(LogFormat::Json);
+    let shown = Cell::new(false);
+    move |waiting: Option<&str>| {
+        if !terminal {
+            if let Some(waiting) = waiting {
+                tracing::debug!("{waiting}");
+            }
+            return;
+        }
+        let width =
+            terminal_size::terminal_size_of(io::stderr()).map_or(80, |(width, _)| usize::from(width.0));
+        let line = match waiting {
+            // The last column is left free: some terminals go to the next line with it.
+            Some(waiting) => waiting.chars().take(width.saturating_sub(1)).collect(),
+            None if shown.get() => String::new(),
+            None => return,
+        };
+        shown.set(waiting.is_some());
+        // A terminal that is gone is no reason to stop.
+        let _ = write!(io::stderr(), "\r\u{1b}[2K{line}");
+    }
+}
+
+/// Writes data to standard output; `false` if nobody takes it.
+pub fn print(data: &str) -> bool {
+    io::stdout().write_all(data.as_bytes()).and_then(|()| io::stdout().flush()).is_ok()
+}
+
+/// Writes what a restore came to: the claim to standard output, the rest to the log and to the
+/// termination message's file.
+pub fn publish_restore(report: &RestoreReport, format: Option<LogFormat>, termination_log: &Path) {
+    let (exit, said) = (report.exit_code(), report.message());
+    match &report.outcome {
+        // Where all is JSON, data is.
+        Ok(restored) if format == Some(LogFormat::Json) => {
+            tracing::info!(exit, data = restored.data, "{said}")
+        }
+        Ok(restored) => {
+            tracing::info!(exit, "{said}");
+            print(&restored.data);
+        }
+        Err(_) => tracing::error!(exit, "{said}"),
+    }
+    leave_message(&format!("{said}\n"), termination_log);
 }
 
 /// From now on SIGTERM, which Kubernetes sends to end a pod, and SIGINT, which Ctrl-C sends, end the
@@ -136,7 +183,7 @@ pub fn publish(report: &Report, termination_log: &Path) {
     let duration_ms = u64::try_from(report.took.as_millis()).unwrap_or(u64::MAX);
     let (claims, ready, deleted) = (report.claims.len(), report.ready(), report.deleted());
     let summary = report.summary();
-    if code == crate::report::EXIT_DONE {
+    if code == EXIT_DONE {
         tracing::info!(exit = code, claims, ready, deleted, duration_ms, "{summary}");
     } else {
         tracing::error!(exit = code, claims, ready, deleted, duration_ms, "{summary}");
@@ -156,28 +203,5 @@ pub fn leave_message(message: &str, termination_log: &Path) {
         .and_then(|mut file| file.write_all(message.as_bytes()));
     if let Err(error) = written {
         tracing::debug!("no termination message was left in {}: {error}", termination_log.display());
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::settings;
-
-    #[test]
-    fn the_command_line_has_two_flags_and_nothing_else() {
-        let read = |arguments: &[&str]| command(arguments.iter().map(Into::into));
-        assert_eq!(read(&[]), Ok(Command::Run));
-        assert_eq!(read(&["--help"]), Ok(Command::Help));
-        assert_eq!(read(&["-V"]), Ok(Command::Version));
-        assert!(read(&["snapshot"]).is_err_and(|error| error.contains("see --help")));
-        assert!(read(&["--version", "--oops"]).is_err());
-    }
-
-    #[test]
-    fn the_help_text_names_every_setting() {
-        for name in settings::NAMES {
-            assert!(HELP.lines().any(|line| line.split_whitespace().next() == Some(name)), "{name}");
-        }
     }
 }

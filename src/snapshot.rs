@@ -61,6 +61,37 @@ impl Snapshot {
     }
 }
 
+/// A snapshot with all that a person may want to know of it, whoever's it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// Its namespace.
+    pub namespace: String,
+    /// The claim that it was taken of; `None` where it stands for content that existed before it.
+    pub claim: Option<String>,
+    /// The schedule that it belongs to, if its label says.
+    pub job: Option<String>,
+    /// Its VolumeSnapshotClass.
+    pub class: Option<String>,
+    /// The least size of a volume that is made from it, as the API server writes it.
+    pub restore_size: Option<String>,
+    /// The rest.
+    pub snapshot: Snapshot,
+}
+
+impl From<VolumeSnapshot> for Record {
+    fn from(mut object: VolumeSnapshot) -> Self {
+        let restore_size = object.status.as_mut().and_then(|status| status.restore_size.take());
+        Record {
+            namespace: std::mem::take(&mut object.metadata.namespace),
+            claim: object.spec.source.persistent_volume_claim_name.take(),
+            job: object.metadata.labels.remove(names::JOB_LABEL),
+            class: object.spec.volume_snapshot_class_name.take(),
+            restore_size: restore_size.map(|size| text::foreign(&size.0)),
+            snapshot: Snapshot::from(object),
+        }
+    }
+}
+
 impl From<VolumeSnapshot> for Snapshot {
     fn from(object: VolumeSnapshot) -> Self {
         let VolumeSnapshot { metadata, spec: _, status } = object;
@@ -125,6 +156,30 @@ mod tests {
             }
         );
         assert_eq!(read.time().to_string(), "2026-11-20T08:55:12Z");
+    }
+
+    #[test]
+    fn a_record_knows_whose_and_how_large_a_snapshot_is() {
+        let read = |size: serde_json::Value| {
+            Record::from(object(json!({
+                "metadata": {"name": "a", "namespace": "app", "labels": {"job": "hourly"}},
+                "spec": {
+                    "source": {"persistentVolumeClaimName": "data"}, "volumeSnapshotClassName": "default",
+                },
+                "status": {"restoreSize": size},
+            })))
+        };
+        let record = read(json!("10Gi"));
+        assert_eq!(
+            (record.namespace.as_str(), record.claim.as_deref(), record.job.as_deref()),
+            ("app", Some("data"), Some("hourly"))
+        );
+        assert_eq!(
+            (record.class.as_deref(), record.restore_size.as_deref()),
+            (Some("default"), Some("10Gi"))
+        );
+        assert_eq!(read(json!(1024)).restore_size.as_deref(), Some("1024"));
+        assert_eq!(read(json!(null)).restore_size, None);
     }
 
     #[test]

@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use k8s_openapi::jiff::SignedDuration;
+
 /// The most characters of a foreign message that are repeated; the rest is cut off with `…`.
 const MAX_FOREIGN: usize = 1024;
 
@@ -53,6 +55,25 @@ pub fn duration(duration: Duration) -> String {
     if said.is_empty() { "0 s".to_owned() } else { said.join(" ") }
 }
 
+/// An age as kubectl shows it, in at most two units: `45s`, `12m`, `3h20m`, `2d4h`, `40d`.
+pub fn age(age: SignedDuration) -> String {
+    let seconds = age.as_secs().max(0);
+    let two = |large: i64, unit: char, small: i64, below: char| match small {
+        0 => format!("{large}{unit}"),
+        small => format!("{large}{unit}{small}{below}"),
+    };
+    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
+    match seconds {
+        ..120 => format!("{seconds}s"),
+        120..600 => two(minutes, 'm', seconds % 60, 's'),
+        600..10_800 => format!("{minutes}m"),
+        10_800..28_800 => two(hours, 'h', minutes % 60, 'm'),
+        28_800..172_800 => format!("{hours}h"),
+        172_800..691_200 => two(days, 'd', hours % 24, 'h'),
+        _ => format!("{days}d"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -78,6 +99,24 @@ mod tests {
             (12_345, "12 s"),
         ] {
             assert_eq!(duration(Duration::from_millis(millis)), said);
+        }
+    }
+
+    #[test]
+    fn ages_are_those_of_kubectl() {
+        for (seconds, said) in [
+            (-5, "0s"),
+            (45, "45s"),
+            (130, "2m10s"),
+            (180, "3m"),
+            (3_600, "60m"),
+            (12_000, "3h20m"),
+            (14_400, "4h"),
+            (100_000, "27h"),
+            (187_200, "2d4h"),
+            (3_500_000, "40d"),
+        ] {
+            assert_eq!(age(SignedDuration::from_secs(seconds)), said);
         }
     }
 

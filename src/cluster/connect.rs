@@ -20,25 +20,38 @@ const CREDENTIALS_TIMEOUT: Duration = Duration::from_secs(60);
 /// (290 s), which may have nothing to tell; every other request has its own, shorter time.
 const SILENCE: Duration = Duration::from_secs(300);
 
-/// Connects to the cluster; no request is made yet. Without a `namespace` it is the pod's own, or
-/// that of the kubeconfig's context.
+/// What a user says of where the cluster is.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Access<'a> {
+    /// The namespace; without one it is the pod's own, or that of the kubeconfig's context.
+    pub namespace: Option<&'a str>,
+    /// The kubeconfig's context; without one it is the current one.
+    pub context: Option<&'a str>,
+}
+
+/// Connects to the cluster; no request is made yet.
 ///
 /// # Errors
 /// If there is neither a ServiceAccount nor a kubeconfig that can be used.
-pub async fn connect(namespace: Option<&str>, concurrency: usize) -> Result<Cluster, Error> {
-    // As kubectl has it, a kubeconfig that somebody names wins, even in a pod.
-    let in_pod = env::var_os("KUBERNETES_SERVICE_HOST").is_some()
+pub async fn connect(access: Access<'_>, concurrency: usize) -> Result<Cluster, Error> {
+    // As kubectl has it, a kubeconfig that somebody names wins, even in a pod, and so does a context,
+    // which only a kubeconfig has.
+    let in_pod = access.context.is_none()
+        && env::var_os("KUBERNETES_SERVICE_HOST").is_some()
         && env::var_os("KUBECONFIG").is_none_or(|path| path.is_empty());
     let config = match in_pod {
         true => Config::incluster()
             .map_err(|error| Error::no_way(&format!("the pod's ServiceAccount: {}", with_causes(error))))?,
-        false => Config::from_kubeconfig(&KubeConfigOptions::default())
-            .await
-            .map_err(|error| Error::no_way(&format!("the kubeconfig: {}", with_causes(error))))?,
+        false => Config::from_kubeconfig(&KubeConfigOptions {
+            context: access.context.map(str::to_owned),
+            ..KubeConfigOptions::default()
+        })
+        .await
+        .map_err(|error| Error::no_way(&format!("the kubeconfig: {}", with_causes(error))))?,
     };
     // A kubeconfig may name a program that fetches the credentials. The client library waits for it
     // on the thread that asks, which here is the only one: the run would hear no signal meanwhile.
-    let namespace = namespace.map(str::to_owned);
+    let namespace = access.namespace.map(str::to_owned);
     let cluster = tokio::task::spawn_blocking(move || Cluster::of(config, namespace, concurrency));
     match timeout(CREDENTIALS_TIMEOUT, cluster).await {
         Ok(Ok(cluster)) => cluster,

@@ -6,7 +6,7 @@ use std::{fmt, time::Duration};
 use kube::core::Status;
 
 use super::{Right, action::Action};
-use crate::{api::SNAPSHOT_GROUP, text};
+use crate::{api::SNAPSHOT_GROUP, report::Failure, text};
 
 /// A request that failed. `Display` says what was tried, what the server said, and what to do.
 #[derive(Clone, Debug)]
@@ -117,11 +117,7 @@ impl Error {
 
     /// Somebody else's object has the name.
     pub(super) fn name_taken(action: &Action) -> Self {
-        Self::other(
-            action,
-            Cause::AlreadyExists,
-            "the name is taken by a snapshot that this run did not make",
-        )
+        Self::other(action, Cause::AlreadyExists, "the name is taken by one that this run did not make")
     }
 
     /// There is no way to the API server.
@@ -190,6 +186,9 @@ impl Error {
             (Cause::Unauthorized, _) => {
                 Some("check the ServiceAccount's token, or the kubeconfig's credentials".to_owned())
             }
+            (Cause::Quota, Some(Right { resource: "persistentvolumeclaims", .. })) => {
+                Some("raise the ResourceQuota, or delete a claim that nobody needs".to_owned())
+            }
             (Cause::Quota, _) => {
                 Some("raise the ResourceQuota, or let SNAPSHOT_RETENTION keep fewer snapshots".to_owned())
             }
@@ -229,3 +228,9 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Failure { may_pass: error.may_pass(), message: error.to_string() }
+    }
+}

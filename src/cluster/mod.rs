@@ -1,11 +1,12 @@
 //! The cluster: every request that this program makes is made here, and only here is one repeated.
 //!
-//! [`Cluster`] offers what a run needs in a run's own words. How a request is sent, bounded and
-//! repeated is in `request` and `backoff`; where the API server
-//! is and who we are to it in `connect`; what can go wrong in [`Error`].
+//! [`Cluster`] offers what a run needs in a run's own words, and what a restore needs beside that in
+//! `claims`. How a request is sent, bounded and repeated is in `request` and `backoff`; where the API
+//! server is and who we are to it in `connect`; what can go wrong in [`Error`].
 
 mod action;
 mod backoff;
+mod claims;
 mod connect;
 mod error;
 mod request;
@@ -20,20 +21,20 @@ use kube::{
 use serde::de::{DeserializeOwned, IgnoredAny};
 
 pub use backoff::Pause;
-pub use connect::connect;
+pub use connect::{Access, connect};
 pub use error::{Cause, Error};
 
 use crate::{
     api::{
-        Claim, Namespace, NewMetadata, NewVolumeSnapshot, Page, SNAPSHOT_API, SNAPSHOT_GROUP, VolumeSnapshot,
-        VolumeSnapshotSource, VolumeSnapshotSpec,
+        Claim, Namespace, NewMetadata, NewVolumeSnapshot, Page, PageMetadata, SNAPSHOT_API, SNAPSHOT_GROUP,
+        VolumeSnapshot, VolumeSnapshotSource, VolumeSnapshotSpec,
     },
     names,
     shard::Shard,
-    snapshot::{ClaimId, Snapshot},
+    snapshot::{ClaimId, Record, Snapshot},
 };
 use action::Action;
-use request::{Patience, Requests, built};
+use request::{Build, Patience, Requests, built};
 
 /// One thing that the Role has to allow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -49,6 +50,9 @@ pub struct Right {
 const CLAIMS: &str = "persistentvolumeclaims";
 const SNAPSHOTS: &str = "volumesnapshots";
 const NAMESPACES: &str = "namespaces";
+const EVENTS: &str = "events";
+const CLASSES: &str = "storageclasses";
+const STORAGE_GROUP: &str = "storage.k8s.io";
 
 const fn on_claims(verb: &'static str) -> Right {
     Right { group: "", resource: CLAIMS, verb }
@@ -60,19 +64,29 @@ const fn on_snapshots(verb: &'static str) -> Right {
 
 const GET_CLAIM: Right = on_claims("get");
 const LIST_CLAIMS: Right = on_claims("list");
+const CREATE_CLAIM: Right = on_claims("create");
 const CREATE: Right = on_snapshots("create");
 const GET: Right = on_snapshots("get");
 const LIST: Right = on_snapshots("list");
 const WATCH: Right = on_snapshots("watch");
 const DELETE: Right = on_snapshots("delete");
 const LIST_NAMESPACES: Right = Right { group: "", resource: NAMESPACES, verb: "list" };
+const LIST_EVENTS: Right = Right { group: "", resource: EVENTS, verb: "list" };
+const GET_CLASS: Right = Right { group: STORAGE_GROUP, resource: CLASSES, verb: "get" };
 
-/// Every right that a run uses. No request can be made without naming one of these, and a test
-/// holds the Role of the manifests to this list.
+/// Every right that a run uses. No request can be made without naming one of these or of the lists
+/// below, and a test holds the Role of the manifests to this list. `list` uses two of them.
 pub const RIGHTS: &[Right] = &[GET_CLAIM, LIST_CLAIMS, CREATE, GET, LIST, WATCH, DELETE];
 
 /// What a run needs besides, and in all namespaces, if it chooses namespaces by a selector.
 pub const NAMESPACE_RIGHTS: &[Right] = &[LIST_NAMESPACES];
+
+/// Every right that a restore uses, which are no part of a run's: it deletes nothing.
+pub const RESTORE_RIGHTS: &[Right] = &[GET_CLAIM, CREATE_CLAIM, GET, LIST, LIST_EVENTS];
+
+/// What a restore uses where it may: whether the StorageClass exists and what it waits for is known
+/// sooner then. It lies outside of namespaces, so a Role cannot give it.
+pub const RESTORE_CLASS_RIGHTS: &[Right] = &[GET_CLASS];
 
 /// How many objects a page of a list has. 500 is what kubectl asks for.
 const PAGE: u32 = 500;
@@ -201,6 +215,14 @@ impl Cluster {
         self.list(&action, &path(scope, SNAPSHOTS), selector, keep).await
     }
 
+    /// Lists all that a person may want to know of the snapshots that a label selector matches.
+    ///
+    /// # Errors
+    /// As [`Cluster::snapshots`].
+    pub async fn records(&self, scope: &Scope, selector: &str) -> Result<Vec<Record>, Error> {
+        Ok(self.snapshots(scope, selector, |object| Some(Record::from(object))).await?.0)
+    }
+
     /// Reads a snapshot.
     ///
     /// # Errors
@@ -262,10 +284,27 @@ impl Cluster {
             let body = serde_json::to_vec(&new.object()).map_err(BuildError::SerializeBody)?;
             path(&scope, SNAPSHOTS).create(&parameters, body)
         };
+        let find = async || {
+            let found = self.snapshot(&new.claim.namespace, &new.name).await?;
+            Ok(new.is(&found).then_some(found))
+        };
+        self.create_or_find(&action, &post, dry_run, find).await
+    }
+
+    /// Sends a create again and again while the failure may pass, but never blindly: after an
+    /// answer that was lost it looks first. `find` answers what is there under the name, if it is
+    /// what was to be made, and `None` if it is somebody else's.
+    async fn create_or_find<T: DeserializeOwned>(
+        &self,
+        action: &Action,
+        build: &Build<'_>,
+        dry_run: bool,
+        find: impl AsyncFn() -> Result<Option<T>, Error>,
+    ) -> Result<T, Error> {
         let mut patience = Patience::new();
         let mut unclear = false;
         loop {
-            let error = match self.requests.send_once(&action, &post, &mut patience).await {
+            let error = match self.requests.send_once(action, build, &mut patience).await {
                 Ok(made) => return Ok(made),
                 Err(error) => error,
             };
@@ -277,9 +316,9 @@ impl Cluster {
             };
             // Whatever the last answer was, an earlier try may have made it meanwhile.
             if unclear {
-                match self.snapshot(&new.claim.namespace, &new.name).await {
-                    Ok(found) if new.is(&found) => return Ok(found),
-                    Ok(_) => return Err(given_up.unwrap_or_else(|| Error::name_taken(&action))),
+                match find().await {
+                    Ok(Some(found)) => return Ok(found),
+                    Ok(None) => return Err(given_up.unwrap_or_else(|| Error::name_taken(action))),
                     Err(missing) if missing.cause() == Cause::NotFound => {}
                     Err(error) => return Err(given_up.unwrap_or(error)),
                 }
@@ -322,7 +361,7 @@ impl Cluster {
         }
     }
 
-    /// Lists page by page; begins anew if the pages expire under it.
+    /// Lists page by page, and keeps something of each object.
     async fn list<T: DeserializeOwned, U>(
         &self,
         action: &Action,
@@ -330,33 +369,60 @@ impl Cluster {
         selector: &str,
         mut keep: impl FnMut(T) -> Option<U>,
     ) -> Result<(Vec<U>, String), Error> {
+        let mut kept = Vec::new();
+        let mut read = |body: &[u8], is_first: bool| {
+            let page: Page<T> = serde_json::from_slice(body)?;
+            if is_first {
+                kept.clear();
+            }
+            kept.extend(page.items.into_iter().filter_map(&mut keep));
+            Ok(page.metadata)
+        };
+        let version = self.pages(action, path, selector, &mut read).await?;
+        Ok((kept, version))
+    }
+
+    /// Reads page by page, and tells the resourceVersion of the whole; begins anew, with a first
+    /// page again, if the pages expire under it.
+    async fn pages(
+        &self,
+        action: &Action,
+        path: &ApiRequest,
+        selector: &str,
+        read: &mut PageReader<'_>,
+    ) -> Result<String, Error> {
         let first_page = ListParams::default().labels(selector).limit(PAGE);
         let mut attempt = 1;
         let mut parameters = first_page.clone();
-        let mut kept = Vec::new();
         loop {
-            let page: Page<T> = match self.requests.send(action, || path.list(&parameters)).await {
+            let list = || path.list(&parameters);
+            let is_first = parameters.continue_token.is_none();
+            let mut metadata = PageMetadata::default();
+            let mut read_page = |body: &[u8]| read(body, is_first).map(|read| metadata = read);
+            match self.requests.send_to(action, &list, &mut read_page).await {
                 Err(error) if error.cause() == Cause::Expired && attempt < LIST_ATTEMPTS => {
                     attempt += 1;
                     parameters = first_page.clone();
-                    kept.clear();
                     continue;
                 }
-                page => page?,
-            };
-            kept.extend(page.items.into_iter().filter_map(&mut keep));
-            if page.metadata.next.is_empty() {
-                return Ok((kept, page.metadata.resource_version));
+                answer => answer?,
             }
-            parameters.continue_token = Some(page.metadata.next);
+            if metadata.next.is_empty() {
+                return Ok(metadata.resource_version);
+            }
+            parameters.continue_token = Some(metadata.next);
         }
     }
 }
+
+/// Reads a page of a list, the first or another, and tells where the list stands.
+type PageReader<'a> = dyn FnMut(&[u8], bool) -> Result<PageMetadata, serde_json::Error> + 'a;
 
 /// The path of a resource.
 fn path(scope: &Scope, resource: &str) -> ApiRequest {
     let api = match resource {
         SNAPSHOTS => format!("/apis/{SNAPSHOT_API}"),
+        CLASSES => format!("/apis/{STORAGE_GROUP}/v1"),
         _ => "/api/v1".to_owned(),
     };
     ApiRequest::new(match scope {

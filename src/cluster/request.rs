@@ -27,11 +27,29 @@ use super::{Cause, Error, Pause, action::Action, error::with_causes};
 /// up after 60 s by default; a page of 500 snapshots takes well under a second.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Reads an answer.
+pub(super) type Reader<'a> = dyn FnMut(&[u8]) -> Result<(), serde_json::Error> + 'a;
+
+/// Reads an answer into its place.
+fn reading<T: DeserializeOwned>(
+    answer: &mut Option<T>,
+) -> impl FnMut(&[u8]) -> Result<(), serde_json::Error> {
+    |body| serde_json::from_slice(body).map(|read| *answer = Some(read))
+}
+
+/// A success that nobody read, of which no case is known.
+fn unread(action: &Action) -> Error {
+    Error::other(action, Cause::Unreachable, "the answer was not read")
+}
+
 /// The most bytes of an answer that room is made for before they come.
 const MAX_ANNOUNCED: usize = 1 << 20;
 
 /// A request, or why it could not be put together.
 pub(super) type Built = Result<Request<Vec<u8>>, BuildError>;
+
+/// Puts a request together, once more for each try.
+pub(super) type Build<'a> = dyn Fn() -> Built + 'a;
 
 /// A request that could be put together, or why not in the words of this program.
 pub(super) fn built(action: &Action, request: Built) -> Result<Request<Vec<u8>>, Error> {
@@ -57,9 +75,22 @@ impl Requests {
         action: &Action,
         build: impl Fn() -> Built,
     ) -> Result<T, Error> {
+        let mut answer = None;
+        self.send_to(action, &build, &mut reading(&mut answer)).await?;
+        answer.ok_or_else(|| unread(action))
+    }
+
+    /// As [`Requests::send`], for what reads the answer itself. Not generic: every kind of answer
+    /// would have a copy of all that is done to get one.
+    pub(super) async fn send_to(
+        &self,
+        action: &Action,
+        build: &Build<'_>,
+        reader: &mut Reader<'_>,
+    ) -> Result<(), Error> {
         let mut patience = Patience::new();
         loop {
-            match self.send_once(action, &build, &mut patience).await {
+            match self.send_once_to(action, build, &mut patience, reader).await {
                 Err(error) if error.is_passing() => patience.wait(error).await?,
                 answer => return answer,
             }
@@ -70,9 +101,21 @@ impl Requests {
     pub(super) async fn send_once<T: DeserializeOwned>(
         &self,
         action: &Action,
-        build: &impl Fn() -> Built,
+        build: &Build<'_>,
         patience: &mut Patience,
     ) -> Result<T, Error> {
+        let mut answer = None;
+        self.send_once_to(action, build, patience, &mut reading(&mut answer)).await?;
+        answer.ok_or_else(|| unread(action))
+    }
+
+    async fn send_once_to(
+        &self,
+        action: &Action,
+        build: &Build<'_>,
+        patience: &mut Patience,
+        reader: &mut Reader<'_>,
+    ) -> Result<(), Error> {
         let Ok(_place) = self.in_flight.acquire().await else {
             return Err(Error::other(action, Cause::Unreachable, "no more requests are made"));
         };
@@ -83,7 +126,7 @@ impl Requests {
         let exchange = Box::pin(async {
             let request = built(action, build())?.map(Body::from);
             let response = self.client.send(request).await.map_err(|error| failed(action, error))?;
-            answer(action, response).await
+            answer(action, response, reader).await
         });
         let answer = in_time(action, exchange).await;
         patience.spend(began.elapsed());
@@ -141,7 +184,7 @@ async fn in_time<T>(action: &Action, exchange: impl Future<Output = Result<T, Er
 }
 
 /// Reads an answer to its end.
-async fn answer<T: DeserializeOwned>(action: &Action, response: Response<Body>) -> Result<T, Error> {
+async fn answer(action: &Action, response: Response<Body>, reader: &mut Reader<'_>) -> Result<(), Error> {
     let code = response.status();
     let number = |header: HeaderName| response.headers().get(header)?.to_str().ok()?.parse::<u64>().ok();
     let retry_after = number(RETRY_AFTER).map(Duration::from_secs);
@@ -152,7 +195,7 @@ async fn answer<T: DeserializeOwned>(action: &Action, response: Response<Body>) 
         let text = String::from_utf8_lossy(&body);
         return Err(Error::answered(action, code.as_u16(), status, &text, retry_after));
     }
-    serde_json::from_slice(&body).map_err(|error| {
+    reader(&body).map_err(|error| {
         let said = format!("the answer cannot be read: {error}");
         Error::other(action, Cause::Unreachable, &said)
     })

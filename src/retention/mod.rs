@@ -4,11 +4,13 @@
 //! every policy. Everything here is a pure function: it knows no cluster, and the moment that it
 //! judges by is handed in.
 
+mod annotations;
 mod durations;
 mod keep;
 mod policy;
 mod rules;
 
+pub use annotations::rules_of_claim;
 pub use durations::{Deltas, Window};
 pub use policy::{Decision, Judgement, Verdict, judge};
 pub use rules::{Period, Rule, RuleError, Rules};

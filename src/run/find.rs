@@ -9,10 +9,10 @@ use tokio::time::Instant;
 
 use super::{Place, Progress, fail};
 use crate::{
-    api::{Claim, ClaimAnnotations},
+    api::Claim,
     cluster::{Cause, Cluster, Scope},
     report::{ClaimReport, Failure},
-    retention::Rules,
+    retention::{Rules, rules_of_claim},
     settings::{ClaimChoice, Settings},
     snapshot::ClaimId,
     text,
@@ -190,7 +190,7 @@ fn usable(id: &ClaimId, claim: &Claim, settings: &Settings) -> Result<Usable, Fa
     let (problem, may_pass) = match claim.status.phase.as_str() {
         _ if claim.metadata.deletion_timestamp.is_some() => ("is being deleted", false),
         "Bound" => {
-            let retention = rules(name, &claim.metadata.annotations, &settings.retention);
+            let retention = rules_of_claim(name, &claim.metadata.annotations, &settings.retention);
             return Ok(Usable { since: claim.metadata.creation_timestamp, retention });
         }
         "Lost" => ("is Lost: its volume is gone", false),
@@ -203,49 +203,4 @@ fn usable(id: &ClaimId, claim: &Claim, settings: &Settings) -> Result<Usable, Fa
         ),
         may_pass,
     })
-}
-
-/// The rules that hold for a claim: its own annotation, else that of k8s-snapshots, else the
-/// settings'. An annotation that cannot be understood is never passed over, for what it wanted kept
-/// would be deleted.
-fn rules(claim: &str, annotations: &ClaimAnnotations, settings: &Rules) -> Result<Rules, String> {
-    let (annotation, rules) = match annotations {
-        ClaimAnnotations { retention: Some(text), .. } => ("volume-snapshotter/retention", text.parse()),
-        ClaimAnnotations { deltas: Some(text), .. } => {
-            ("backup.kubernetes.io/deltas", Rules::of_deltas(text))
-        }
-        ClaimAnnotations { retention: None, deltas: None } => return Ok(settings.clone()),
-    };
-    rules.map_err(|error| format!("the annotation {annotation} of claim {claim} is not understood: {error}"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_claims_annotation_wins_over_that_of_k8s_snapshots_and_both_over_the_settings() {
-        let settings: Rules = "last=5".parse().expect("rules");
-        let rules = |retention: Option<&str>, deltas: Option<&str>| {
-            let annotations = ClaimAnnotations {
-                retention: retention.map(str::to_owned),
-                deltas: deltas.map(str::to_owned),
-            };
-            super::rules("data", &annotations, &settings).map(|rules| rules.to_string())
-        };
-        assert_eq!(rules(None, None).as_deref(), Ok("last=5"));
-        assert_eq!(rules(None, Some("PT1H P1D")).as_deref(), Ok("deltas=PT1H P1D"));
-        assert_eq!(rules(Some("daily=7"), Some("PT1H P1D")).as_deref(), Ok("daily=7"));
-        // Nothing that is there is passed over, not even if it is empty.
-        for (retention, deltas) in
-            [(Some("dayly=7"), Some("PT1H P1D")), (Some(""), None), (None, Some("")), (None, Some("P1D"))]
-        {
-            let problem = rules(retention, deltas).expect_err("not understood");
-            assert!(
-                problem.starts_with("the annotation ")
-                    && problem.contains(" of claim data is not understood: "),
-                "{problem}"
-            );
-        }
-    }
 }

@@ -17,7 +17,7 @@ use futures::{StreamExt, stream::FuturesUnordered};
 use tokio::time::{Instant, sleep};
 
 use crate::{
-    cluster::{Cluster, Error, Scope},
+    cluster::{Cluster, Scope},
     names,
     report::{ClaimReport, End, Failure, Report, Stop},
     settings::Settings,
@@ -62,12 +62,6 @@ impl Place<'_> {
         if let Some(report) = self.progress.claims.borrow_mut().get_mut(self.index) {
             change(report);
         }
-    }
-}
-
-impl From<Error> for Failure {
-    fn from(error: Error) -> Self {
-        Failure { may_pass: error.may_pass(), message: error.to_string() }
     }
 }
 

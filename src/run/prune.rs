@@ -25,7 +25,7 @@ const JUDGEMENTS: usize = 3;
 
 /// How long after a claim was read its snapshot may be made without another look at the claim: it may
 /// have been deleted and made anew meanwhile, and the new snapshot then has nothing in it.
-const STILL_KNOWN: Duration = Duration::from_secs(1);
+const STILL_KNOWN: Duration = Duration::from_secs(5);
 
 /// What is to be pruned, and by which rules.
 struct Pruning<'a> {

@@ -1,23 +1,26 @@
 //! The settings: environment variables `SNAPSHOT_*` (and `RUST_LOG`) in, [`Settings`] or all that
-//! is wrong with them out.
+//! is wrong with them out. Those of a restore, `RESTORE_*`, are [`RestoreSettings`].
 //!
-//! Pure: the variables are handed in, and nothing is looked up. What one value may look like is in
-//! `values`; what a retention rule may look like is in [`crate::retention`].
+//! Pure: the variables are handed in, and nothing is looked up. How they are read, and how flags
+//! stand in for them, is in `reader`; what one value may look like in `values`; what a retention rule
+//! may look like is in [`crate::retention`].
 
+mod reader;
+mod restore;
 mod values;
 
-use std::{ffi::OsString, fmt, path::PathBuf, time::Duration};
+use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use serde::Deserialize;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
 use crate::{names, retention::Rules, shard::Shard};
+use reader::{FILTER, Reader};
+pub use reader::{Flag, Problems};
+pub use restore::{Choice, RESTORE_NAMES, RestoreSettings, VolumeMode};
 
 /// What the variables' names begin with.
 const PREFIX: &str = "SNAPSHOT_";
-
-/// The variable that filters the log, by the name that Rust programs use.
-const FILTER: &str = "RUST_LOG";
 
 /// The variable in which Kubernetes tells each pod of an Indexed Job which one it is, from 0.
 const INDEX: &str = "JOB_COMPLETION_INDEX";
@@ -94,21 +97,6 @@ pub enum LogFormat {
     Json,
 }
 
-/// All that is wrong with the settings. `Display` gives a line for each problem.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problems(Vec<Problem>);
-
-/// One thing that is wrong.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Problem {
-    /// The variable's whole name.
-    name: String,
-    /// Its value, where that is the problem.
-    value: Option<String>,
-    /// What is wrong and what would be accepted.
-    problem: String,
-}
-
 /// Where the termination message goes, and how log lines look, as far as that can be told from
 /// settings that have problems: the problems are to be reported as well.
 #[derive(Clone, Debug)]
@@ -167,6 +155,10 @@ pub const NAMES: [&str; 19] = [
     FILTER,
 ];
 
+/// Of which two a flag that sets the one overrules the other's variable.
+const EXCLUDING: [[&str; 2]; 2] =
+    [["SNAPSHOT_PVC_NAMES", "SNAPSHOT_PVC_SELECTOR"], ["SNAPSHOT_NAMESPACE", "SNAPSHOT_NAMESPACE_SELECTOR"]];
+
 impl Settings {
     /// Reads the settings from environment variables; others than `SNAPSHOT_*`, `RUST_LOG` and
     /// `JOB_COMPLETION_INDEX` are passed over.
@@ -185,19 +177,29 @@ impl Settings {
     pub fn parse_or_fallback(
         variables: impl IntoIterator<Item = (OsString, OsString)>,
     ) -> Result<Self, (Problems, Fallback)> {
-        let mut reader = Reader::default();
-        let pairs = reader.accept(variables);
-        let find = |wanted| pairs.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.clone());
-        let (filter, index) = (find(FILTER), find(INDEX));
-        let pairs = pairs.into_iter().filter(|(name, _)| name.starts_with(PREFIX));
-        let variables: Variables = match envy::prefixed(PREFIX).from_iter(pairs) {
-            Ok(variables) => variables,
-            // Every field is optional text, so this has no cause that is known.
-            Err(error) => {
-                reader.problem(PREFIX, None, error.to_string());
-                Variables::default()
-            }
-        };
+        Self::read(variables, Vec::new(), false)
+    }
+
+    /// The settings as `volume-snapshotter list` takes them: flags win over variables, and where
+    /// no claim is chosen all are.
+    ///
+    /// # Errors
+    /// As [`Settings::parse`].
+    pub fn parse_for_list(
+        variables: impl IntoIterator<Item = (OsString, OsString)>,
+        flags: Vec<Flag>,
+    ) -> Result<Self, Problems> {
+        Self::read(variables, flags, true).map_err(|(problems, _)| problems)
+    }
+
+    fn read(
+        variables: impl IntoIterator<Item = (OsString, OsString)>,
+        flags: Vec<Flag>,
+        for_list: bool,
+    ) -> Result<Self, (Problems, Fallback)> {
+        let mut reader = Reader::new(PREFIX, &NAMES);
+        let (variables, mut others) = reader.read::<Variables>(variables, flags, &EXCLUDING);
+        let (filter, index) = (others.take(FILTER), others.take(INDEX));
         // Destructured, so that a variable that is added cannot be forgotten here.
         let Variables {
             pvc_names,
@@ -228,7 +230,7 @@ impl Settings {
             );
         }
         let settings = Settings {
-            claims: reader.claims(pvc_names, pvc_selector),
+            claims: claims(&mut reader, pvc_names, pvc_selector, for_list),
             namespace: reader.optional("SNAPSHOT_NAMESPACE", namespace, values::namespace),
             // The API server reads selectors; it knows more forms than anybody remembers.
             namespace_selector,
@@ -255,7 +257,8 @@ impl Settings {
                 .unwrap_or(8) as usize,
             dry_run: reader.optional("SNAPSHOT_DRY_RUN", dry_run, values::flag).unwrap_or(false),
             hold: reader.optional("SNAPSHOT_HOLD", hold, values::flag).unwrap_or(false),
-            shard: reader.shard(shards, index),
+            // A list is of all claims, whichever pod takes them.
+            shard: if for_list { Shard::WHOLE } else { shard(&mut reader, shards, index) },
             run_id: reader.optional("SNAPSHOT_RUN_ID", run_id, values::label_value),
             termination_log: reader
                 .optional("SNAPSHOT_TERMINATION_LOG", termination_log, values::path)
@@ -275,12 +278,13 @@ impl Settings {
                 ),
             );
         }
-        if reader.problems.is_empty() {
-            Ok(settings)
-        } else {
-            let fallback =
-                Fallback { termination_log: settings.termination_log, log_format: settings.log_format };
-            Err((Problems(reader.problems), fallback))
+        match reader.finish() {
+            None => Ok(settings),
+            Some(problems) => {
+                let fallback =
+                    Fallback { termination_log: settings.termination_log, log_format: settings.log_format };
+                Err((problems, fallback))
+            }
         }
     }
 
@@ -303,183 +307,80 @@ pub fn default_filter() -> Targets {
     Targets::new().with_target(env!("CARGO_CRATE_NAME"), LevelFilter::INFO)
 }
 
-/// Collects the problems while the values are read.
-#[derive(Default)]
-struct Reader {
-    problems: Vec<Problem>,
-}
-
-impl Reader {
-    fn problem(&mut self, name: &str, value: Option<&str>, problem: String) {
-        self.problems.push(Problem {
-            name: crate::text::foreign(name),
-            value: value.map(crate::text::foreign),
-            problem,
-        });
-    }
-
-    /// The variables that are this program's, known, readable and not empty.
-    fn accept(&mut self, variables: impl IntoIterator<Item = (OsString, OsString)>) -> Vec<(String, String)> {
-        let mut accepted = Vec::new();
-        for (name, value) in variables {
-            let Some(name) = name.to_str().map(str::to_owned) else {
-                let name = name.to_string_lossy();
-                if name.starts_with(PREFIX) {
-                    self.problem(&name, None, "the name is not valid UTF-8".to_owned());
-                }
-                continue;
-            };
-            if !name.starts_with(PREFIX) && name != FILTER && name != INDEX {
-                continue;
-            }
-            if !NAMES.contains(&name.as_str()) {
-                self.problem(&name, None, unknown(&name));
-                continue;
-            }
-            match value.into_string() {
-                Ok(value) if value.trim().is_empty() => {}
-                Ok(value) => accepted.push((name, value.trim().to_owned())),
-                Err(value) => self.problem(
-                    &name,
-                    Some(&value.to_string_lossy()),
-                    "the value is not valid UTF-8".to_owned(),
-                ),
-            }
-        }
-        self.problems.sort_by(|a, b| a.name.cmp(&b.name));
-        accepted
-    }
-
-    fn optional<T>(
-        &mut self,
-        name: &str,
-        value: Option<String>,
-        parse: impl FnOnce(&str) -> Result<T, String>,
-    ) -> Option<T> {
-        let value = value?;
-        match parse(&value) {
-            Ok(parsed) => Some(parsed),
-            Err(problem) => {
-                self.problem(name, Some(&value), problem);
-                None
-            }
-        }
-    }
-
-    /// A pod that does not know its part would take another's, or none: then nothing is done.
-    fn shard(&mut self, shards: Option<String>, index: Option<String>) -> Shard {
-        const SHARDS: &str = "SNAPSHOT_SHARDS";
-        let is_set = shards.is_some();
-        let Some(count) =
-            self.optional(SHARDS, shards, values::number(1, MAX_SHARDS)).or((!is_set).then_some(1))
-        else {
-            return Shard::WHOLE;
-        };
-        let Some(text) = index else {
-            if count > 1 {
-                self.problem(
-                    INDEX,
-                    None,
-                    format!(
-                        "not set, but {SHARDS} is {count}: Kubernetes sets it in the pods of a Job with completionMode: \
-                         Indexed; accepted is a whole number from 0 to {}",
-                        count - 1
-                    ),
-                );
-            }
-            return Shard::WHOLE;
-        };
-        let shard = text.parse().ok().and_then(|index| Shard::new(index, count));
-        if shard.is_none() {
-            let accepted = match count {
-                1 => "0 is accepted, for there is one shard".to_owned(),
-                _ => format!("a whole number from 0 to {} is accepted", count - 1),
-            };
-            self.problem(
+/// A pod that does not know its part would take another's, or none: then nothing is done.
+fn shard(reader: &mut Reader, shards: Option<String>, index: Option<String>) -> Shard {
+    const SHARDS: &str = "SNAPSHOT_SHARDS";
+    let is_set = shards.is_some();
+    let Some(count) =
+        reader.optional(SHARDS, shards, values::number(1, MAX_SHARDS)).or((!is_set).then_some(1))
+    else {
+        return Shard::WHOLE;
+    };
+    let Some(text) = index else {
+        if count > 1 {
+            reader.problem(
                 INDEX,
-                Some(&text),
-                format!("not the index of a shard; {accepted}; {SHARDS} has to be the Job's completions"),
+                None,
+                format!(
+                    "not set, but {SHARDS} is {count}: Kubernetes sets it in the pods of a Job with completionMode: \
+                     Indexed; accepted is a whole number from 0 to {}",
+                    count - 1
+                ),
             );
         }
-        shard.unwrap_or_default()
-    }
-
-    fn claims(&mut self, names: Option<String>, selector: Option<String>) -> ClaimChoice {
-        const NAMES: &str = "SNAPSHOT_PVC_NAMES";
-        const SELECTOR: &str = "SNAPSHOT_PVC_SELECTOR";
-        match (names, selector) {
-            (Some(names), None) => {
-                let names = self.optional(NAMES, Some(names), values::claim_names);
-                ClaimChoice::Names(names.unwrap_or_default())
-            }
-            (None, Some(selector)) => ClaimChoice::Selector(selector),
-            (Some(_), Some(_)) => {
-                self.problem(
-                    NAMES,
-                    None,
-                    format!("{NAMES} and {SELECTOR} are both set; set exactly one of the two"),
-                );
-                ClaimChoice::Names(Vec::new())
-            }
-            (None, None) => {
-                self.problem(
-                    NAMES,
-                    None,
-                    format!(
-                        "neither {NAMES} nor {SELECTOR} is set; set one of the two, e.g. \
-                         {NAMES}=data or {SELECTOR}=app=web"
-                    ),
-                );
-                ClaimChoice::Names(Vec::new())
-            }
-        }
-    }
-}
-
-/// What to say of a variable that begins like ours and is none.
-fn unknown(name: &str) -> String {
-    let nearest = NAMES
-        .iter()
-        .filter(|known| known.starts_with(PREFIX))
-        // Who left the end out meant the whole, however far that is.
-        .min_by_key(|known| (!known.starts_with(name), strsim::damerau_levenshtein(known, name)));
-    let mut said = "there is no such setting".to_owned();
-    if let Some(nearest) = nearest {
-        said.push_str(&format!("; the nearest is {nearest}"));
-    }
-    // Kubernetes sets such variables for a Service named `snapshot` or `snapshot-…`.
-    let of_service = name.ends_with("_SERVICE_HOST")
-        || name.contains("_SERVICE_PORT")
-        || name.ends_with("_PORT")
-        || name.contains("_PORT_");
-    if of_service {
-        said.push_str(
-            "; if Kubernetes set it for a Service of that name, give the pod enableServiceLinks: false",
+        return Shard::WHOLE;
+    };
+    let shard = text.parse().ok().and_then(|index| Shard::new(index, count));
+    if shard.is_none() {
+        let accepted = match count {
+            1 => "0 is accepted, for there is one shard".to_owned(),
+            _ => format!("a whole number from 0 to {} is accepted", count - 1),
+        };
+        reader.problem(
+            INDEX,
+            Some(&text),
+            format!("not the index of a shard; {accepted}; {SHARDS} has to be the Job's completions"),
         );
     }
-    said
+    shard.unwrap_or_default()
 }
 
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.value {
-            Some(value) => write!(f, "{}={value:?}: {}", self.name, self.problem),
-            None => write!(f, "{}: {}", self.name, self.problem),
+fn claims(
+    reader: &mut Reader,
+    names: Option<String>,
+    selector: Option<String>,
+    all_by_default: bool,
+) -> ClaimChoice {
+    const NAMES: &str = "SNAPSHOT_PVC_NAMES";
+    const SELECTOR: &str = "SNAPSHOT_PVC_SELECTOR";
+    match (names, selector) {
+        (Some(names), None) => {
+            let names = reader.optional(NAMES, Some(names), values::claim_names);
+            ClaimChoice::Names(names.unwrap_or_default())
+        }
+        (None, Some(selector)) => ClaimChoice::Selector(selector),
+        (Some(_), Some(_)) => {
+            reader.problem(
+                NAMES,
+                None,
+                format!("{NAMES} and {SELECTOR} are both set; set exactly one of the two"),
+            );
+            ClaimChoice::Names(Vec::new())
+        }
+        // An empty selector matches everything.
+        (None, None) if all_by_default => ClaimChoice::Selector(String::new()),
+        (None, None) => {
+            reader.problem(
+                NAMES,
+                None,
+                format!(
+                    "neither {NAMES} nor {SELECTOR} is set; set one of the two, e.g. \
+                         {NAMES}=data or {SELECTOR}=app=web"
+                ),
+            );
+            ClaimChoice::Names(Vec::new())
         }
     }
 }
-
-impl fmt::Display for Problems {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} in the settings; nothing was changed", crate::text::count(self.0.len(), "problem"))?;
-        for problem in &self.0 {
-            write!(f, "\n  {problem}")?;
-        }
-        Ok(())
-    }
-}
-
-impl std::error::Error for Problems {}
-
 #[cfg(test)]
 mod tests;

@@ -3,11 +3,14 @@
 
 use std::{collections::HashSet, path::PathBuf, time::Duration};
 
-use k8s_openapi::jiff::SignedDuration;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
-use super::LogFormat;
-use crate::names::{self, is_label_value, is_namespace_name, is_object_name};
+use super::{LogFormat, restore::VolumeMode};
+use crate::{
+    names::{self, is_label_value, is_namespace_name, is_object_name},
+    quantity::Bytes,
+};
 
 const OBJECT_NAME: &str = "lower-case letters, digits, '-' and '.', at most 253 characters, beginning and \
                            ending with a letter or digit";
@@ -132,5 +135,54 @@ pub(super) fn log_filter(text: &str) -> Result<Targets, String> {
                   info,kube_client=debug"
                 .to_owned(),
         ),
+    }
+}
+
+/// A moment: RFC 3339, or without an offset in UTC.
+pub(super) fn moment(text: &str) -> Result<Timestamp, String> {
+    let in_utc = || format!("{text}Z").parse().ok();
+    // A date alone would be read as its midnight, before all that was taken that day.
+    let has_time = text.contains(':');
+    text.parse().ok().or_else(in_utc).filter(|_| has_time).ok_or_else(|| {
+        "not a moment; accepted are a date and a time, in UTC or with an offset, e.g. 2026-11-20T08:55:00Z, \
+         2026-11-20T09:55+01:00 or \"2026-11-20 08:55\""
+            .to_owned()
+    })
+}
+
+/// An amount of storage.
+pub(super) fn bytes(text: &str) -> Result<Bytes, String> {
+    text.parse()
+}
+
+/// Access modes, each once, in the order in which they were given.
+pub(super) fn access_modes(text: &str) -> Result<Vec<String>, String> {
+    const MODES: [(&str, &str); 4] = [
+        ("ReadWriteOnce", "RWO"),
+        ("ReadOnlyMany", "ROX"),
+        ("ReadWriteMany", "RWX"),
+        ("ReadWriteOncePod", "RWOP"),
+    ];
+    let mut modes = Vec::new();
+    for given in text.split(',').map(str::trim) {
+        let known = MODES.iter().find(|(name, short)| given == *name || given == *short);
+        let Some((name, _)) = known else {
+            return Err(format!(
+                "{given:?} is not an access mode; accepted are ReadWriteOnce, ReadOnlyMany, ReadWriteMany and \
+                 ReadWriteOncePod, comma-separated, or RWO, ROX, RWX and RWOP"
+            ));
+        };
+        if !modes.iter().any(|mode| mode == name) {
+            modes.push((*name).to_owned());
+        }
+    }
+    Ok(modes)
+}
+
+pub(super) fn volume_mode(text: &str) -> Result<VolumeMode, String> {
+    match text {
+        "Filesystem" => Ok(VolumeMode::Filesystem),
+        "Block" => Ok(VolumeMode::Block),
+        _ => Err("no such volume mode; Filesystem or Block is accepted".to_owned()),
     }
 }

@@ -283,7 +283,7 @@ async fn when_the_new_snapshot_goes_away_during_pruning_the_rest_stays_and_the_c
 #[tokio::test]
 async fn a_claim_that_is_made_anew_before_its_snapshot_is_keeps_the_old_ones() {
     with_one_old(async |place| {
-        place.bed().fault(|request| is(request, LIST).then_some(Fault::Delay(millis(1500))));
+        place.bed().fault(|request| is(request, LIST).then_some(Fault::Delay(millis(5500))));
         let running = place.start(&all_rights(), &RUN).await;
         let listed = || place.bed().requests().iter().any(|request| is(request, LIST));
         place.until("the claim was read", async || listed()).await;
@@ -382,6 +382,8 @@ async fn at_step(place: &Place, asked: Asked, when: When) -> crate::place::Runni
     place.until("the step is reached", async || hangs()).await;
     if asked == WATCH {
         place.until("it waits", async || place.names().await.len() == 2).await;
+        // What is stored is not yet answered.
+        tokio::time::sleep(millis(300)).await;
     }
     running
 }

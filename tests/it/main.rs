@@ -1,13 +1,16 @@
 //! All integration tests, in one binary, for linking is what takes long.
 
+mod commands;
 mod faults;
 mod figures;
 mod image;
 mod invariants;
+mod list;
 mod manifests;
 mod place;
 mod pod;
 mod recordings;
+mod restore;
 mod retention;
 mod scenarios;
 mod shards;

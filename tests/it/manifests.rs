@@ -43,10 +43,10 @@ const NAMESPACE_SELECTOR: &str = "SNAPSHOT_NAMESPACE_SELECTOR";
 // --- Rendering -----------------------------------------------------------------------------------
 
 /// What kustomize makes of one directory.
-struct Rendered {
+pub(crate) struct Rendered {
     /// The directory, from the top of the repository or of a copy of it; or what was rendered.
-    directory: String,
-    documents: Vec<Value>,
+    pub(crate) directory: String,
+    pub(crate) documents: Vec<Value>,
 }
 
 static BASE: LazyLock<Vec<Rendered>> = LazyLock::new(|| rendered(["kustomize/base".to_owned()]));
@@ -77,7 +77,7 @@ static SHOWN: LazyLock<Vec<Rendered>> = LazyLock::new(|| {
     shown_in_docs().iter().filter_map(|(name, text)| tree.render(name, text)).collect()
 });
 
-fn top() -> &'static Path {
+pub(crate) fn top() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
@@ -97,8 +97,11 @@ fn overlay_directories() -> Vec<String> {
     directories_in("deploy/overlays").iter().map(|name| format!("deploy/overlays/{name}")).collect()
 }
 
+/// All but that of restores, which is another command with other settings: see `crate::restore`.
 fn component_names() -> Vec<String> {
-    directories_in("kustomize/components")
+    let mut names = directories_in("kustomize/components");
+    names.retain(|name| name != "restore");
+    names
 }
 
 /// The components in an order in which all can be listed: those that change the CronJobs and Jobs
@@ -111,12 +114,12 @@ fn in_order(names: &[String]) -> Vec<&str> {
 }
 
 /// A copy of what kustomize reads, in which other kustomizations can be tried.
-struct Tree {
+pub(crate) struct Tree {
     top: PathBuf,
 }
 
 impl Tree {
-    fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         let tree = Self { top: Path::new(env!("CARGO_TARGET_TMPDIR")).join("manifests").join(name) };
         let _ = fs::remove_dir_all(&tree.top);
         for directory in ["kustomize", "deploy"] {
@@ -130,7 +133,7 @@ impl Tree {
     }
 
     /// Renders a kustomization that stands beside the overlays, with settings beside it.
-    fn render(&self, name: &str, kustomization: &str) -> Option<Rendered> {
+    pub(crate) fn render(&self, name: &str, kustomization: &str) -> Option<Rendered> {
         let directory = self.overlay(name);
         fs::create_dir_all(&directory).expect("a directory");
         fs::copy(top().join("deploy/overlays/gardener/settings.env"), directory.join("settings.env"))
@@ -158,7 +161,7 @@ fn listed(components: &[&str]) -> String {
     components.iter().map(|name| format!("  - ../../../kustomize/components/{name}\n")).collect()
 }
 
-fn on_the_base(components: &[&str]) -> String {
+pub(crate) fn on_the_base(components: &[&str]) -> String {
     format!(
         "apiVersion: kustomize.config.k8s.io/v1beta1\n\
          kind: Kustomization\n\
@@ -175,7 +178,7 @@ const OTHER_NAMESPACE: &str = "shop";
 const OTHER_PREFIX: &str = "shop-";
 const OTHER_IMAGE: &str = "mirror.example/backup/snapshots";
 
-fn on_an_overlay(components: &[&str]) -> String {
+pub(crate) fn on_an_overlay(components: &[&str]) -> String {
     format!(
         "apiVersion: kustomize.config.k8s.io/v1beta1\n\
          kind: Kustomization\n\
@@ -288,7 +291,7 @@ fn compare(path: &str, given: &Value, understood: &Value, differences: &mut Vec<
 }
 
 /// Reads an object of any kind that the manifests may hold.
-fn read(document: &Value) -> Result<(), String> {
+pub(crate) fn read(document: &Value) -> Result<(), String> {
     let of = |field: &str| document[field].as_str().unwrap_or_default();
     match (of("apiVersion"), of("kind")) {
         ("v1", "ServiceAccount") => strictly::<ServiceAccount>(document).map(drop),
@@ -336,7 +339,7 @@ fn of_the_cluster(document: &Value) -> bool {
 
 impl Rendered {
     /// All objects of one kind.
-    fn all<T: Resource + DeserializeOwned + Serialize>(&self) -> Vec<T> {
+    pub(crate) fn all<T: Resource + DeserializeOwned + Serialize>(&self) -> Vec<T> {
         self.documents
             .iter()
             .filter(|document| document["kind"] == T::KIND && document["apiVersion"] == T::API_VERSION)
@@ -347,7 +350,7 @@ impl Rendered {
     }
 
     /// The object of a kind with this name.
-    fn named<T>(&self, name: &str) -> T
+    pub(crate) fn named<T>(&self, name: &str) -> T
     where
         T: Resource + Metadata<Ty = ObjectMeta> + DeserializeOwned + Serialize,
     {
@@ -359,7 +362,7 @@ impl Rendered {
 
     /// The specifications of all Jobs, those that a CronJob makes and those that stand alone. There
     /// is at least one.
-    fn jobs(&self) -> Vec<JobSpec> {
+    pub(crate) fn jobs(&self) -> Vec<JobSpec> {
         let made = self.all::<CronJob>().into_iter().map(|cron_job| {
             cron_job.spec.and_then(|spec| spec.job_template.spec).expect("a CronJob specifies its Jobs")
         });
@@ -379,11 +382,11 @@ fn with_settings() -> impl Iterator<Item = &'static Rendered> {
     OVERLAYS.iter().chain(COMPONENTS.iter()).chain(MOVED.iter()).chain(SHOWN.iter())
 }
 
-fn pod_of(job: &JobSpec) -> &PodSpec {
+pub(crate) fn pod_of(job: &JobSpec) -> &PodSpec {
     job.template.spec.as_ref().expect("a Job specifies its pods")
 }
 
-fn container_of(job: &JobSpec) -> &Container {
+pub(crate) fn container_of(job: &JobSpec) -> &Container {
     match pod_of(job).containers.as_slice() {
         [container] => container,
         more => panic!("a pod has one container and not {}", more.len()),
@@ -478,7 +481,7 @@ impl SettingsFile {
 }
 
 /// `NAME=value`, where the name is written like a variable's: prose is something else.
-fn assignment(line: &str) -> Option<(String, String)> {
+pub(crate) fn assignment(line: &str) -> Option<(String, String)> {
     let (name, value) = line.split_once('=')?;
     let like_a_variable = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
     (!name.is_empty() && name.chars().all(like_a_variable)).then(|| (name.to_owned(), value.to_owned()))
@@ -490,7 +493,7 @@ fn assignment(line: &str) -> Option<(String, String)> {
 const START: Duration = Duration::from_secs(50);
 
 /// How long a Job can take if every try takes as long as it can.
-fn longest(job: &JobSpec, bound: Duration) -> Duration {
+pub(crate) fn longest(job: &JobSpec, bound: Duration) -> Duration {
     let retries = job.backoff_limit.or(job.backoff_limit_per_index).expect("the number of tries is set");
     let retries = u32::try_from(retries).expect("it is not negative");
     let pauses: Duration = (0..retries).map(pause_before_retry).sum();
@@ -503,7 +506,7 @@ fn pause_before_retry(retry: u32) -> Duration {
     Duration::from_secs(10).saturating_mul(2_u32.saturating_pow(retry)).min(Duration::from_secs(600))
 }
 
-fn deadline(job: &JobSpec) -> Duration {
+pub(crate) fn deadline(job: &JobSpec) -> Duration {
     let seconds = job.active_deadline_seconds.expect("activeDeadlineSeconds is set");
     Duration::from_secs(u64::try_from(seconds).expect("activeDeadlineSeconds is not negative"))
 }
@@ -512,7 +515,7 @@ fn deadline(job: &JobSpec) -> Duration {
 
 /// What the Pod Security Standard `restricted` (and `baseline`, which it contains) forbids in this
 /// pod.
-fn violations(pod: &PodSpec) -> Vec<String> {
+pub(crate) fn violations(pod: &PodSpec) -> Vec<String> {
     let mut found = Vec::new();
     let mut check = |allowed: bool, what: String| {
         if !allowed {
@@ -700,9 +703,9 @@ fn the_bindings_give_roles_that_exist_to_the_account_that_the_pods_run_as() {
     }
 }
 
-type Granted = BTreeSet<(String, String, String)>;
+pub(crate) type Granted = BTreeSet<(String, String, String)>;
 
-fn granted(directory: &str, rules: impl IntoIterator<Item = PolicyRule>) -> Granted {
+pub(crate) fn granted(directory: &str, rules: impl IntoIterator<Item = PolicyRule>) -> Granted {
     let mut granted = Granted::new();
     for rule in rules {
         assert_eq!(rule.resource_names, None, "{directory}");
@@ -1222,6 +1225,8 @@ fn the_overlays_render_to_what_is_kept_in_tests_golden() {
         .expect("tests/golden can be listed")
         .map(|entry| entry.expect("an entry of tests/golden").path())
         .map(|path| path.file_stem().expect("a file has a name").to_string_lossy().into_owned())
+        // Those are of `crate::list`.
+        .filter(|name| !name.starts_with("list-"))
         .collect();
     let renew = "renew it with: UPDATE_GOLDEN=1 cargo test --test it manifests";
     assert_eq!(kept, names, "{renew}");

@@ -40,7 +40,7 @@ pub(crate) struct Place {
     admin: Client,
     pub(crate) namespace: String,
     pub(crate) snapshot_class: String,
-    storage_class: String,
+    pub(crate) storage_class: String,
     /// Names the API server and its CA; the user is put in.
     cluster: Kubeconfig,
     bed: Option<TestBed>,
@@ -255,6 +255,17 @@ impl Place {
             }
             sleep(Duration::from_millis(if self.bed.is_some() { 2 } else { 100 })).await;
         }
+    }
+
+    /// All claims of the namespace.
+    pub(crate) async fn claims(&self) -> Vec<Value> {
+        let mut list = self.read(&self.claims_path()).await;
+        serde_json::from_value(list["items"].take()).expect("items")
+    }
+
+    /// One claim, if it is there.
+    pub(crate) async fn try_claim(&self, name: &str) -> Option<Value> {
+        self.try_read(&format!("{}/{name}", self.claims_path())).await
     }
 
     /// Makes a claim that nothing will ever give a volume.
@@ -488,7 +499,8 @@ impl Place {
         answer["status"]["token"].as_str().expect("a token").to_owned()
     }
 
-    fn kubeconfig_for(&self, token: String) -> String {
+    /// The text of a kubeconfig with a token and this namespace.
+    pub(crate) fn kubeconfig_for(&self, token: String) -> String {
         let mut kubeconfig = self.cluster.clone();
         let name = kubeconfig.current_context.clone().expect("a current context");
         for context in &mut kubeconfig.contexts {

@@ -516,7 +516,8 @@ async fn errors_are_shown_as_recorded() {
 
 #[tokio::test]
 async fn restores_are_answered_as_recorded() {
-    let bed = bed(|_| {}).await;
+    // The Events of 37 are put in as they were: how often one is repeated depends on the moment.
+    let bed = bed(|options| options.provisioner.events = false).await;
     let replay = Replay::new(&bed);
     bed.put(Recording::load("04-get-ready").object());
     replay.replay("34-restore-create").await;

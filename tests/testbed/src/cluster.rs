@@ -5,12 +5,13 @@ use crate::fault::Faults;
 use crate::log::Log;
 use crate::registry::{Resource, SNAPSHOT_GROUP};
 use crate::store::Store;
-use crate::{Options, Plan};
+use crate::{Options, Plan, Provision};
 use serde_json::Value;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
+type Provider = Arc<dyn Fn(&Value) -> Option<Provision> + Send + Sync>;
 type Planner = Arc<dyn Fn(&Value) -> Option<Plan> + Send + Sync>;
 
 /// How many writes are remembered, for watches and for the later pages of lists.
@@ -24,6 +25,7 @@ pub(crate) struct Cluster {
     pub(crate) log: Log,
     pub(crate) faults: Faults,
     planner: Mutex<Option<Planner>>,
+    provider: Mutex<Option<Provider>>,
     quotas: Mutex<HashMap<String, usize>>,
 }
 
@@ -42,6 +44,7 @@ impl Cluster {
             log: Log::default(),
             faults: Faults::default(),
             planner: Mutex::default(),
+            provider: Mutex::default(),
             quotas: Mutex::default(),
         }
     }
@@ -62,6 +65,18 @@ impl Cluster {
         planner
             .and_then(|planner| planner(snapshot))
             .unwrap_or_else(|| Plan::ready_after(self.options.controller.ready_after))
+    }
+
+    pub(crate) fn set_provider(&self, provider: Provider) {
+        *self.provider.lock().unwrap_or_else(PoisonError::into_inner) = Some(provider);
+    }
+
+    /// What is to happen with a claim.
+    pub(crate) fn provision(&self, claim: &Value) -> Provision {
+        let provider = self.provider.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        provider
+            .and_then(|provider| provider(claim))
+            .unwrap_or_else(|| Provision::after(self.options.provisioner.bound_after))
     }
 
     pub(crate) fn set_quota(&self, namespace: &str, snapshots: usize) {

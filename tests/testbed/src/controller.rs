@@ -5,6 +5,7 @@
 //! so a thousand snapshots at once are as exact as one. A snapshot that was put into the store with a status of its own
 //! is only looked after when it is deleted.
 
+use crate::announce::{Announcement, announce};
 use crate::cluster::Cluster;
 use crate::object::{self, BOUND_PROTECTION, SOURCE_PROTECTION};
 use crate::registry::{SNAPSHOT_GROUP, known};
@@ -383,7 +384,7 @@ fn content(id: &Id, snapshot: &Value, class: &Value, claim: &Value) -> Value {
             },
             "driver": object::text(class, "/driver"),
             "source": {"volumeHandle": object::text(claim, "/spec/volumeName")},
-            "sourceVolumeMode": "Filesystem",
+            "sourceVolumeMode": object::volume_mode(claim),
             "volumeSnapshotClassName": object::name(class),
             "volumeSnapshotRef": {
                 "apiVersion": format!("{SNAPSHOT_GROUP}/v1"),
@@ -537,42 +538,14 @@ fn tell(cluster: &Cluster, writer: &mut Writer<'_>, id: &Id, kind: &str, reason:
         return;
     }
     let Some(snapshot) = id.get(writer) else { return };
-    let now = object::now();
-    let stamp = Timestamp::now().as_nanosecond();
-    let mut name = format!("{}.{stamp:016x}", id.key.1);
-    // Two in the same nanosecond are two still.
-    while writer.get("events", &(id.key.0.clone(), name.clone())).is_some() {
-        name = format!("{}.{:016x}", id.key.1, object::random());
-    }
-    writer.put(
-        known("events"),
-        json!({
-            "kind": "Event",
-            "apiVersion": "v1",
-            "metadata": {
-                "name": name,
-                "namespace": id.key.0,
-                "uid": object::new_uid(),
-                "creationTimestamp": now,
-            },
-            "involvedObject": {
-                "kind": "VolumeSnapshot",
-                "namespace": id.key.0,
-                "name": id.key.1,
-                "uid": id.uid,
-                "apiVersion": format!("{SNAPSHOT_GROUP}/v1"),
-                "resourceVersion": object::resource_version(&snapshot),
-            },
-            "reason": reason,
-            "message": message,
-            "source": {"component": "snapshot-controller"},
-            "firstTimestamp": now,
-            "lastTimestamp": now,
-            "count": 1,
-            "type": kind,
-            "eventTime": null,
-            "reportingComponent": "snapshot-controller",
-            "reportingInstance": "",
-        }),
-    );
+    let about = (format!("{SNAPSHOT_GROUP}/v1"), "VolumeSnapshot");
+    let said = Announcement {
+        about: (&about.0, about.1),
+        object: &snapshot,
+        component: "snapshot-controller",
+        kind,
+        reason,
+        message,
+    };
+    announce(writer, &said);
 }

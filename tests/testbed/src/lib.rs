@@ -21,6 +21,7 @@
 //! | `registry`, `discovery` | which resources there are |
 //! | `store` | the objects, their history, those who watch |
 //! | `controller`, `volumes`, `namespaces` | what moves by itself |
+//! | `announce` | what the controllers say in Events |
 //! | `cluster` | what all of these share |
 //! | `log`, `history`, `traffic` | what was asked, what became of the snapshots, and what went over the wire |
 //! | `tls`, `kubeconfig` | how clients get in |
@@ -29,6 +30,7 @@
 //! The server and its controllers have threads of their own. A test may block, panic or stop its own clock.
 
 mod admission;
+mod announce;
 mod auth;
 mod call;
 mod cluster;
@@ -64,6 +66,7 @@ pub use fault::{Fault, History, WatchFault, When};
 pub use history::{Milestone, Stage};
 pub use log::Request;
 pub use traffic::Traffic;
+pub use volumes::{Provision, Provisioner};
 
 use cluster::Cluster;
 use kubeconfig::Credentials;
@@ -83,6 +86,8 @@ pub struct Options {
     pub tls: bool,
     /// How fast the snapshot controller is.
     pub controller: Controller,
+    /// How fast volumes are made.
+    pub provisioner: Provisioner,
     /// Added to every request, watches too, before it is carried out. Nothing.
     pub latency: Duration,
     /// From one bookmark of a watch to the next, for clients that want bookmarks. 500 ms.
@@ -96,6 +101,7 @@ impl Default for Options {
         Options {
             tls: false,
             controller: Controller::default(),
+            provisioner: Provisioner::default(),
             latency: Duration::ZERO,
             bookmark_every: Duration::from_millis(500),
             snapshot_api: true,
@@ -278,6 +284,12 @@ impl TestBed {
     /// after [`Controller::ready_after`]. A snapshot that was put in with a status is asked about when it is deleted.
     pub fn plan(&self, f: impl Fn(&Value) -> Option<Plan> + Send + Sync + 'static) {
         self.cluster.set_planner(Arc::new(f));
+    }
+
+    /// Says what happens with each claim that could be bound, from now on. The closure gets the claim as it is; `None`:
+    /// bound after [`Provisioner::bound_after`]. It is asked again each time that something changes for the claim.
+    pub fn provision(&self, f: impl Fn(&Value) -> Option<Provision> + Send + Sync + 'static) {
+        self.cluster.set_provider(Arc::new(f));
     }
 
     /// Allows a namespace this many snapshots.

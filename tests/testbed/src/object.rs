@@ -46,6 +46,14 @@ pub(crate) fn annotation<'a>(object: &'a Value, key: &str) -> Option<&'a str> {
     object.get("metadata")?.get("annotations")?.get(key)?.as_str()
 }
 
+/// The volume mode of a claim, which has a default.
+pub(crate) fn volume_mode(claim: &Value) -> &str {
+    match text(claim, "/spec/volumeMode") {
+        "" => "Filesystem",
+        mode => mode,
+    }
+}
+
 pub(crate) fn is_deleting(object: &Value) -> bool {
     !text(object, "/metadata/deletionTimestamp").is_empty()
 }

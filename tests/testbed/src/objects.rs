@@ -24,6 +24,13 @@ pub fn storage_class(name: &str) -> Value {
     })
 }
 
+/// A StorageClass of [`DRIVER`] that binds a claim only when a pod uses it.
+pub fn waiting_storage_class(name: &str) -> Value {
+    let mut class = storage_class(name);
+    class["volumeBindingMode"] = "WaitForFirstConsumer".into();
+    class
+}
+
 /// A VolumeSnapshotClass of [`DRIVER`].
 pub fn snapshot_class(name: &str) -> Value {
     json!({

@@ -1,27 +1,87 @@
-//! The controller of claims: binds them to volumes that it makes, and lets deleted ones go.
+//! The controllers of claims: bind them to volumes that they make, empty or from a snapshot, say in Events what they do
+//! and what hinders them, and let deleted ones go.
 //!
-//! It works on what the store reports, without polling. A claim that was put into the store with a phase of its own
-//! other than Pending is left alone.
+//! They work on what the store reports, without polling: what fails is tried again when something changed that it needs.
+//! A claim that was put into the store with a phase of its own other than Pending is left alone.
 
+use crate::announce::{self, Announcement};
 use crate::cluster::Cluster;
 use crate::object;
-use crate::registry;
-use crate::store::{Change, Key, Kind};
+use crate::registry::known;
+use crate::store::{Change, Key, Kind, Writer};
 use serde_json::{Value, json};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::time::{Instant, sleep_until};
 
 const CLAIMS: &str = "persistentvolumeclaims";
+const VOLUMES: &str = "persistentvolumes";
+const CLASSES: &str = "storageclasses";
+const SNAPSHOTS: &str = "volumesnapshots";
+
+/// The controller that binds claims, as it calls itself in Events.
+const BINDER: &str = "persistentvolume-controller";
+
+/// How the provisioner is where no [`Provision`] says otherwise.
+#[derive(Debug, Clone)]
+pub struct Provisioner {
+    /// From a claim's creation until it is bound. Nothing.
+    pub bound_after: Duration,
+    /// Whether Events are written as the real controllers do. Yes.
+    pub events: bool,
+}
+
+impl Default for Provisioner {
+    fn default() -> Provisioner {
+        Provisioner { bound_after: Duration::ZERO, events: true }
+    }
+}
+
+/// What happens with one claim that could be bound.
+#[derive(Debug, Clone, Default)]
+pub struct Provision {
+    /// From when everything is there until the volume is made; `None`: never.
+    pub after: Option<Duration>,
+    /// What the storage complains of, from the beginning.
+    pub error: Option<String>,
+}
+
+impl Provision {
+    /// Bound after a delay.
+    pub fn after(delay: Duration) -> Provision {
+        Provision { after: Some(delay), error: None }
+    }
+
+    /// Never bound, with this complaint of the driver's.
+    pub fn fails(message: &str) -> Provision {
+        Provision { after: None, error: Some(message.to_owned()) }
+    }
+}
+
+/// How far a claim came.
+#[derive(PartialEq, Eq)]
+enum Step {
+    /// Something is missing that may come, or the storage is at work.
+    Waits,
+    /// The volume is to be made after this time.
+    Begun(Duration),
+    /// Nothing more is to be done.
+    Over,
+}
 
 /// Runs until the store is gone.
 pub(crate) async fn run(cluster: Arc<Cluster>, mut changes: UnboundedReceiver<Arc<Change>>) {
     // Claims that wait for a class or a snapshot, with the name of the snapshot.
     let mut pending: HashMap<Key, String> = HashMap::new();
+    // By uid: the storage is at work for these, and a timer goes on with them.
+    let mut begun: HashSet<String> = HashSet::new();
     while let Some(change) = changes.recv().await {
         match (change.resource.plural, change.kind) {
             (CLAIMS, Kind::Deleted) => {
                 pending.remove(&change.key);
+                begun.remove(object::uid(&change.object.value));
                 remove_volume(&cluster, &change.object.value);
             }
             (CLAIMS, _) if object::is_deleting(&change.object.value) => {
@@ -32,120 +92,291 @@ pub(crate) async fn run(cluster: Arc<Cluster>, mut changes: UnboundedReceiver<Ar
                 }
             }
             (CLAIMS, _) => {
-                if bind(&cluster, &change.key) {
+                if waits(&cluster, &change.key, change.at, &mut begun) {
                     let source = object::text(&change.object.value, "/spec/dataSource/name").to_owned();
                     pending.insert(change.key.clone(), source);
                 } else {
                     pending.remove(&change.key);
+                    expand(&cluster, &change.key);
                 }
             }
-            ("storageclasses", Kind::Added | Kind::Modified) => pending.retain(|key, _| bind(&cluster, key)),
-            ("volumesnapshots", Kind::Added | Kind::Modified) => {
+            (CLASSES, Kind::Added | Kind::Modified) => {
+                pending.retain(|key, _| waits(&cluster, key, change.at, &mut begun));
+            }
+            (SNAPSHOTS, _) => {
                 let (namespace, name) = &change.key;
-                pending.retain(|key, source| key.0 != *namespace || source != name || bind(&cluster, key));
+                pending.retain(|key, source| {
+                    key.0 != *namespace || source != name || waits(&cluster, key, change.at, &mut begun)
+                });
             }
             _ => {}
         }
     }
 }
 
-/// Binds a claim if everything is there. Whether it is still Pending afterwards.
-fn bind(cluster: &Cluster, key: &Key) -> bool {
-    let (claims, volumes) = (registry::known(CLAIMS), registry::known("persistentvolumes"));
+/// Does for a claim what can be done, and answers whether it is still Pending afterwards.
+fn waits(cluster: &Arc<Cluster>, key: &Key, since: Instant, begun: &mut HashSet<String>) -> bool {
+    let Some(claim) = cluster.store.get(CLAIMS, key) else { return false };
+    let uid = object::uid(&claim.value).to_owned();
+    match bind(cluster, key, begun.contains(&uid)) {
+        Step::Over => false,
+        Step::Waits => true,
+        Step::Begun(after) => {
+            if begun.insert(uid.clone()) {
+                let (cluster, key) = (cluster.clone(), key.clone());
+                tokio::spawn(async move {
+                    // A delay too long to be counted is never over.
+                    let Some(at) = since.checked_add(after) else { return };
+                    sleep_until(at).await;
+                    let there = cluster.store.get(CLAIMS, &key);
+                    if there.is_some_and(|claim| object::uid(&claim.value) == uid) {
+                        finish(&cluster, &key);
+                    }
+                });
+            }
+            true
+        }
+    }
+}
+
+/// Brings a claim to where the storage makes its volume, or says what hinders that. `is_begun`: the storage is at work
+/// already, and only what hinders it is of interest.
+fn bind(cluster: &Cluster, key: &Key, is_begun: bool) -> Step {
+    // The closure is a test's: it runs without the store's lock.
+    let Some(claim) = cluster.store.get(CLAIMS, key) else { return Step::Over };
+    let plan = cluster.provision(&claim.value);
     cluster.store.write(|writer| {
-        let Some(claim) = writer.get(CLAIMS, key) else { return false };
-        let claim = &claim.value;
-        if object::text(claim, "/status/phase") != "Pending" || object::is_deleting(claim) {
-            return false;
+        let provisioner = match take(cluster, writer, key) {
+            Ok(provisioner) => provisioner,
+            Err(step) => return step,
+        };
+        if !is_begun {
+            let message =
+                format!("External provisioner is provisioning volume for claim \"{}/{}\"", key.0, key.1);
+            tell(cluster, writer, key, &provisioner, "Normal", "Provisioning", &message);
         }
-        let class_key = (String::new(), object::text(claim, "/spec/storageClassName").to_owned());
-        let Some(class) = writer.get("storageclasses", &class_key) else { return true };
-        let provisioner = object::text(&class.value, "/provisioner").to_owned();
-        let waits = object::text(&class.value, "/volumeBindingMode") == "WaitForFirstConsumer"
-            && object::annotation(claim, "volume.kubernetes.io/selected-node").is_none();
-        if waits || provisioner.is_empty() {
-            return true;
+        if let Err(why) = source(writer, key) {
+            tell(cluster, writer, key, &provisioner, "Warning", "ProvisioningFailed", &why);
+            return Step::Waits;
         }
-        let taken = writer.modify(claims, key, |claim| {
-            object::annotate(claim, "volume.beta.kubernetes.io/storage-provisioner", &provisioner);
-            object::annotate(claim, "volume.kubernetes.io/storage-provisioner", &provisioner);
-            object::add_finalizer(claim, object::CLAIM_PROTECTION);
-        });
-        let Some(claim) = taken else { return false };
-        let claim = &claim.value;
-        if !has_source(&key.0, claim, |key| {
-            writer.get("volumesnapshots", key).map(|object| object.value.clone())
-        }) {
-            return true;
+        if let Some(error) = &plan.error {
+            let why = format!(
+                "failed to provision volume with StorageClass \"{}\": {error}",
+                object::text(&claim.value, "/spec/storageClassName")
+            );
+            tell(cluster, writer, key, &provisioner, "Warning", "ProvisioningFailed", &why);
         }
-        let volume = format!("pvc-{}", object::uid(claim));
-        let size = claim.pointer("/spec/resources/requests/storage").cloned().unwrap_or_else(|| "1Gi".into());
-        let modes = claim.pointer("/spec/accessModes").cloned().unwrap_or_default();
-        writer.put(
-            volumes,
-            json!({
-                "kind": "PersistentVolume",
-                "apiVersion": "v1",
-                "metadata": {
-                    "name": volume,
-                    "uid": object::new_uid(),
-                    "creationTimestamp": object::now(),
-                    "annotations": {"pv.kubernetes.io/provisioned-by": provisioner},
-                    "finalizers": ["kubernetes.io/pv-protection"],
-                },
-                "spec": {
-                    "capacity": {"storage": size},
-                    "csi": {"driver": provisioner, "volumeHandle": object::new_uid()},
-                    "accessModes": modes,
-                    "claimRef": {
-                        "kind": "PersistentVolumeClaim",
-                        "namespace": key.0,
-                        "name": key.1,
-                        "uid": object::uid(claim),
-                        "apiVersion": "v1",
-                        "resourceVersion": object::resource_version(claim),
-                    },
-                    "persistentVolumeReclaimPolicy": "Delete",
-                    "storageClassName": class_key.1,
-                    "volumeMode": "Filesystem",
-                },
-                "status": {"phase": "Bound"},
-            }),
-        );
-        writer.modify(claims, key, |claim| {
-            object::annotate(claim, "pv.kubernetes.io/bind-completed", "yes");
-            object::annotate(claim, "pv.kubernetes.io/bound-by-controller", "yes");
-            object::section(claim, "spec").insert("volumeName".into(), volume.into());
-            claim["status"] = json!({"phase": "Bound", "accessModes": modes, "capacity": {"storage": size}});
-        });
-        false
+        match plan.after {
+            Some(Duration::ZERO) => {
+                make(cluster, writer, key, &provisioner);
+                Step::Over
+            }
+            Some(after) => Step::Begun(after),
+            None => Step::Waits,
+        }
     })
 }
 
-/// Whether what a claim is to be made from is there: nothing, or a ready snapshot that fits in.
-fn has_source(namespace: &str, claim: &Value, snapshot: impl FnOnce(&Key) -> Option<Value>) -> bool {
-    if object::text(claim, "/spec/dataSource/kind") != "VolumeSnapshot" {
-        return claim.pointer("/spec/dataSource").is_none_or(Value::is_null);
+/// Makes the volume once its time has come, unless something hinders it now.
+fn finish(cluster: &Cluster, key: &Key) {
+    cluster.store.write(|writer| {
+        let Ok(provisioner) = take(cluster, writer, key) else { return };
+        match source(writer, key) {
+            Ok(()) => make(cluster, writer, key, &provisioner),
+            Err(why) => tell(cluster, writer, key, &provisioner, "Warning", "ProvisioningFailed", &why),
+        }
+    });
+}
+
+/// Hands a claim to the provisioner of its class, which is returned, if it is Pending and may be.
+fn take(cluster: &Cluster, writer: &mut Writer<'_>, key: &Key) -> Result<String, Step> {
+    let Some(claim) = writer.get(CLAIMS, key) else { return Err(Step::Over) };
+    let claim = &claim.value;
+    if object::text(claim, "/status/phase") != "Pending" || object::is_deleting(claim) {
+        return Err(Step::Over);
     }
-    let name = object::text(claim, "/spec/dataSource/name").to_owned();
-    let Some(snapshot) = snapshot(&(namespace.to_owned(), name)) else { return false };
+    let class_name = object::text(claim, "/spec/storageClassName").to_owned();
+    let Some(class) = writer.get(CLASSES, &(String::new(), class_name.clone())) else {
+        if class_name.is_empty() {
+            let why = "no persistent volumes available for this claim and no storage class is set";
+            tell(cluster, writer, key, BINDER, "Normal", "FailedBinding", why);
+        } else {
+            let why = format!("storageclass.storage.k8s.io \"{class_name}\" not found");
+            tell(cluster, writer, key, BINDER, "Warning", "ProvisioningFailed", &why);
+        }
+        return Err(Step::Waits);
+    };
+    let provisioner = object::text(&class.value, "/provisioner").to_owned();
+    let waits = object::text(&class.value, "/volumeBindingMode") == "WaitForFirstConsumer"
+        && object::annotation(claim, "volume.kubernetes.io/selected-node").is_none();
+    if waits {
+        let message = "waiting for first consumer to be created before binding";
+        tell(cluster, writer, key, BINDER, "Normal", "WaitForFirstConsumer", message);
+        return Err(Step::Waits);
+    }
+    if provisioner.is_empty() {
+        return Err(Step::Waits);
+    }
+    writer.modify(known(CLAIMS), key, |claim| {
+        object::annotate(claim, "volume.beta.kubernetes.io/storage-provisioner", &provisioner);
+        object::annotate(claim, "volume.kubernetes.io/storage-provisioner", &provisioner);
+        object::add_finalizer(claim, object::CLAIM_PROTECTION);
+    });
+    let message = format!(
+        "Waiting for a volume to be created either by the external provisioner '{provisioner}' or manually by the \
+         system administrator. If volume creation is delayed, please verify that the provisioner is running and \
+         correctly registered."
+    );
+    tell(cluster, writer, key, BINDER, "Normal", "ExternalProvisioning", &message);
+    Ok(provisioner)
+}
+
+/// Makes a volume and binds a claim to it.
+fn make(cluster: &Cluster, writer: &mut Writer<'_>, key: &Key, provisioner: &str) {
+    let Some(claim) = writer.get(CLAIMS, key) else { return };
+    let claim = claim.value.clone();
+    let volume = format!("pvc-{}", object::uid(&claim));
+    let size = claim.pointer("/spec/resources/requests/storage").cloned().unwrap_or_else(|| "1Gi".into());
+    let modes = claim.pointer("/spec/accessModes").cloned().unwrap_or_default();
+    writer.put(
+        known(VOLUMES),
+        json!({
+            "kind": "PersistentVolume",
+            "apiVersion": "v1",
+            "metadata": {
+                "name": volume,
+                "uid": object::new_uid(),
+                "creationTimestamp": object::now(),
+                "annotations": {"pv.kubernetes.io/provisioned-by": provisioner},
+                "finalizers": ["kubernetes.io/pv-protection"],
+            },
+            "spec": {
+                "capacity": {"storage": size},
+                "csi": {"driver": provisioner, "volumeHandle": object::new_uid()},
+                "accessModes": modes,
+                "claimRef": {
+                    "kind": "PersistentVolumeClaim",
+                    "namespace": key.0,
+                    "name": key.1,
+                    "uid": object::uid(&claim),
+                    "apiVersion": "v1",
+                    "resourceVersion": object::resource_version(&claim),
+                },
+                "persistentVolumeReclaimPolicy": "Delete",
+                "storageClassName": object::text(&claim, "/spec/storageClassName"),
+                "volumeMode": object::volume_mode(&claim),
+            },
+            "status": {"phase": "Bound"},
+        }),
+    );
+    let message = format!("Successfully provisioned volume {volume}");
+    tell(cluster, writer, key, provisioner, "Normal", "ProvisioningSucceeded", &message);
+    writer.modify(known(CLAIMS), key, |claim| {
+        object::annotate(claim, "pv.kubernetes.io/bind-completed", "yes");
+        object::annotate(claim, "pv.kubernetes.io/bound-by-controller", "yes");
+        object::section(claim, "spec").insert("volumeName".into(), volume.into());
+        claim["status"] = json!({"phase": "Bound", "accessModes": modes, "capacity": {"storage": size}});
+    });
+}
+
+/// Whether what a claim is to be made from is there: nothing, or a ready snapshot that fits in and is of the same mode;
+/// else what the provisioner says of it.
+fn source(writer: &Writer<'_>, key: &Key) -> Result<(), String> {
+    let Some(claim) = writer.get(CLAIMS, key).map(|claim| claim.value.clone()) else { return Ok(()) };
+    let kind = object::text(&claim, "/spec/dataSource/kind");
+    if claim.pointer("/spec/dataSource").is_none_or(Value::is_null) {
+        return Ok(());
+    }
+    let name = object::text(&claim, "/spec/dataSource/name");
+    let handle = |why: String| {
+        format!("error getting handle for DataSource Type VolumeSnapshot by Name {name}: {why}")
+    };
+    if kind != "VolumeSnapshot" {
+        return Err(format!("the bed makes no volume from a {kind}"));
+    }
+    let Some(snapshot) = writer.get(SNAPSHOTS, &(key.0.clone(), name.to_owned())) else {
+        return Err(handle(format!(
+            "error getting snapshot {name} from api server: volumesnapshots.snapshot.storage.k8s.io \"{name}\" not found"
+        )));
+    };
+    let snapshot = &snapshot.value;
+    if object::is_deleting(snapshot) {
+        return Err(handle(format!("snapshot {name} is currently being deleted")));
+    }
     if snapshot.pointer("/status/readyToUse") != Some(&Value::Bool(true)) {
-        return false;
+        return Err(handle(format!("snapshot {name} is not Ready")));
     }
-    let wanted = object::bytes(object::text(claim, "/spec/resources/requests/storage"));
-    let needed = object::bytes(object::text(&snapshot, "/status/restoreSize"));
-    wanted >= needed
+    let wanted = object::bytes(object::text(&claim, "/spec/resources/requests/storage")).unwrap_or(0);
+    let needed = object::bytes(object::text(snapshot, "/status/restoreSize")).unwrap_or(0);
+    if wanted < needed {
+        return Err(handle(format!(
+            "requested volume size {wanted} is less than the size {needed} for the source snapshot {name}"
+        )));
+    }
+    let content = object::text(snapshot, "/status/boundVolumeSnapshotContentName").to_owned();
+    let content = writer.get("volumesnapshotcontents", &(String::new(), content));
+    let mode = content.as_ref().map(|content| object::text(&content.value, "/spec/sourceVolumeMode"));
+    if mode.is_some_and(|mode| !mode.is_empty() && mode != object::volume_mode(&claim)) {
+        return Err(handle(format!(
+            "requested volume {}/{} modifies the mode of the source volume but does not have permission to do so. \
+             snapshot.storage.kubernetes.io/allow-volume-mode-change annotation is not present on snapshotcontent {}",
+            key.0,
+            key.1,
+            content.as_ref().map_or("", |content| object::name(&content.value))
+        )));
+    }
+    Ok(())
+}
+
+/// Makes the volume of a bound claim larger, if the claim asks for more and its class allows it.
+fn expand(cluster: &Cluster, key: &Key) {
+    cluster.store.write(|writer| {
+        let Some(claim) = writer.get(CLAIMS, key).map(|claim| claim.value.clone()) else { return };
+        let wanted = object::text(&claim, "/spec/resources/requests/storage").to_owned();
+        let class = (String::new(), object::text(&claim, "/spec/storageClassName").to_owned());
+        let allowed = writer
+            .get(CLASSES, &class)
+            .is_some_and(|class| class.value.pointer("/allowVolumeExpansion") == Some(&Value::Bool(true)));
+        let is_larger =
+            object::bytes(&wanted) > object::bytes(object::text(&claim, "/status/capacity/storage"));
+        if object::text(&claim, "/status/phase") != "Bound" || !allowed || !is_larger {
+            return;
+        }
+        let volume = (String::new(), object::text(&claim, "/spec/volumeName").to_owned());
+        writer.modify(known(VOLUMES), &volume, |volume| {
+            volume["spec"]["capacity"]["storage"] = wanted.clone().into()
+        });
+        writer.modify(known(CLAIMS), key, |claim| claim["status"]["capacity"]["storage"] = wanted.into());
+    });
 }
 
 /// Nothing uses a claim here, so its protection goes at once.
 fn release(cluster: &Cluster, key: &Key) {
     cluster.store.write(|writer| {
         let remove = |claim: &mut Value| object::remove_finalizer(claim, object::CLAIM_PROTECTION);
-        writer.modify(registry::known(CLAIMS), key, remove)
+        writer.modify(known(CLAIMS), key, remove)
     });
 }
 
 fn remove_volume(cluster: &Cluster, claim: &Value) {
     let key = (String::new(), object::text(claim, "/spec/volumeName").to_owned());
-    cluster.store.write(|writer| writer.remove(registry::known("persistentvolumes"), &key));
+    cluster.store.write(|writer| writer.remove(known(VOLUMES), &key));
+}
+
+/// Writes an Event about a claim, if that is wanted.
+fn tell(
+    cluster: &Cluster,
+    writer: &mut Writer<'_>,
+    key: &Key,
+    component: &str,
+    kind: &str,
+    reason: &str,
+    message: &str,
+) {
+    if !cluster.options.provisioner.events {
+        return;
+    }
+    let Some(claim) = writer.get(CLAIMS, key).map(|claim| claim.value.clone()) else { return };
+    let about = ("v1", "PersistentVolumeClaim");
+    announce::repeat(writer, &Announcement { about, object: &claim, component, kind, reason, message });
 }

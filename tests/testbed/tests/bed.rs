@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use testbed::http::{self as client, Response};
-use testbed::{Fault, History, Options, Plan, Request, Stage, TestBed, WatchFault, When, objects};
+use testbed::{Fault, History, Options, Plan, Provision, Request, Stage, TestBed, WatchFault, When, objects};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
@@ -173,6 +173,95 @@ async fn claims_wait_for_their_consumer_if_their_class_says() {
         claim["metadata"]["annotations"] = json!({"volume.kubernetes.io/selected-node": "node-1"});
     });
     until("bound", || phase("waits") == "Bound").await;
+}
+
+/// Kind, reason, message and who said it, of all Events about an object, by reason.
+fn events_of(bed: &TestBed, name: &str) -> Vec<[String; 4]> {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let mut events: Vec<_> = bed
+        .list("events", "app")
+        .iter()
+        .filter(|event| event["involvedObject"]["name"] == name)
+        .map(|event| {
+            let component = text(&event["source"]["component"]);
+            // The real provisioner adds its pod's name.
+            let component = component.split('_').next().unwrap_or_default().to_owned();
+            [text(&event["type"]), text(&event["reason"]), text(&event["message"]), component]
+        })
+        .collect();
+    events.sort_by(|a, b| a[1].cmp(&b[1]));
+    events
+}
+
+fn restored(name: &str, size: &str, class: &str) -> Value {
+    let mut claim = objects::claim("app", name);
+    claim["spec"]["resources"]["requests"]["storage"] = size.into();
+    claim["spec"]["storageClassName"] = class.into();
+    claim["spec"]["dataSource"] = json!({"apiGroup": "snapshot.storage.k8s.io", "kind": "VolumeSnapshot", "name": "volume-snapshot-0a1b2c3d"});
+    claim
+}
+
+#[tokio::test]
+async fn what_hinders_a_restore_is_said_as_recorded() {
+    let recording = include_str!("../../data/recordings/37-restore-too-small-events.json");
+    let recording: Value = serde_json::from_str(recording).expect("JSON");
+    let recorder = TestBed::start(Options::default()).await;
+    for mut event in recording["answer"]["body"]["items"].as_array().expect("items").clone() {
+        event["apiVersion"] = "v1".into();
+        event["kind"] = "Event".into();
+        recorder.put(event);
+    }
+    let bed = bed(|_| {}).await;
+    let time = "2026-11-20T08:55:11Z";
+    bed.put(objects::ready_snapshot("app", "volume-snapshot-0a1b2c3d", "data", time));
+    bed.put(restored("too-small", "1Mi", "hostpath"));
+    until("it is complained of", || events_of(&bed, "too-small").len() == 3).await;
+    assert_eq!(events_of(&bed, "too-small"), events_of(&recorder, "too-small"));
+
+    // What others say of the same claims is no recording's: the words are those of their sources.
+    bed.put(objects::waiting_storage_class("later"));
+    for (name, class, size, said) in [
+        ("no-class", "missing", "1Gi", "storageclass.storage.k8s.io \"missing\" not found"),
+        ("waits", "later", "1Gi", "waiting for first consumer to be created before binding"),
+    ] {
+        bed.put(restored(name, size, class));
+        until(said, || events_of(&bed, name).iter().any(|event| event[2] == said)).await;
+    }
+    // Those that are Pending hold the snapshot, but nothing is made from it any more.
+    send(&bed, "DELETE", &format!("{PATH}/volume-snapshot-0a1b2c3d"), None).await;
+    bed.put(restored("too-late", "1Gi", "hostpath"));
+    let said = "error getting handle for DataSource Type VolumeSnapshot by Name volume-snapshot-0a1b2c3d: snapshot \
+                volume-snapshot-0a1b2c3d is currently being deleted";
+    until(said, || events_of(&bed, "too-late").iter().any(|event| event[2] == said)).await;
+    assert_eq!(
+        bed.get("persistentvolumeclaims", "app", "too-late").expect("a claim")["status"]["phase"],
+        "Pending"
+    );
+}
+
+#[tokio::test]
+async fn volumes_are_made_when_their_provision_says() {
+    let bed = bed(|_| {}).await;
+    bed.provision(|claim| match claim["metadata"]["name"].as_str() {
+        Some("slow") => Some(Provision::after(Duration::from_millis(300))),
+        Some("full") => Some(Provision::fails("rpc error: no space")),
+        _ => None,
+    });
+    let began = Instant::now();
+    for name in ["slow", "full", "fast"] {
+        bed.put(objects::claim("app", name));
+    }
+    let is_bound = |name: &str| {
+        bed.get("persistentvolumeclaims", "app", name)
+            .is_some_and(|claim| claim["status"]["phase"] == "Bound")
+    };
+    until("the fast one is bound", || is_bound("fast")).await;
+    assert!(!is_bound("slow"));
+    until("the slow one is bound", || is_bound("slow")).await;
+    assert!(began.elapsed() >= Duration::from_millis(300));
+    assert!(!is_bound("full"));
+    let said = "failed to provision volume with StorageClass \"hostpath\": rpc error: no space";
+    assert!(events_of(&bed, "full").iter().any(|event| event[0] == "Warning" && event[2] == said));
 }
 
 #[tokio::test]

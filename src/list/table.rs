@@ -1,0 +1,255 @@
+//! Rows for people: a table that fits the terminal. Names are never cut, for they are what one
+//! copies; what does not fit is the reason, which is wrapped.
+
+use k8s_openapi::jiff::Timestamp;
+
+use super::{Retention, Row, State};
+use crate::text;
+
+/// How a table looks.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Look {
+    /// How many columns the terminal has; `None` if it is none, and nothing is wrapped.
+    pub width: Option<usize>,
+    /// Whether in colour.
+    pub colour: bool,
+    /// Whether with all columns, each snapshot on one line.
+    pub wide: bool,
+    /// Whether with the namespace.
+    pub namespaces: bool,
+    /// Whether with the schedule.
+    pub jobs: bool,
+}
+
+/// The least room that a reason is wrapped into; with less it goes onto a line of its own.
+const LEAST: usize = 14;
+
+const GAP: usize = 2;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Style {
+    Plain,
+    Heading,
+    Good,
+    Warning,
+    Bad,
+    Faint,
+}
+
+struct Cell {
+    text: String,
+    style: Style,
+}
+
+impl Cell {
+    fn new(text: impl Into<String>, style: Style) -> Self {
+        Cell { text: text.into(), style }
+    }
+
+    fn or_none(text: Option<&str>) -> Self {
+        Cell::new(text.unwrap_or("-"), Style::Plain)
+    }
+
+    fn width(&self) -> usize {
+        self.text.chars().count()
+    }
+}
+
+/// The table, with a line of headings. Ages are those of `now`.
+pub fn table(rows: &[Row], look: Look, now: Timestamp) -> String {
+    let mut lines: Vec<Vec<Cell>> = vec![headings(look)];
+    lines.extend(rows.iter().map(|row| cells(row, look, now)));
+    let columns = lines.first().map_or(0, Vec::len);
+    let widths: Vec<usize> = (0..columns)
+        .map(|column| lines.iter().filter_map(|line| line.get(column)).map(Cell::width).max().unwrap_or(0))
+        .collect();
+    let before_last: usize = widths.iter().take(columns.saturating_sub(1)).map(|width| width + GAP).sum();
+    let room = look.width.filter(|_| !look.wide).map(|width| width.saturating_sub(before_last));
+
+    let mut text = String::new();
+    for (index, line) in lines.iter().enumerate() {
+        let error = index.checked_sub(1).and_then(|row| rows.get(row)).and_then(shown_error);
+        write_line(&mut text, line, &widths, before_last, room, look.colour);
+        if let Some(error) = error.filter(|_| !look.wide) {
+            let room = look.width.map_or(usize::MAX, |width| width.saturating_sub(2).max(LEAST));
+            for part in wrapped(&format!("error: {error}"), room) {
+                text.push_str("  ");
+                painted(&mut text, &part, Style::Bad, look.colour);
+                text.push('\n');
+            }
+        }
+    }
+    text
+}
+
+/// The error of a snapshot that is stuck: one that is ready all the same is not.
+fn shown_error(row: &Row) -> Option<&str> {
+    row.record.snapshot.error.as_deref().filter(|_| !row.record.snapshot.ready)
+}
+
+fn headings(look: Look) -> Vec<Cell> {
+    let mut names = Vec::new();
+    if look.namespaces {
+        names.push("NAMESPACE");
+    }
+    names.extend(["CLAIM", "SNAPSHOT", "AGE"]);
+    if look.wide {
+        names.push("TIME");
+    }
+    names.extend(["READY", "SIZE", "STATE"]);
+    if look.jobs || look.wide {
+        names.push("SCHEDULE");
+    }
+    if look.wide {
+        names.extend(["CLASS", "RETENTION", "ERROR"]);
+    } else {
+        names.push("RETENTION");
+    }
+    names.into_iter().map(|name| Cell::new(name, Style::Heading)).collect()
+}
+
+fn cells(row: &Row, look: Look, now: Timestamp) -> Vec<Cell> {
+    let Row { record, state, retention } = row;
+    let snapshot = &record.snapshot;
+    let mut cells = Vec::new();
+    if look.namespaces {
+        cells.push(Cell::new(&record.namespace, Style::Plain));
+    }
+    cells.push(Cell::or_none(record.claim.as_deref()));
+    cells.push(Cell::new(&snapshot.name, Style::Plain));
+    let age = now.duration_since(snapshot.time());
+    let is_known = snapshot.time() < Timestamp::MAX;
+    cells.push(match is_known {
+        true => Cell::new(text::age(age), Style::Plain),
+        false => Cell::new("?", Style::Plain),
+    });
+    if look.wide {
+        cells.push(match is_known {
+            true => Cell::new(snapshot.time().to_string(), Style::Plain),
+            false => Cell::new("?", Style::Plain),
+        });
+    }
+    cells.push(match snapshot.ready {
+        true => Cell::new("true", Style::Good),
+        false => Cell::new("false", Style::Warning),
+    });
+    cells.push(Cell::or_none(record.restore_size.as_deref()));
+    cells.push(Cell::new(
+        state.word(),
+        match state {
+            State::Ok => Style::Plain,
+            State::Held => Style::Good,
+            State::Waiting | State::Terminating => Style::Warning,
+            State::Error => Style::Bad,
+        },
+    ));
+    if look.jobs || look.wide {
+        cells.push(Cell::or_none(record.job.as_deref()));
+    }
+    if look.wide {
+        cells.push(Cell::or_none(record.class.as_deref()));
+    }
+    cells.push(match retention {
+        Retention::Kept(reason) => Cell::new(format!("kept: {reason}"), Style::Plain),
+        Retention::Goes(reason) => Cell::new(format!("will go: {reason}"), Style::Warning),
+        Retention::NotOurs => Cell::new("another schedule's", Style::Faint),
+    });
+    if look.wide {
+        cells.push(Cell::new(shown_error(row).unwrap_or("-"), Style::Bad));
+    }
+    cells
+}
+
+/// Writes a line of the table, the last cell wrapped into `room`, or below if there is hardly any.
+fn write_line(
+    text: &mut String,
+    line: &[Cell],
+    widths: &[usize],
+    before_last: usize,
+    room: Option<usize>,
+    colour: bool,
+) {
+    let Some((last, cells)) = line.split_last() else { return };
+    for (cell, width) in cells.iter().zip(widths) {
+        painted(text, &cell.text, cell.style, colour);
+        text.extend(std::iter::repeat_n(' ', width - cell.width() + GAP));
+    }
+    let is_heading = last.style == Style::Heading;
+    let fits = room.is_none_or(|room| room >= LEAST.min(widths.last().copied().unwrap_or(0)));
+    if !fits {
+        trim(text);
+        // There is a line below for what this would head.
+        if is_heading {
+            text.push('\n');
+            return;
+        }
+        text.push_str("\n    ");
+    }
+    let (indent, room) = match (fits, room) {
+        (true, room) => (before_last, room.unwrap_or(usize::MAX)),
+        (false, _) => (4, usize::MAX),
+    };
+    for (index, part) in wrapped(&last.text, room).into_iter().enumerate() {
+        if index > 0 {
+            text.extend(std::iter::repeat_n(' ', indent));
+        }
+        painted(text, &part, last.style, colour);
+        text.push('\n');
+    }
+}
+
+/// Takes blanks from the end of what was written.
+fn trim(text: &mut String) {
+    text.truncate(text.trim_end_matches(' ').len());
+}
+
+/// Text in lines of at most `room` characters, broken between words where that is possible.
+fn wrapped(text: &str, room: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    let mut used = 0;
+    for word in text.split_whitespace() {
+        let width = word.chars().count();
+        if used > 0 && used + 1 + width > room {
+            lines.push(String::new());
+            used = 0;
+        }
+        if let Some(line) = lines.last_mut() {
+            if used > 0 {
+                line.push(' ');
+                used += 1;
+            }
+            line.push_str(word);
+            used += width;
+        }
+    }
+    lines
+}
+
+fn painted(text: &mut String, part: &str, style: Style, colour: bool) {
+    let code = match style {
+        _ if !colour => "",
+        Style::Plain => "",
+        Style::Heading => "1",
+        Style::Good => "32",
+        Style::Warning => "33",
+        Style::Bad => "31",
+        Style::Faint => "2",
+    };
+    match code {
+        "" => text.push_str(part),
+        code => text.push_str(&format!("\u{1b}[{code}m{part}\u{1b}[0m")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_is_broken_between_words() {
+        assert_eq!(wrapped("kept: 1st of last=3", 12), ["kept: 1st of", "last=3"]);
+        assert_eq!(wrapped("kept: 1st of last=3", usize::MAX), ["kept: 1st of last=3"]);
+        assert_eq!(wrapped("a-very-long-word is not broken", 6), ["a-very-long-word", "is not", "broken"]);
+        assert_eq!(wrapped("", 6), [""]);
+    }
+}

@@ -1,0 +1,225 @@
+//! Which snapshot is restored. Pure.
+
+use crate::{
+    report::Failure,
+    settings::{Choice, RestoreSettings},
+    snapshot::{Record, Snapshot},
+    text,
+};
+
+/// The most snapshots that a message names one by one.
+const NAMED: usize = 3;
+
+/// Chooses among the snapshots of a namespace; of a choice by name there is only the one.
+///
+/// # Errors
+/// If there is none that can be restored, with what there is instead.
+pub(super) fn choose(records: Vec<Record>, settings: &RestoreSettings) -> Result<Record, Failure> {
+    match &settings.choice {
+        Choice::Named(_) => named(records, settings),
+        Choice::Latest | Choice::At(_) => latest(records, settings),
+    }
+}
+
+fn named(records: Vec<Record>, settings: &RestoreSettings) -> Result<Record, Failure> {
+    let Some(record) = records.into_iter().next() else {
+        return Err(hopeless("there is no such snapshot".to_owned()));
+    };
+    let name = &record.snapshot.name;
+    if let Some(wanted) = &settings.claim
+        && record.claim.as_ref() != Some(wanted)
+    {
+        let of = record.claim.as_deref().map_or("no claim".to_owned(), |claim| format!("claim {claim}"));
+        return Err(hopeless(format!(
+            "snapshot {name} was taken of {of} and not of claim {wanted}; leave the claim out, or choose another \
+             snapshot"
+        )));
+    }
+    match hindrance(&record.snapshot) {
+        None => Ok(record),
+        Some(why) => Err(Failure {
+            message: format!(
+                "snapshot {name} cannot be restored: {why}; choose another: volume-snapshotter list"
+            ),
+            may_pass: !record.snapshot.terminating,
+        }),
+    }
+}
+
+fn latest(mut records: Vec<Record>, settings: &RestoreSettings) -> Result<Record, Failure> {
+    let wanted = settings.claim.as_deref().unwrap_or_default();
+    let of_schedule = settings.job.as_ref().map_or(String::new(), |job| format!(" of schedule {job}"));
+    records.retain(|record| {
+        record.claim.as_deref() == Some(wanted) && (settings.job.is_none() || record.job == settings.job)
+    });
+    if records.is_empty() {
+        return Err(hopeless(format!(
+            "there is no snapshot of claim {wanted}{of_schedule}; see volume-snapshotter list --all, and check the \
+             namespace"
+        )));
+    }
+    records.sort_unstable_by(|a, b| order(b).cmp(&order(a)));
+    let (usable, unusable): (Vec<Record>, Vec<Record>) =
+        records.into_iter().partition(|record| hindrance(&record.snapshot).is_none());
+    let Some(oldest) = usable.last().cloned() else {
+        let mut why: Vec<String> = unusable
+            .iter()
+            .take(NAMED)
+            .filter_map(|record| Some(format!("{}: {}", record.snapshot.name, hindrance(&record.snapshot)?)))
+            .collect();
+        if unusable.len() > NAMED {
+            why.push(format!("and {} more", unusable.len() - NAMED));
+        }
+        return Err(Failure {
+            message: format!(
+                "{} of claim {wanted}{of_schedule}, but none can be restored: {}",
+                text::count(unusable.len(), "snapshot"),
+                why.join("; ")
+            ),
+            may_pass: unusable.iter().any(|record| !record.snapshot.terminating),
+        });
+    };
+    let Choice::At(at) = settings.choice else {
+        return usable.into_iter().next().ok_or_else(|| hopeless("there is no snapshot".to_owned()));
+    };
+    usable.into_iter().find(|record| record.snapshot.time() <= at).ok_or_else(|| {
+        hopeless(format!(
+            "no ready snapshot of claim {wanted}{of_schedule} is from {at} or before; the oldest is {}, from {}",
+            oldest.snapshot.name,
+            oldest.snapshot.time()
+        ))
+    })
+}
+
+/// A place in time: when the data was cut, then the API server's clock.
+fn order(record: &Record) -> (k8s_openapi::jiff::Timestamp, k8s_openapi::jiff::Timestamp, &str) {
+    (record.snapshot.time(), record.snapshot.created, &record.snapshot.name)
+}
+
+/// Why a snapshot cannot be restored.
+fn hindrance(snapshot: &Snapshot) -> Option<String> {
+    match snapshot {
+        Snapshot { terminating: true, .. } => Some("it is being deleted".to_owned()),
+        Snapshot { ready: true, .. } => None,
+        Snapshot { error: Some(error), .. } => Some(format!("it is not ready: {error}")),
+        _ => Some("it is not ready yet".to_owned()),
+    }
+}
+
+fn hopeless(message: String) -> Failure {
+    Failure { message, may_pass: false }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::api::VolumeSnapshot;
+
+    fn settings(pairs: &[(&str, &str)]) -> RestoreSettings {
+        let pairs = [("RESTORE_TO", "new")].iter().chain(pairs);
+        RestoreSettings::parse(pairs.map(|(name, value)| ((*name).into(), (*value).into())), Vec::new())
+            .expect("settings")
+    }
+
+    fn record(name: &str, hour: i32, change: impl FnOnce(&mut Value)) -> Record {
+        let mut object = json!({
+            "metadata": {
+                "name": name, "namespace": "app", "uid": name, "labels": {"job": "hourly"},
+                "creationTimestamp": format!("2026-11-20T{hour:02}:00:00Z"),
+            },
+            "spec": {"source": {"persistentVolumeClaimName": "data"}},
+            "status": {"readyToUse": true},
+        });
+        change(&mut object);
+        Record::from(serde_json::from_value::<VolumeSnapshot>(object).expect("a snapshot"))
+    }
+
+    fn all() -> Vec<Record> {
+        vec![
+            record("eight", 8, |_| {}),
+            record("twelve", 12, |one| one["status"] = json!({"error": {"message": "storage is down"}})),
+            record("eleven", 11, |one| one["metadata"]["deletionTimestamp"] = json!("2026-11-20T11:30:00Z")),
+            record("ten", 10, |_| {}),
+            record("weekly", 9, |one| one["metadata"]["labels"]["job"] = json!("weekly")),
+            record("logs", 13, |one| one["spec"]["source"]["persistentVolumeClaimName"] = json!("logs")),
+        ]
+    }
+
+    #[test]
+    fn the_latest_that_is_ready_or_was_at_a_moment_is_chosen() {
+        for (pairs, chosen) in [
+            (vec![], "ten"),
+            (vec![("RESTORE_AT", "2026-11-20 10:00")], "ten"),
+            (vec![("RESTORE_AT", "2026-11-20 09:59:59")], "weekly"),
+            (vec![("RESTORE_AT", "2026-11-20 09:59:59"), ("RESTORE_JOB", "hourly")], "eight"),
+            (vec![("RESTORE_JOB", "weekly")], "weekly"),
+        ] {
+            let pairs = [vec![("RESTORE_CLAIM", "data")], pairs].concat();
+            let record = choose(all(), &settings(&pairs)).expect("one");
+            assert_eq!(record.snapshot.name, chosen, "{pairs:?}");
+        }
+    }
+
+    #[test]
+    fn the_time_that_counts_is_that_of_the_data() {
+        let late =
+            record("made-late", 14, |one| one["status"]["creationTime"] = json!("2026-11-20T09:30:00Z"));
+        let chosen = choose([all(), vec![late]].concat(), &settings(&[("RESTORE_CLAIM", "data")]));
+        assert_eq!(chosen.expect("one").snapshot.name, "ten");
+    }
+
+    #[test]
+    fn what_cannot_be_restored_is_refused_with_the_reason() {
+        let refused = |records: Vec<Record>, pairs: &[(&str, &str)]| {
+            choose(records, &settings(pairs))
+                .map_err(|failure| (failure.message, failure.may_pass))
+                .expect_err("none")
+        };
+        let data = ("RESTORE_CLAIM", "data");
+        let (message, may_pass) = refused(all(), &[("RESTORE_CLAIM", "typo")]);
+        assert!(message.starts_with("there is no snapshot of claim typo; see") && !may_pass, "{message}");
+        let (message, _) = refused(all(), &[data, ("RESTORE_AT", "2026-11-20 07:00")]);
+        assert_eq!(
+            message,
+            "no ready snapshot of claim data is from 2026-11-20T07:00:00Z or before; the oldest is eight, from \
+             2026-11-20T08:00:00Z"
+        );
+        let (message, may_pass) = refused(all()[1..3].to_vec(), &[data]);
+        assert_eq!(
+            message,
+            "2 snapshots of claim data, but none can be restored: twelve: it is not ready: storage is down; eleven: \
+             it is being deleted"
+        );
+        assert!(may_pass);
+        let one = |index: usize, pairs: &[(&str, &str)]| {
+            let pairs = [&[("RESTORE_SNAPSHOT", "x")], pairs].concat();
+            refused(vec![all().remove(index)], &pairs)
+        };
+        let (message, may_pass) = one(1, &[]);
+        assert!(
+            message
+                .starts_with("snapshot twelve cannot be restored: it is not ready: storage is down; choose")
+        );
+        assert!(may_pass);
+        let (message, may_pass) = one(2, &[data]);
+        assert!(message.starts_with("snapshot eleven cannot be restored: it is being deleted"), "{message}");
+        assert!(!may_pass);
+        let (message, may_pass) = one(5, &[data]);
+        assert!(
+            message.starts_with("snapshot logs was taken of claim logs and not of claim data"),
+            "{message}"
+        );
+        assert!(!may_pass);
+        let many =
+            (0..5).map(|hour| record(&format!("s{hour}"), hour, |one| one["status"] = json!(null))).collect();
+        let (message, _) = refused(many, &[data]);
+        assert!(
+            message.ends_with(
+                "s4: it is not ready yet; s3: it is not ready yet; s2: it is not ready yet; and 2 more"
+            ),
+            "{message}"
+        );
+    }
+}

@@ -1,0 +1,360 @@
+//! What the new claim is to be: taken from the claim that the snapshot was made of, or from what the
+//! user says. Pure.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    api::{Claim, NewClaim, Quantity},
+    names,
+    quantity::Bytes,
+    report::Failure,
+    settings::{Choice, RestoreSettings},
+    snapshot::Record,
+};
+
+/// The claim that a snapshot was taken of.
+pub(super) enum Source {
+    /// It is there.
+    There(Box<Claim>),
+    /// It is gone, or nothing says which it was.
+    Gone,
+    /// It may not be read.
+    Unread(String),
+}
+
+/// What is to be made, and what the user should know of it.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub(super) claim: NewClaim,
+    pub(super) warnings: Vec<String>,
+}
+
+/// Plans the claim that `run` makes of a snapshot.
+///
+/// # Errors
+/// If it cannot become a volume: too small, or of a size that nobody knows.
+pub(super) fn plan(
+    settings: &RestoreSettings,
+    namespace: &str,
+    run: &str,
+    record: &Record,
+    source: &Source,
+) -> Result<Plan, Failure> {
+    let snapshot = &record.snapshot;
+    let mut warnings = Vec::new();
+    let claim = match source {
+        Source::There(claim) => Some(claim),
+        Source::Gone | Source::Unread(_) => None,
+    };
+    let spec = claim.map(|claim| &claim.spec);
+    let size = size(settings, record, claim.map(AsRef::as_ref))?;
+
+    // What the settings leave open and no claim says is assumed, and said.
+    let mut assumed = Vec::new();
+    let class = settings.storage_class.clone().or_else(|| {
+        // An empty one means that the volume was made by hand: nothing would make another.
+        let of_claim =
+            spec.and_then(|spec| spec.storage_class_name.clone()).filter(|class| !class.is_empty());
+        if of_claim.is_none() {
+            assumed.push("the cluster's default StorageClass (--storage-class)");
+        }
+        of_claim
+    });
+    let access_modes = settings.access_modes.clone().unwrap_or_else(|| {
+        let of_claim = spec.map(|spec| spec.access_modes.clone()).filter(|modes| !modes.is_empty());
+        of_claim.unwrap_or_else(|| {
+            assumed.push("ReadWriteOnce (--access-modes)");
+            vec!["ReadWriteOnce".to_owned()]
+        })
+    });
+    let volume_mode = settings.volume_mode.map(|mode| mode.to_string()).unwrap_or_else(|| {
+        spec.and_then(|spec| spec.volume_mode.clone()).unwrap_or_else(|| {
+            assumed.push("Filesystem (--volume-mode)");
+            "Filesystem".to_owned()
+        })
+    });
+    if !assumed.is_empty() {
+        let why = match (source, &record.claim) {
+            (Source::There(claim), _) => format!("claim {} does not say all", claim.metadata.name),
+            (Source::Gone, Some(name)) => format!("claim {name} is gone"),
+            (Source::Gone, None) => format!("snapshot {} was taken of no claim", snapshot.name),
+            (Source::Unread(error), _) => error.clone(),
+        };
+        warnings.push(format!("{why}, so assuming {}", assumed.join(", ")));
+    }
+    if claim
+        .is_some_and(|claim| claim.metadata.creation_timestamp.is_some_and(|since| snapshot.created < since))
+    {
+        warnings.push(format!(
+            "snapshot {} is of an earlier claim of the name {}",
+            snapshot.name,
+            record.claim.as_deref().unwrap_or_default()
+        ));
+    }
+
+    let mut labels = BTreeMap::from([
+        (names::MANAGED_BY_LABEL, names::PROGRAM.to_owned()),
+        (names::RUN_LABEL, run.to_owned()),
+    ]);
+    let mut annotations = BTreeMap::from([(names::RESTORED_TIME_ANNOTATION, snapshot.time().to_string())]);
+    let origins = [
+        (names::RESTORED_SNAPSHOT_LABEL, Some(&snapshot.name)),
+        (names::RESTORED_CLAIM_LABEL, record.claim.as_ref()),
+    ];
+    for (key, name) in origins {
+        let Some(name) = name else { continue };
+        // A name may be four times as long as a label's value.
+        match names::is_label_value(name) {
+            true => labels.insert(key, name.clone()),
+            false => annotations.insert(key, name.clone()),
+        };
+    }
+    let claim = NewClaim {
+        name: settings.to.clone(),
+        namespace: namespace.to_owned(),
+        labels,
+        annotations,
+        access_modes,
+        volume_mode,
+        storage_class: class,
+        size: size.to_string(),
+        snapshot: snapshot.name.clone(),
+    };
+    Ok(Plan { claim, warnings })
+}
+
+/// How large the volume has to be: what the user says, else the larger of claim and snapshot, for
+/// the claim may have been expanded since.
+fn size(settings: &RestoreSettings, record: &Record, claim: Option<&Claim>) -> Result<Bytes, Failure> {
+    let name = &record.snapshot.name;
+    let hopeless = |message: String| Failure { message, may_pass: false };
+    let least: Option<Bytes> = record.restore_size.as_deref().and_then(|size| size.parse().ok());
+    if let Some(wanted) = &settings.size {
+        return match least {
+            Some(least) if *wanted < least => Err(hopeless(format!(
+                "a volume of {wanted} is smaller than snapshot {name}, which needs {least}; ask for {least} or more, \
+                 or leave the size out"
+            ))),
+            _ => Ok(wanted.clone()),
+        };
+    }
+    let of_claim = claim.into_iter().flat_map(|claim| {
+        [claim.spec.resources.requests.storage.as_ref(), claim.status.capacity.storage.as_ref()]
+    });
+    let parse = |size: &Quantity| size.0.parse::<Bytes>().ok();
+    // Of equals the last: the claim's own words.
+    least.into_iter().chain(of_claim.flatten().filter_map(parse)).max().ok_or_else(|| {
+        hopeless(format!(
+            "nobody knows how large the volume has to be: snapshot {name} has no status.restoreSize, and the claim that \
+             it was taken of cannot be asked; say it with --size or RESTORE_SIZE"
+        ))
+    })
+}
+
+/// What there is to know beside the choice: the latest snapshot of a claim that was made anew may be
+/// one of nothing.
+pub(super) fn earlier_claims(
+    settings: &RestoreSettings,
+    others: &[Record],
+    record: &Record,
+    source: &Source,
+) -> Option<String> {
+    let Source::There(claim) = source else { return None };
+    let since = claim.metadata.creation_timestamp?;
+    let is_earlier = |other: &&Record| other.claim == record.claim && other.snapshot.created < since;
+    let earlier = others.iter().filter(is_earlier).count();
+    (settings.choice == Choice::Latest && earlier > 0 && record.snapshot.created >= since).then(|| {
+        format!(
+            "{} of an earlier claim of the name {}, which was made anew at {since}: to get that one's data, choose one \
+             with --snapshot or --at",
+            match earlier {
+                1 => "1 snapshot is".to_owned(),
+                more => format!("{more} snapshots are"),
+            },
+            claim.metadata.name
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::{api::VolumeSnapshot, yaml};
+
+    fn settings(pairs: &[(&str, &str)]) -> RestoreSettings {
+        let pairs = [("RESTORE_TO", "data-restored"), ("RESTORE_CLAIM", "data")].iter().chain(pairs);
+        RestoreSettings::parse(pairs.map(|(name, value)| ((*name).into(), (*value).into())), Vec::new())
+            .expect("settings")
+    }
+
+    fn record(name: &str, size: Value) -> Record {
+        let object = json!({
+            "metadata": {"name": name, "namespace": "app", "creationTimestamp": "2026-11-20T08:00:00Z"},
+            "spec": {"source": {"persistentVolumeClaimName": "data"}},
+            "status": {"readyToUse": true, "restoreSize": size},
+        });
+        Record::from(serde_json::from_value::<VolumeSnapshot>(object).expect("a snapshot"))
+    }
+
+    fn there(change: impl FnOnce(&mut Value)) -> Source {
+        let mut claim = json!({
+            "metadata": {"name": "data", "creationTimestamp": "2026-11-20T01:00:00Z"},
+            "spec": {
+                "accessModes": ["ReadWriteOnce"], "storageClassName": "hostpath", "volumeMode": "Filesystem",
+                "resources": {"requests": {"storage": "1Gi"}},
+            },
+            "status": {"phase": "Bound", "capacity": {"storage": "1Gi"}},
+        });
+        change(&mut claim);
+        Source::There(serde_json::from_value(claim).expect("a claim"))
+    }
+
+    fn planned(pairs: &[(&str, &str)], record: &Record, source: &Source) -> Result<Plan, String> {
+        plan(&settings(pairs), "app", "restore-1", record, source).map_err(|failure| failure.message)
+    }
+
+    #[test]
+    fn the_new_claim_is_as_the_old_one_and_says_where_it_came_from() {
+        let plan = planned(&[], &record("snap", json!("1Gi")), &there(|_| {})).expect("a plan");
+        assert_eq!(plan.warnings, [""; 0]);
+        assert_eq!(
+            yaml::document(&plan.claim.object()),
+            "apiVersion: v1
+kind: PersistentVolumeClaim
+metadata:
+  annotations:
+    volume-snapshotter/restored-time: \"2026-11-20T08:00:00Z\"
+  labels:
+    app.kubernetes.io/managed-by: volume-snapshotter
+    volume-snapshotter/restored-claim: data
+    volume-snapshotter/restored-snapshot: snap
+    volume-snapshotter/run: restore-1
+  name: data-restored
+  namespace: app
+spec:
+  accessModes:
+  - ReadWriteOnce
+  dataSource:
+    apiGroup: snapshot.storage.k8s.io
+    kind: VolumeSnapshot
+    name: snap
+  resources:
+    requests:
+      storage: 1Gi
+  storageClassName: hostpath
+  volumeMode: Filesystem
+"
+        );
+    }
+
+    #[test]
+    fn the_size_is_the_larger_of_claim_and_snapshot_unless_the_user_says() {
+        let expanded = |claim: &mut Value| claim["spec"]["resources"]["requests"]["storage"] = json!("3Gi");
+        let rounded = |claim: &mut Value| claim["status"]["capacity"]["storage"] = json!("2Gi");
+        let unbound = |claim: &mut Value| claim["status"] = json!({});
+        for (size, source, wanted, expected) in [
+            (json!("1Gi"), there(|_| {}), "", Ok("1Gi")),
+            (json!("2Gi"), there(|_| {}), "", Ok("2Gi")),
+            (json!(2_147_483_648_u64), there(|_| {}), "", Ok("2147483648")),
+            (json!("1Gi"), there(expanded), "", Ok("3Gi")),
+            (json!("1Gi"), there(rounded), "", Ok("2Gi")),
+            (json!(null), there(unbound), "", Ok("1Gi")),
+            (json!("1Gi"), Source::Gone, "", Ok("1Gi")),
+            (json!("1Gi"), there(|_| {}), "10Gi", Ok("10Gi")),
+            (json!("1Gi"), there(expanded), "1024Mi", Ok("1024Mi")),
+            (json!("0"), Source::Gone, "5Gi", Ok("5Gi")),
+            (json!("1Gi"), there(|_| {}), "1023Mi", Err("is smaller than snapshot snap, which needs 1Gi")),
+            (json!(null), Source::Gone, "", Err("say it with --size")),
+            (json!("0"), Source::Gone, "", Err("say it with --size")),
+        ] {
+            let planned = planned(&[("RESTORE_SIZE", wanted)], &record("snap", size.clone()), &source);
+            match (planned, expected) {
+                (Ok(plan), Ok(expected)) => {
+                    assert_eq!(plan.claim.size, expected, "{size}")
+                }
+                (Err(problem), Err(expected)) => assert!(problem.contains(expected), "{problem}"),
+                (planned, expected) => panic!("{size}: {planned:?} instead of {expected:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn block_mode_and_access_modes_are_those_of_the_claim_unless_the_user_says() {
+        let source = there(|claim| {
+            claim["spec"]["volumeMode"] = json!("Block");
+            claim["spec"]["accessModes"] = json!(["ReadWriteMany", "ReadOnlyMany"]);
+        });
+        let of = |pairs: &[(&str, &str)]| {
+            let plan = planned(pairs, &record("snap", json!("1Gi")), &source).expect("a plan");
+            assert!(plan.warnings.is_empty());
+            let spec = plan.claim;
+            (spec.volume_mode, spec.access_modes.join(","), spec.storage_class)
+        };
+        assert_eq!(of(&[]), ("Block".into(), "ReadWriteMany,ReadOnlyMany".into(), Some("hostpath".into())));
+        let given = [
+            ("RESTORE_VOLUME_MODE", "Filesystem"),
+            ("RESTORE_ACCESS_MODES", "RWO"),
+            ("RESTORE_STORAGE_CLASS", "fast"),
+        ];
+        assert_eq!(of(&given), ("Filesystem".into(), "ReadWriteOnce".into(), Some("fast".into())));
+    }
+
+    #[test]
+    fn what_nobody_says_is_assumed_and_said() {
+        let plan = |pairs: &[(&str, &str)], source: &Source| {
+            planned(pairs, &record("snap", json!("1Gi")), source).expect("a plan")
+        };
+        let gone = plan(&[], &Source::Gone);
+        assert_eq!(
+            gone.warnings,
+            [
+                "claim data is gone, so assuming the cluster's default StorageClass (--storage-class), ReadWriteOnce \
+              (--access-modes), Filesystem (--volume-mode)"
+            ]
+        );
+        assert_eq!(gone.claim.storage_class, None);
+        let given = [
+            ("RESTORE_STORAGE_CLASS", "fast"),
+            ("RESTORE_ACCESS_MODES", "RWO"),
+            ("RESTORE_VOLUME_MODE", "Filesystem"),
+        ];
+        assert!(plan(&given, &Source::Gone).warnings.is_empty());
+        let unread = plan(&given[..2], &Source::Unread("cannot read claim data".into()));
+        assert_eq!(unread.warnings, ["cannot read claim data, so assuming Filesystem (--volume-mode)"]);
+        // The volume was made by hand: of its class nothing makes another.
+        let by_hand = plan(&[], &there(|claim| claim["spec"]["storageClassName"] = json!("")));
+        assert_eq!(by_hand.claim.storage_class, None);
+        assert!(by_hand.warnings[0].starts_with("claim data does not say all"));
+    }
+
+    #[test]
+    fn names_too_long_for_a_label_are_annotations() {
+        let long = "x".repeat(100);
+        let metadata = planned(&[], &record(&long, json!("1Gi")), &there(|_| {})).expect("a plan").claim;
+        assert_eq!(metadata.annotations.get("volume-snapshotter/restored-snapshot"), Some(&long));
+        assert_eq!(
+            metadata.labels.get("volume-snapshotter/restored-claim").map(String::as_str),
+            Some("data")
+        );
+    }
+
+    #[test]
+    fn snapshots_of_an_earlier_claim_are_told_apart() {
+        let anew = || there(|claim| claim["metadata"]["creationTimestamp"] = json!("2026-11-20T07:30:00Z"));
+        let mut earlier = record("earlier", json!("1Gi"));
+        earlier.snapshot.created = "2026-11-20T07:00:00Z".parse().expect("a time");
+        let late = record("late", json!("1Gi"));
+        let others = [late.clone(), earlier.clone()];
+        let note = earlier_claims(&settings(&[]), &others, &late, &anew()).expect("a note");
+        assert!(
+            note.starts_with("1 snapshot is of an earlier claim of the name data, which was made anew at"),
+            "{note}"
+        );
+        assert_eq!(earlier_claims(&settings(&[("RESTORE_SNAPSHOT", "late")]), &others, &late, &anew()), None);
+        assert_eq!(earlier_claims(&settings(&[]), &others, &late, &there(|_| {})), None);
+        let plan = planned(&[], &earlier, &anew()).expect("a plan");
+        assert_eq!(plan.warnings, ["snapshot earlier is of an earlier claim of the name data"]);
+    }
+}

@@ -1,0 +1,784 @@
+//! `volume-snapshotter restore`: a new claim from a snapshot, whatever became of the old one.
+
+use std::{
+    collections::BTreeSet,
+    sync::LazyLock,
+    time::{Duration, Instant},
+};
+
+use k8s_openapi::api::{
+    batch::v1::{CronJob, JobSpec},
+    core::v1::{ConfigMap, ServiceAccount},
+    rbac::v1::{Role, RoleBinding},
+};
+use serde_json::{Value, json};
+use testbed::{Fault, Options, Provision, When, objects};
+
+use volume_snapshotter::{
+    cluster::{RESTORE_CLASS_RIGHTS, RESTORE_RIGHTS},
+    settings::{RESTORE_NAMES, RestoreSettings},
+};
+
+use crate::{
+    commands::Said,
+    manifests::{
+        Granted, Rendered, Tree, assignment, container_of, deadline, granted, longest, on_an_overlay,
+        on_the_base, pod_of, top, violations,
+    },
+    place::{Place, embedded_only, everywhere, rules},
+};
+
+const NEEDS_SLOW_DRIVER: &str = "needs a provisioner whose speed and errors a test chooses";
+const NEEDS_OWN_CLASSES: &str = "needs StorageClasses of a test's own";
+const NEEDS_FAULTS: &str = "needs a fault on the way";
+
+/// The rules of the Role that the manifests have for a restore.
+fn restore_rights() -> Value {
+    rules(RESTORE_RIGHTS)
+}
+
+fn millis(number: u64) -> Duration {
+    Duration::from_millis(number)
+}
+
+/// Restores with the rights of the Role.
+async fn restore(place: &Place, arguments: &[&str]) -> Said {
+    place.say(&restore_rights(), &[&["restore"], arguments].concat()).await
+}
+
+async fn claim_names(place: &Place) -> Vec<String> {
+    let claims = place.claims().await;
+    claims.iter().map(|claim| claim["metadata"]["name"].as_str().unwrap_or_default().to_owned()).collect()
+}
+
+/// Makes a claim of a specification of its own, and waits until it is bound.
+async fn special_claim(place: &Place, name: &str, change: impl FnOnce(&mut Value)) {
+    let mut claim = objects::claim(&place.namespace, name);
+    change(&mut claim["spec"]);
+    place.post(&place.claims_path(), &claim).await;
+    bound(place, name).await;
+}
+
+async fn bound(place: &Place, name: &str) {
+    place
+        .until("the claim is bound", async || {
+            place.try_claim(name).await.is_some_and(|claim| claim["status"]["phase"] == "Bound")
+        })
+        .await;
+}
+
+// --- What is restored ------------------------------------------------------------------------------
+
+#[tokio::test]
+async fn the_latest_ready_snapshot_becomes_a_new_claim_like_the_old_one() {
+    everywhere(async |place| {
+        place.claim("data").await;
+        place.older("old", "data").await;
+        let said = restore(place, &["--claim", "data", "--to", "data-restored"]).await;
+        said.assert_exit(0)
+            .assert_says("making claim data-restored from snapshot old of claim data, which is from");
+        assert_eq!(said.out, "persistentvolumeclaim/data-restored\n");
+        assert!(said.message.starts_with("claim data-restored in namespace "), "{}", said.message);
+        let claim = place.try_claim("data-restored").await.expect("the new claim");
+        let source = place.try_claim("data").await.expect("the old claim");
+        for field in ["accessModes", "storageClassName", "volumeMode"] {
+            assert_eq!(claim["spec"][field], source["spec"][field], "{field}");
+        }
+        assert_eq!(claim["spec"]["dataSource"]["name"], "old");
+        let metadata = &claim["metadata"];
+        assert_eq!(metadata["labels"]["volume-snapshotter/restored-claim"], "data");
+        assert_eq!(metadata["labels"]["volume-snapshotter/restored-snapshot"], "old");
+        assert_eq!(metadata["labels"]["app.kubernetes.io/managed-by"], "volume-snapshotter");
+        let time = &place.snapshot("old").await["status"]["creationTime"];
+        assert_eq!(&metadata["annotations"]["volume-snapshotter/restored-time"], time);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_snapshot_is_chosen_by_its_name_or_by_a_moment() {
+    everywhere(async |place| {
+        place.claim("data").await;
+        place.older("first", "data").await;
+        tokio::time::sleep(millis(1100)).await;
+        place.older_labelled("second", "data", json!({"job": "weekly"})).await;
+        let at = place.snapshot("first").await["status"]["creationTime"].as_str().expect("a time").to_owned();
+        for (to, arguments) in [
+            ("by-name", vec!["--snapshot=first"]),
+            ("by-name-and-claim", vec!["--snapshot=first", "--claim=data"]),
+            ("by-time", vec!["--claim=data", "--at", &at]),
+            ("by-schedule", vec!["--claim=data", "--job=volume-snapshotter"]),
+            ("latest-of-any", vec!["--claim=data"]),
+        ] {
+            restore(place, &[arguments, vec!["--to", to]].concat()).await.assert_exit(0);
+            let expected = if to == "latest-of-any" { "second" } else { "first" };
+            let claim = place.try_claim(to).await.expect("the new claim");
+            assert_eq!(claim["spec"]["dataSource"]["name"], expected, "{to}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_settings_of_a_pod_are_as_good_as_flags() {
+    everywhere(async |place| {
+        place.claim("data").await;
+        place.older("old", "data").await;
+        let settings = [
+            ("RESTORE_CLAIM", "data"),
+            ("RESTORE_TO", "again"),
+            ("RESTORE_LOG_FORMAT", "json"),
+            ("RESTORE_RUN_ID", "volume-snapshotter-restore-1"),
+            // Those of the run beside it are none of its business.
+            ("SNAPSHOT_RETENTION", "nonsense"),
+        ];
+        let said = place.say_with(&restore_rights(), &settings, &["restore"]).await;
+        said.assert_exit(0);
+        assert_eq!(said.out, "", "a pod's log is all JSON");
+        for line in said.err.lines() {
+            let line: Value = serde_json::from_str(line).expect("JSON");
+            assert!(line["message"].is_string());
+        }
+        let labels = place.try_claim("again").await.expect("the new claim")["metadata"]["labels"].clone();
+        assert_eq!(labels["volume-snapshotter/run"], "volume-snapshotter-restore-1");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_dry_run_prints_the_claim_that_it_would_make_and_makes_none() {
+    everywhere(async |place| {
+        place.claim("data").await;
+        place.older("old", "data").await;
+        let said = restore(place, &["--claim", "data", "--to", "data-restored", "--dry-run"]).await;
+        said.assert_exit(0).assert_says("dry run: nothing was changed");
+        assert!(place.try_claim("data-restored").await.is_none());
+        let printed: Value = serde_saphyr::from_str(&said.out).expect("YAML");
+        assert_eq!(printed["kind"], "PersistentVolumeClaim");
+        assert_eq!(printed["metadata"]["namespace"], json!(place.namespace));
+        // And it can be applied as it is.
+        let made = place.post(&place.claims_path(), &printed).await;
+        assert_eq!(made["spec"]["dataSource"]["name"], "old");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn of_a_claim_that_is_gone_the_data_can_be_had_under_its_old_name() {
+    everywhere(async |place| {
+        place.claim("data").await;
+        place.older("old", "data").await;
+        place.delete_claim("data").await;
+        let class = place.storage_class.as_str();
+        let said =
+            restore(place, &["--claim", "data", "--to", "data", "--storage-class", class]).await;
+        said.assert_exit(0).assert_says(
+            "warning: claim data is gone, so assuming ReadWriteOnce (--access-modes), Filesystem (--volume-mode)",
+        );
+        assert_eq!(place.try_claim("data").await.expect("the new claim")["spec"]["dataSource"]["name"], "old");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn without_a_class_of_its_own_the_default_class_is_left_to_the_cluster() {
+    embedded_only(Options::default(), NEEDS_OWN_CLASSES, async |place| {
+        place.claim("other").await;
+        place.older("of-other", "other").await;
+        place.delete_claim("other").await;
+        let said = restore(place, &["--claim", "other", "--to", "other", "--timeout", "1s"]).await;
+        said.assert_exit(1).assert_says(
+            "was not Bound within 1 s: no persistent volumes available for this claim and no storage class is set",
+        );
+
+        let mut class = objects::storage_class("standard");
+        class["metadata"]["annotations"] = json!({"storageclass.kubernetes.io/is-default-class": "true"});
+        place.bed().put(class);
+        place.claim("data").await;
+        place.older("old", "data").await;
+        place.delete_claim("data").await;
+        let said = restore(place, &["--claim", "data", "--to", "b"]).await;
+        said.assert_exit(0).assert_says("assuming the cluster's default StorageClass (--storage-class)");
+        assert_eq!(place.try_claim("b").await.expect("a claim")["spec"]["storageClassName"], "standard");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_block_volume_is_restored_as_one() {
+    embedded_only(Options::default(), "a real driver need not know block volumes", async |place| {
+        special_claim(place, "disk", |spec| {
+            spec["volumeMode"] = json!("Block");
+            spec["accessModes"] = json!(["ReadWriteMany"]);
+        })
+        .await;
+        place.older("old", "disk").await;
+        restore(place, &["--claim", "disk", "--to", "b"]).await.assert_exit(0);
+        let spec = &place.try_claim("b").await.expect("a claim")["spec"];
+        assert_eq!((&spec["volumeMode"], &spec["accessModes"]), (&json!("Block"), &json!(["ReadWriteMany"])));
+
+        // Another mode is the provisioner's to refuse: an annotation can allow it.
+        let other = ["--claim", "disk", "--to", "c", "--volume-mode", "Filesystem", "--timeout", "1s"];
+        let said = restore(place, &other).await;
+        said.assert_exit(1).assert_says("modifies the mode of the source volume");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_claim_that_was_expanded_since_is_restored_as_large_as_it_is() {
+    embedded_only(Options::default(), "a real driver need not expand", async |place| {
+        let mut class = objects::storage_class("hostpath");
+        class["allowVolumeExpansion"] = json!(true);
+        place.bed().put(class);
+        place.claim("data").await;
+        place.older("old", "data").await;
+        place.bed().update("persistentvolumeclaims", &place.namespace, "data", |claim| {
+            claim["spec"]["resources"]["requests"]["storage"] = json!("3Gi");
+        });
+        place
+            .until("it is expanded", async || {
+                place.try_claim("data").await.expect("a claim")["status"]["capacity"]["storage"] == "3Gi"
+            })
+            .await;
+        restore(place, &["--claim", "data", "--to", "b"]).await.assert_exit(0);
+        let claim = place.try_claim("b").await.expect("a claim");
+        assert_eq!(claim["spec"]["resources"]["requests"]["storage"], "3Gi");
+        assert_eq!(claim["status"]["phase"], "Bound");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn of_a_claim_that_was_made_anew_the_earlier_ones_snapshots_are_pointed_out() {
+    embedded_only(Options::default(), "needs a snapshot that was made long ago", async |place| {
+        place.claim("data").await;
+        place.bed().put(objects::ready_snapshot(
+            &place.namespace,
+            "precious",
+            "data",
+            "2026-01-01T00:00:00Z",
+        ));
+        place.older("of-the-empty-one", "data").await;
+        let said = restore(place, &["--claim", "data", "--to", "b"]).await;
+        said.assert_exit(0).assert_says("warning: 1 snapshot is of an earlier claim of the name data");
+        let said = restore(place, &["--snapshot", "precious", "--to", "c"]).await;
+        said.assert_exit(0).assert_says("warning: snapshot precious is of an earlier claim of the name data");
+    })
+    .await;
+}
+
+// --- What is refused -------------------------------------------------------------------------------
+
+#[tokio::test]
+async fn a_claim_that_exists_is_never_touched() {
+    everywhere(async |place| {
+        place.claim("data").await;
+        place.claim("other").await;
+        place.older("old", "data").await;
+        let before = place.try_claim("other").await.expect("a claim");
+        for extra in [&[][..], &["--dry-run"]] {
+            let said = restore(place, &[&["--claim", "data", "--to", "other"], extra].concat()).await;
+            said.assert_exit(2).assert_says("error: there is a claim other in namespace ");
+            assert_eq!(said.out, "");
+        }
+        let after = place.try_claim("other").await.expect("a claim");
+        assert_eq!(before["metadata"]["resourceVersion"], after["metadata"]["resourceVersion"]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_restored_is_refused_before_anything_is_made() {
+    everywhere(async |place| {
+        place.claim("data").await;
+        place.claim("logs").await;
+        place.older("old", "data").await;
+        for (arguments, said, code) in [
+            (vec!["--claim=typo"], "there is no snapshot of claim typo", 2),
+            (vec!["--snapshot=typo"], "there is no snapshot typo in namespace", 2),
+            (vec!["--snapshot=old", "--claim=logs"], "was taken of claim data and not of claim logs", 2),
+            (vec!["--claim=data", "--at=2020-01-01T00:00:00Z"], "the oldest is old, from", 2),
+            (
+                vec!["--claim=data", "--size=1Ki"],
+                "a volume of 1Ki is smaller than snapshot old, which needs",
+                2,
+            ),
+            (vec!["--claim=data", "--size=1gi"], "--size=\"1gi\": not an amount of storage", 2),
+        ] {
+            restore(place, &[arguments, vec!["--to=b"]].concat()).await.assert_exit(code).assert_says(said);
+        }
+        restore(place, &["--claim", "data"]).await.assert_exit(2).assert_says("--to or RESTORE_TO");
+        assert_eq!(claim_names(place).await, ["data", "logs"]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_snapshot_that_is_not_ready_or_is_being_deleted_is_refused() {
+    everywhere(async |place| {
+        place.claim("data").await;
+        place.pending_claim("unbound").await;
+        place.older("deleted", "data").await;
+        place.delete_but_keep("deleted").await;
+        let said = restore(place, &["--snapshot", "deleted", "--to", "b"]).await;
+        said.assert_exit(2).assert_says("snapshot deleted cannot be restored: it is being deleted");
+        place.new_snapshot("stuck", "unbound", json!({})).await;
+        place
+            .until("the controller reports an error", async || {
+                place.snapshot("stuck").await["status"]["error"]["message"].is_string()
+            })
+            .await;
+        let said = restore(place, &["--snapshot", "stuck", "--to", "b"]).await;
+        said.assert_exit(1).assert_says("snapshot stuck cannot be restored: it is not ready: Failed to");
+        let said = restore(place, &["--claim", "data", "--to", "b"]).await;
+        said.assert_exit(2)
+            .assert_says("1 snapshot of claim data, but none can be restored: deleted: it is being");
+        assert!(place.try_claim("b").await.is_none());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_right_that_is_missing_is_named_with_the_line_to_add_to_the_role() {
+    everywhere(async |place| {
+        place.claim("data").await;
+        place.older("old", "data").await;
+        let rights: Value = restore_rights()
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter(|rule| rule["verbs"][0] != "create")
+            .cloned()
+            .collect();
+        let said = place.say(&rights, &["restore", "--claim", "data", "--to", "b"]).await;
+        said.assert_exit(2)
+            .assert_says("cannot make claim b from snapshot old in namespace ")
+            .assert_says("apiGroups: [\"\"], resources: [\"persistentvolumeclaims\"], verbs: [\"create\"]");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_storage_class_that_is_gone_is_noticed_before_where_it_may_be_read_and_else_by_events() {
+    embedded_only(Options::default(), NEEDS_OWN_CLASSES, async |place| {
+        place.bed().put(objects::storage_class("retired"));
+        special_claim(place, "data", |spec| spec["storageClassName"] = json!("retired")).await;
+        place.older("old", "data").await;
+        place.bed().remove("storageclasses", "", "retired");
+
+        let said = restore(place, &["--claim", "data", "--to", "b", "--timeout", "1s"]).await;
+        said.assert_exit(1)
+            .assert_says(
+                "warning: the volume is not there yet: storageclass.storage.k8s.io \"retired\" not found",
+            )
+            .assert_says(
+                "error: claim b was not Bound within 1 s: storageclass.storage.k8s.io \"retired\" not found",
+            );
+
+        place.grant_everywhere(&rules(RESTORE_CLASS_RIGHTS)).await;
+        let said = restore(place, &["--claim", "data", "--to", "c"]).await;
+        said.assert_exit(2)
+            .assert_says("there is no StorageClass retired, which claim data has, in the cluster");
+        assert!(place.try_claim("c").await.is_none());
+        restore(place, &["--claim", "data", "--to", "d", "--storage-class", "hostpath"]).await.assert_exit(0);
+    })
+    .await;
+}
+
+// --- Waiting ---------------------------------------------------------------------------------------
+
+#[tokio::test]
+async fn a_class_that_waits_for_a_consumer_is_understood_with_and_without_the_right_to_read_it() {
+    embedded_only(Options::default(), NEEDS_OWN_CLASSES, async |place| {
+        place.claim("data").await;
+        place.older("old", "data").await;
+        place.bed().put(objects::waiting_storage_class("later"));
+        for (to, may_read) in [("by-events", false), ("by-class", true)] {
+            if may_read {
+                place.grant_everywhere(&rules(RESTORE_CLASS_RIGHTS)).await;
+            }
+            let said = restore(place, &["--claim", "data", "--to", to, "--storage-class", "later"]).await;
+            said.assert_exit(0)
+                .assert_says("its StorageClass waits for the first consumer")
+                .assert_says("volume-snapshotter/hold=true");
+            assert_eq!(said.out, format!("persistentvolumeclaim/{to}\n"));
+            assert!(said.took < millis(3000), "{:?}", said.took);
+            assert_eq!(place.try_claim(to).await.expect("a claim")["status"]["phase"], "Pending");
+            // The first pod comes.
+            place.annotate_claim(to, json!({"volume.kubernetes.io/selected-node": "node-1"})).await;
+            bound(place, to).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_the_provisioner_complains_of_is_said_once_and_is_the_reason_when_the_time_runs_out() {
+    embedded_only(Options::default(), NEEDS_SLOW_DRIVER, async |place| {
+        place.claim("data").await;
+        place.older("old", "data").await;
+        place.bed().provision(|claim| {
+            let complaint = "rpc error: code = ResourceExhausted desc = no space on the storage";
+            (claim["metadata"]["name"] == "b").then(|| Provision::fails(complaint))
+        });
+        let said = restore(place, &["--claim", "data", "--to", "b", "--timeout", "1500ms"]).await;
+        said.assert_exit(1).assert_says(
+            "error: claim b was not Bound within 1.50 s: failed to provision volume with StorageClass \"hostpath\": rpc \
+             error: code = ResourceExhausted desc = no space on the storage; it is still there",
+        );
+        assert_eq!(said.err.matches("warning: the volume is not there yet").count(), 1, "{}", said.err);
+        assert!(said.took < millis(4000), "{:?}", said.took);
+        assert!(place.try_claim("b").await.is_some(), "nothing is deleted");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_slow_provisioner_is_waited_for() {
+    let mut options = Options::default();
+    options.provisioner.bound_after = millis(1200);
+    embedded_only(options, NEEDS_SLOW_DRIVER, async |place| {
+        place.claim("data").await;
+        place.older("old", "data").await;
+        let said = restore(place, &["--claim", "data", "--to", "b"]).await;
+        said.assert_exit(0).assert_says("claim b in namespace ").assert_says("is Bound after ");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_snapshot_that_is_deleted_under_a_restore_ends_it() {
+    embedded_only(Options::default(), NEEDS_SLOW_DRIVER, async |place| {
+        place.claim("data").await;
+        place.older("old", "data").await;
+        place.bed().provision(|_| Some(Provision { after: None, error: None }));
+        let saying =
+            place.begin_to_say(&restore_rights(), &[], &["restore", "--claim=data", "--to=b"]).await;
+        place.until("the claim is made", async || place.try_claim("b").await.is_some()).await;
+        place.delete_snapshot("old").await;
+        let said = saying.finish().await;
+        said.assert_exit(2).assert_says(
+            "error: somebody deleted snapshot old before claim b was Bound: error getting handle for DataSource Type \
+             VolumeSnapshot by Name old: snapshot old is currently being deleted",
+        );
+        assert!(said.took < millis(5000), "{:?}", said.took);
+        assert!(place.try_claim("b").await.is_some(), "nothing is deleted");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_claim_that_is_deleted_under_a_restore_ends_it() {
+    embedded_only(Options::default(), NEEDS_SLOW_DRIVER, async |place| {
+        place.claim("data").await;
+        place.older("old", "data").await;
+        place.bed().provision(|_| Some(Provision { after: None, error: None }));
+        let saying = place.begin_to_say(&restore_rights(), &[], &["restore", "--claim=data", "--to=b"]).await;
+        place.until("the claim is made", async || place.try_claim("b").await.is_some()).await;
+        place.delete_claim("b").await;
+        saying
+            .finish()
+            .await
+            .assert_exit(2)
+            .assert_says("error: somebody deleted claim b before it was Bound");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn without_the_right_to_read_events_it_waits_all_the_same() {
+    let mut options = Options::default();
+    options.provisioner.bound_after = millis(900);
+    embedded_only(options, NEEDS_SLOW_DRIVER, async |place| {
+        place.claim("data").await;
+        place.older("old", "data").await;
+        let rights: Value = restore_rights()
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter(|rule| rule["resources"][0] != "events")
+            .cloned()
+            .collect();
+        let said = place.say(&rights, &["restore", "--claim=data", "--to=b"]).await;
+        said.assert_exit(0);
+        assert_eq!(said.err.matches("what is said of the claim is not known").count(), 1, "{}", said.err);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_next_attempt_of_a_job_goes_on_with_the_claim_of_the_one_before() {
+    embedded_only(Options::default(), NEEDS_SLOW_DRIVER, async |place| {
+        place.claim("data").await;
+        place.older("old", "data").await;
+        place.bed().provision(|_| Some(Provision { after: None, error: None }));
+        let settings = [("RESTORE_CLAIM", "data"), ("RESTORE_TO", "b"), ("RESTORE_RUN_ID", "restore-7")];
+        let saying = place.begin_to_say(&restore_rights(), &settings, &["restore"]).await;
+        place.until("the claim is made", async || place.try_claim("b").await.is_some()).await;
+        let told = Instant::now();
+        saying.signal("TERM");
+        let said = saying.finish().await;
+        said.assert_exit(143);
+        assert!(told.elapsed() < millis(1000), "{:?}", told.elapsed());
+        assert_eq!(said.message, "told to stop; if claim b was made it stays, and may still become Bound\n");
+
+        let uid = place.try_claim("b").await.expect("a claim")["metadata"]["uid"].clone();
+        place.bed().provision(|_| None);
+        place.annotate_claim("b", json!({"nudge": "on"})).await;
+        let said = place.say_with(&restore_rights(), &settings, &["restore"]).await;
+        said.assert_exit(0).assert_says("going on with claim b, which this Job's earlier attempt made");
+        assert_eq!(place.try_claim("b").await.expect("a claim")["metadata"]["uid"], uid);
+        // Another Job, and a person, find a claim that exists.
+        let other = [("RESTORE_CLAIM", "data"), ("RESTORE_TO", "b"), ("RESTORE_RUN_ID", "restore-8")];
+        place.say_with(&restore_rights(), &other, &["restore"]).await.assert_exit(2);
+        restore(place, &["--claim=data", "--to=b"]).await.assert_exit(2);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn ctrl_c_ends_a_restore_and_says_what_is_left() {
+    embedded_only(Options::default(), NEEDS_SLOW_DRIVER, async |place| {
+        place.claim("data").await;
+        place.older("old", "data").await;
+        place.bed().provision(|_| Some(Provision { after: None, error: None }));
+        let saying = place.begin_to_say(&restore_rights(), &[], &["restore", "--claim=data", "--to=b"]).await;
+        place.until("the claim is made", async || place.try_claim("b").await.is_some()).await;
+        saying.signal("INT");
+        saying.finish().await.assert_exit(130).assert_says("if claim b was made it stays");
+    })
+    .await;
+}
+
+// --- Requests --------------------------------------------------------------------------------------
+
+#[tokio::test]
+async fn a_lost_answer_to_the_creation_makes_no_second_claim() {
+    for fault in [
+        Fault::Cut(When::After),
+        Fault::Error(500, When::After),
+        Fault::Error(504, When::After),
+        Fault::Cut(When::Before),
+        Fault::Error(503, When::Before),
+        Fault::TooManyRequests { retry_after: Some(1), status: true },
+    ] {
+        embedded_only(Options::default(), NEEDS_FAULTS, async |place| {
+            place.claim("data").await;
+            place.older("old", "data").await;
+            place.bed().clear_requests();
+            place.bed().fault_nth(|request| request.is("create", "persistentvolumeclaims"), 1, fault.clone());
+            let said = restore(place, &["--claim=data", "--to=b"]).await;
+            said.assert_exit(0);
+            let creates: Vec<bool> = place
+                .bed()
+                .requests()
+                .iter()
+                .filter(|request| request.is("create", "persistentvolumeclaims"))
+                .map(|request| request.carried_out)
+                .collect();
+            assert_eq!(
+                creates.iter().filter(|carried_out| **carried_out).count(),
+                1,
+                "{fault:?}: {creates:?}"
+            );
+            // After an answer that was lost it looks, and finds it.
+            let was_made = matches!(fault, Fault::Cut(When::After) | Fault::Error(_, When::After));
+            assert_eq!(creates.len(), if was_made { 1 } else { 2 }, "{fault:?}");
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn a_claim_that_somebody_makes_in_between_is_not_taken_for_ones_own() {
+    embedded_only(Options::default(), NEEDS_FAULTS, async |place| {
+        place.claim("data").await;
+        place.older("old", "data").await;
+        let is_create = |request: &testbed::Request| {
+            request.is("create", "persistentvolumeclaims") && request.name == "b"
+        };
+        place.bed().fault_nth(is_create, 1, Fault::Delay(millis(700)));
+        let saying = place.begin_to_say(&restore_rights(), &[], &["restore", "--claim=data", "--to=b"]).await;
+        place.until("the creation is under way", async || place.bed().requests().iter().any(is_create)).await;
+        place.bed().put(objects::bound_claim(&place.namespace, "b", &[]));
+        saying.finish().await.assert_exit(2).assert_says("a restore never touches one");
+        assert!(place.try_claim("b").await.expect("a claim")["spec"]["dataSource"].is_null());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_restore_reads_and_makes_one_claim_and_does_nothing_else() {
+    embedded_only(Options::default(), "a real API server keeps no log for tests", async |place| {
+        place.claim("data").await;
+        place.older("old", "data").await;
+        let saying = place.begin_to_say(&restore_rights(), &[], &["restore", "--claim=data", "--to=b"]).await;
+        place.bed().clear_requests();
+        saying.finish().await.assert_exit(0);
+        let requests = place.bed().requests();
+        let of_account = requests.iter().filter(|request| request.user.starts_with("system:serviceaccount:"));
+        let log: Vec<String> =
+            of_account.map(|request| format!("{} {}", request.verb, request.resource)).collect();
+        assert_eq!(
+            log.iter().map(String::as_str).collect::<BTreeSet<_>>(),
+            [
+                "create persistentvolumeclaims",
+                "get persistentvolumeclaims",
+                "get storageclasses",
+                "list volumesnapshots",
+            ]
+            .into(),
+            "{log:?}"
+        );
+        assert_eq!(log.iter().filter(|line| line.starts_with("create")).count(), 1);
+    })
+    .await;
+}
+
+// --- In the cluster --------------------------------------------------------------------------------
+
+const COMPONENT: &str = "kustomize/components/restore";
+
+/// The component on the base, on an overlay where everything that can be another is, and beside all
+/// others.
+static RENDERED: LazyLock<Vec<Rendered>> = LazyLock::new(|| {
+    let tree = Tree::new("restore");
+    let others = ["restore", "second-schedule", "before-upgrade", "all-claims", "cluster-wide", "dry-run"];
+    [
+        ("restore-on-the-base", on_the_base(&["restore"])),
+        ("restore-moved", on_an_overlay(&["restore"])),
+        ("restore-beside-all", on_an_overlay(&others)),
+        ("restore-without", on_an_overlay(&others[1..])),
+    ]
+    .into_iter()
+    .filter_map(|(name, text)| tree.render(name, &text))
+    .collect()
+});
+
+fn job_of(rendered: &Rendered) -> Option<(CronJob, JobSpec)> {
+    let cron_jobs = rendered.all::<CronJob>();
+    let is_restore = |cron_job: &CronJob| {
+        cron_job.metadata.name.as_deref().is_some_and(|name| name.ends_with("volume-snapshotter-restore"))
+    };
+    let cron_job = cron_jobs.into_iter().find(is_restore)?;
+    let job = cron_job.spec.as_ref().and_then(|spec| spec.job_template.spec.clone()).expect("a Job");
+    Some((cron_job, job))
+}
+
+fn settings_of(
+    rendered: &Rendered,
+    job: &JobSpec,
+    change: &[(String, String)],
+) -> Result<RestoreSettings, String> {
+    let container = container_of(job);
+    let mut variables = std::collections::BTreeMap::new();
+    for source in container.env_from.iter().flatten() {
+        let reference = source.config_map_ref.as_ref().expect("settings come from a ConfigMap");
+        assert_ne!(reference.optional, Some(true));
+        variables.extend(rendered.named::<ConfigMap>(&reference.name).data.unwrap_or_default());
+    }
+    for variable in container.env.iter().flatten() {
+        assert_eq!(variable.name, "RESTORE_RUN_ID", "{}: nobody else changes it", rendered.directory);
+        variables.insert(variable.name.clone(), "volume-snapshotter-restore-1".to_owned());
+    }
+    variables.extend(change.iter().cloned());
+    for name in variables.keys() {
+        assert!(RESTORE_NAMES.contains(&name.as_str()), "nobody reads {name}");
+    }
+    let variables = variables.into_iter().map(|(name, value)| (name.into(), value.into()));
+    RestoreSettings::parse(variables, Vec::new()).map_err(|(problems, _)| problems.to_string())
+}
+
+#[test]
+fn the_component_is_a_suspended_cron_job_whose_pods_restore_and_may_do_nothing_else() {
+    for rendered in RENDERED.iter() {
+        let directory = rendered.directory.as_str();
+        let Some((cron_job, job)) = job_of(rendered) else {
+            assert_eq!(directory, "restore-without");
+            continue;
+        };
+        let spec = cron_job.spec.expect("a specification");
+        assert_eq!(
+            (spec.suspend, spec.concurrency_policy.as_deref()),
+            (Some(true), Some("Forbid")),
+            "{directory}"
+        );
+        let (pod, container) = (pod_of(&job), container_of(&job));
+        assert_eq!(container.args.as_deref(), Some(&["restore".to_owned()][..]), "{directory}");
+        assert_eq!(violations(pod), [""; 0], "{directory}");
+        let context = container.security_context.as_ref();
+        assert_eq!(context.and_then(|context| context.read_only_root_filesystem), Some(true), "{directory}");
+        assert_eq!(pod.enable_service_links, Some(false), "{directory}");
+        assert_eq!(pod.restart_policy.as_deref(), Some("Never"), "{directory}");
+        let rules = &job.pod_failure_policy.as_ref().expect("podFailurePolicy is set").rules;
+        assert_eq!(rules[0].on_exit_codes.as_ref().map(|codes| codes.values.as_slice()), Some(&[2][..]));
+
+        // Account, binding and Role are its own, and the Role has the rights that it uses.
+        let account = pod.service_account_name.clone().expect("an account");
+        rendered.named::<ServiceAccount>(&account);
+        let bindings: Vec<RoleBinding> = rendered
+            .all::<RoleBinding>()
+            .into_iter()
+            .filter(|binding| binding.subjects.iter().flatten().any(|subject| subject.name == account))
+            .collect();
+        let [binding] = bindings.as_slice() else { panic!("{directory}: one binding") };
+        let role: Role = rendered.named(&binding.role_ref.name);
+        let used: Granted = RESTORE_RIGHTS
+            .iter()
+            .map(|right| (right.group.into(), right.resource.into(), right.verb.into()))
+            .collect();
+        assert_eq!(granted(directory, role.rules.unwrap_or_default()), used, "{directory}");
+        let accounts: Vec<_> =
+            rendered.jobs().iter().map(|job| pod_of(job).service_account_name.clone()).collect();
+        assert_eq!(
+            accounts.iter().filter(|other| other.as_deref() == Some(&account)).count(),
+            1,
+            "{directory}"
+        );
+        for document in &rendered.documents {
+            let changed = document["metadata"]["labels"]["app.kubernetes.io/name"] == "volume-snapshotter";
+            let name = document["metadata"]["name"].as_str().unwrap_or_default();
+            assert!(
+                !(changed && name.ends_with("-restore")),
+                "{directory}: other components would change {name}"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_component_changes_nothing_of_the_runs() {
+    let of = |name: &str| RENDERED.iter().find(|rendered| rendered.directory == name);
+    let (Some(with), Some(without)) = (of("restore-beside-all"), of("restore-without")) else { return };
+    for document in &without.documents {
+        assert!(with.documents.contains(document), "{}", document["metadata"]["name"]);
+    }
+    assert_eq!(with.documents.len(), without.documents.len() + 5);
+}
+
+#[test]
+fn the_components_settings_and_examples_are_accepted_and_fit_its_deadline() {
+    let text = std::fs::read_to_string(top().join(COMPONENT).join("restore.env")).expect("restore.env");
+    let examples: Vec<(String, String)> =
+        text.lines().filter_map(|line| assignment(line.strip_prefix('#')?)).collect();
+    assert!(examples.len() >= 8, "{examples:?}");
+    for rendered in RENDERED.iter() {
+        let Some((_, job)) = job_of(rendered) else { continue };
+        let mut cases: Vec<Vec<(String, String)>> =
+            examples.iter().map(|example| vec![example.clone()]).collect();
+        cases.push(Vec::new());
+        for mut case in cases {
+            let is_either = |name: &str| case.first().is_some_and(|(given, _)| given == name);
+            assert!(
+                case.iter().all(|(_, value)| value.trim() == value && !value.contains(['"', '#'])),
+                "{case:?}"
+            );
+            if is_either("RESTORE_AT") {
+                case.push(("RESTORE_SNAPSHOT".to_owned(), String::new()));
+            }
+            let settings = settings_of(rendered, &job, &case).unwrap_or_else(|problems| panic!("{problems}"));
+            assert!(longest(&job, settings.bound()) <= deadline(&job), "{case:?}");
+        }
+    }
+}
