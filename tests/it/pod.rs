@@ -6,12 +6,12 @@
 //! one (it is Linux's, and some sandboxes forbid it), that test says so. The other way to the same
 //! files, a kubeconfig that names them, is tested everywhere.
 
-use std::io::Write;
+use std::{io::Write, path::Path};
 
 use testbed::Options;
 use tokio::process::Command;
 
-use crate::place::{BINARY, Place, all_rights, embedded};
+use crate::place::{BINARY, Place, Running, all_rights, embedded};
 
 /// Lays the files out where a pod has them, in a mount namespace of its own, and starts the binary
 /// without the rights that the namespace was made with.
@@ -57,7 +57,14 @@ async fn service_account(place: &Place) -> std::path::PathBuf {
     directory
 }
 
-async fn has_run_well(place: &Place, running: crate::place::Running) {
+/// Starts the binary by a kubeconfig that names those files.
+fn start_by_files(place: &Place, files: &Path, settings: &[(&str, &str)]) -> Running {
+    let (token, ca) = (files.join("token"), files.join("ca.crt"));
+    let kubeconfig = place.bed().kubeconfig_with_token_file(&token, &ca, &place.namespace);
+    place.start_as(&place.file("kubeconfig", &kubeconfig), settings)
+}
+
+async fn has_run_well(place: &Place, running: Running) {
     running.finish().await.assert_exit(0);
     let names = place.names().await;
     assert!(names.len() == 1 && names[0].starts_with("volume-snapshot-"), "{names:?}");
@@ -99,15 +106,8 @@ async fn a_kubeconfig_may_name_a_token_file_and_a_ca_file() {
         place.claim("data").await;
         place.older("old", "data").await;
         let files = service_account(place).await;
-        let kubeconfig = place.bed().kubeconfig_with_token_file(
-            &files.join("token"),
-            &files.join("ca.crt"),
-            &place.namespace,
-        );
-        let kubeconfig = place.file("kubeconfig", &kubeconfig);
-        let variables = [("KUBECONFIG", kubeconfig.to_str().expect("a path"))];
         let settings = [("SNAPSHOT_PVC_NAMES", "data")];
-        has_run_well(place, place.start_process(Command::new(BINARY), &variables, &settings)).await;
+        has_run_well(place, start_by_files(place, &files, &settings)).await;
     })
     .await;
 }
@@ -120,15 +120,7 @@ async fn another_clusters_ca_is_not_trusted() {
             std::fs::write(files.join("ca.crt"), other.bed().ca_pem().expect("TLS")).expect("a file");
         })
         .await;
-        let kubeconfig = place.bed().kubeconfig_with_token_file(
-            &files.join("token"),
-            &files.join("ca.crt"),
-            &place.namespace,
-        );
-        let kubeconfig = place.file("kubeconfig", &kubeconfig);
-        let variables = [("KUBECONFIG", kubeconfig.to_str().expect("a path"))];
-        let running =
-            place.start_process(Command::new(BINARY), &variables, &[("SNAPSHOT_PVC_NAMES", "data")]);
+        let running = start_by_files(place, &files, &[("SNAPSHOT_PVC_NAMES", "data")]);
         // It is tried again for a minute, for a cluster's CA may be changing: one try is enough here.
         tokio::time::sleep(std::time::Duration::from_secs(1)).await;
         running.signal("TERM");
