@@ -1,15 +1,18 @@
 //! What all requests and controllers share: the store, the tokens, the plans, the faults, the quotas and the log.
 
 use crate::auth::Tokens;
+use crate::controller::{Orders, SnapshotData};
 use crate::fault::Faults;
 use crate::log::Log;
+use crate::object;
 use crate::registry::{Resource, SNAPSHOT_GROUP};
-use crate::store::Store;
+use crate::store::{Key, Store};
 use crate::{Options, Plan, Provision};
 use serde_json::Value;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::watch;
 
 type Provider = Arc<dyn Fn(&Value) -> Option<Provision> + Send + Sync>;
 type Planner = Arc<dyn Fn(&Value) -> Option<Plan> + Send + Sync>;
@@ -24,6 +27,12 @@ pub(crate) struct Cluster {
     pub(crate) tokens: Tokens,
     pub(crate) log: Log,
     pub(crate) faults: Faults,
+    /// How the snapshot controller is to work through its queue.
+    pub(crate) orders: watch::Sender<Orders>,
+    /// What snapshots have the data of, by their uids. It is known of those, too, that are gone.
+    data: Mutex<HashMap<String, SnapshotData>>,
+    /// The claims of which snapshots are being made, with the uids of those.
+    sources: Mutex<HashMap<Key, HashSet<String>>>,
     planner: Mutex<Option<Planner>>,
     provider: Mutex<Option<Provider>>,
     quotas: Mutex<HashMap<String, usize>>,
@@ -43,6 +52,9 @@ impl Cluster {
             tokens: Tokens::new(),
             log: Log::default(),
             faults: Faults::default(),
+            orders: watch::Sender::new(Orders::default()),
+            data: Mutex::default(),
+            sources: Mutex::default(),
             planner: Mutex::default(),
             provider: Mutex::default(),
             quotas: Mutex::default(),
@@ -52,6 +64,22 @@ impl Cluster {
     /// Whether a resource is served: that of snapshots can be left out, as in a cluster without its definitions.
     pub(crate) fn serves(&self, resource: &Resource) -> bool {
         self.options.snapshot_api || resource.group != SNAPSHOT_GROUP
+    }
+
+    /// What a snapshot has the data of, as far as that is known.
+    pub(crate) fn data(&self, snapshot: &Value) -> Option<SnapshotData> {
+        let data = self.data.lock().unwrap_or_else(PoisonError::into_inner);
+        data.get(object::uid(snapshot)).cloned()
+    }
+
+    pub(crate) fn set_data(&self, snapshot_uid: &str, of: SnapshotData) {
+        self.data.lock().unwrap_or_else(PoisonError::into_inner).insert(snapshot_uid.to_owned(), of);
+    }
+
+    /// The claims of which snapshots are being made, with the uids of those. Whoever writes to the store as well
+    /// locks this second.
+    pub(crate) fn sources(&self) -> MutexGuard<'_, HashMap<Key, HashSet<String>>> {
+        self.sources.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn set_planner(&self, planner: Planner) {

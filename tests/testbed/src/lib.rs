@@ -25,6 +25,7 @@
 //! | `cluster` | what all of these share |
 //! | `log`, `history`, `traffic` | what was asked, what became of the snapshots, and what went over the wire |
 //! | `tls`, `kubeconfig` | how clients get in |
+//! | [`Others`] | what happens to objects past the API |
 //! | [`objects`], [`http`] | helpers for tests |
 //!
 //! The server and its controllers have threads of their own. A test may block, panic or stop its own clock.
@@ -46,6 +47,7 @@ mod log;
 mod namespaces;
 mod object;
 pub mod objects;
+mod others;
 mod paging;
 mod patch;
 mod rbac;
@@ -61,10 +63,11 @@ mod verbs;
 mod volumes;
 mod watch;
 
-pub use controller::{Controller, Plan};
+pub use controller::{Controller, Pace, Plan, SnapshotData};
 pub use fault::{Fault, History, WatchFault, When};
 pub use history::{Milestone, Stage};
 pub use log::Request;
+pub use others::Others;
 pub use traffic::Traffic;
 pub use volumes::{Provision, Provisioner};
 
@@ -117,6 +120,7 @@ impl Default for Options {
 #[derive(Debug)]
 pub struct TestBed {
     cluster: Arc<Cluster>,
+    others: Others,
     server: Arc<Server>,
     /// `None` once it is being stopped.
     runtime: Option<Runtime>,
@@ -143,7 +147,8 @@ impl TestBed {
         runtime.spawn(namespaces::run(cluster.clone(), cluster.store.subscribe()));
         let server = Server::new(cluster.clone(), tls, runtime.handle().clone()).expect("a port is free");
         server.open().await.expect("a bound socket can listen");
-        let bed = TestBed { cluster, server, runtime: Some(runtime) };
+        let others = Others { cluster: cluster.clone() };
+        let bed = TestBed { cluster, others, server, runtime: Some(runtime) };
         bed.put(objects::namespace("default"));
         bed.put(objects::namespace("kube-system"));
         bed
@@ -201,48 +206,18 @@ impl TestBed {
     /// # Panics
     ///
     /// `apiVersion` and `kind` are of no resource, or there is no name.
-    pub fn put(&self, mut object: Value) -> Value {
-        let (api_version, kind) = (object::text(&object, "/apiVersion"), object::text(&object, "/kind"));
-        let Some(resource) = registry::of_kind(api_version, kind) else {
-            panic!("no resource is of kind {kind:?} in {api_version:?}");
-        };
-        assert!(!object::name(&object).is_empty(), "an object has a name: {object}");
-        if resource.is_new_event() {
-            object = event::to_core(object);
-        }
-        let namespace = object::namespace(&object).to_owned();
-        if resource.namespaced {
-            assert!(
-                !namespace.is_empty(),
-                "an object of kind {kind} has a namespace: {object}",
-                kind = resource.kind
-            );
-            if self.get("namespaces", "", &namespace).is_none() {
-                self.put(objects::namespace(&namespace));
-            }
-        }
-        self.cluster.store.write(|writer| {
-            let key = (namespace, object::name(&object).to_owned());
-            if let Some(old) = writer.get(resource.plural, &key) {
-                let uid = object::uid(&old.value).to_owned();
-                object::metadata(&mut object).entry("uid").or_insert_with(|| uid.into());
-            }
-            admission::stamp(resource, &mut object);
-            admission::set_defaults(resource, &mut object);
-            writer.put(resource, object).value.clone()
-        })
+    pub fn put(&self, object: Value) -> Value {
+        self.others.put(object)
     }
 
     /// An object as it is now.
     pub fn get(&self, resource: &str, namespace: &str, name: &str) -> Option<Value> {
-        let key = (namespace.to_owned(), name.to_owned());
-        self.cluster.store.get(resource, &key).map(|object| object.value.clone())
+        self.others.get(resource, namespace, name)
     }
 
     /// All objects of a resource, by namespace and name; of all namespaces if `namespace` is empty.
     pub fn list(&self, resource: &str, namespace: &str) -> Vec<Value> {
-        let namespace = (!namespace.is_empty()).then_some(namespace);
-        self.cluster.store.list(resource, namespace).iter().map(|object| object.value.clone()).collect()
+        self.others.list(resource, namespace)
     }
 
     /// Changes an object, past validation and admission, and answers it as stored; `None` if it is not there. Removing
@@ -254,18 +229,93 @@ impl TestBed {
         name: &str,
         f: impl FnOnce(&mut Value),
     ) -> Option<Value> {
-        let key = (namespace.to_owned(), name.to_owned());
-        let resource = registry::stored(resource)?;
-        let changed = self.cluster.store.write(|writer| writer.modify(resource, &key, f));
-        changed.map(|object| object.value.clone())
+        self.others.update(resource, namespace, name, f)
+    }
+
+    /// Sets a label of an object; `None` takes it away.
+    ///
+    /// # Panics
+    ///
+    /// The object is not there.
+    pub fn label(&self, resource: &str, namespace: &str, name: &str, label: &str, value: Option<&str>) {
+        self.others.label(resource, namespace, name, label, value);
+    }
+
+    /// Sets an annotation of an object; `None` takes it away.
+    ///
+    /// # Panics
+    ///
+    /// The object is not there.
+    pub fn annotate(
+        &self,
+        resource: &str,
+        namespace: &str,
+        name: &str,
+        annotation: &str,
+        value: Option<&str>,
+    ) {
+        self.others.annotate(resource, namespace, name, annotation, value);
+    }
+
+    /// Deletes an object as `kubectl delete` does: one with finalizers is terminating until those are gone.
+    pub fn delete(&self, resource: &str, namespace: &str, name: &str) {
+        self.others.delete(resource, namespace, name);
     }
 
     /// Takes an object out at once, whatever its finalizers, and answers its last state.
     pub fn remove(&self, resource: &str, namespace: &str, name: &str) -> Option<Value> {
-        let key = (namespace.to_owned(), name.to_owned());
-        let resource = registry::stored(resource)?;
-        let removed = self.cluster.store.write(|writer| writer.remove(resource, &key));
-        removed.map(|object| object.value.clone())
+        self.others.remove(resource, namespace, name)
+    }
+
+    /// Deletes a claim and makes it anew from the same manifest, all in one moment, and answers the new one: another
+    /// uid, and if the old one was bound, another volume. Labels, annotations and size are those of the old one.
+    ///
+    /// # Panics
+    ///
+    /// The claim is not there.
+    pub fn replace_claim(&self, namespace: &str, name: &str) -> Value {
+        self.others.replace_claim(namespace, name)
+    }
+
+    /// The same with a manifest that was changed before.
+    ///
+    /// # Panics
+    ///
+    /// The claim is not there.
+    pub fn replace_claim_with(&self, namespace: &str, name: &str, f: impl FnOnce(&mut Value)) -> Value {
+        self.others.replace_claim_with(namespace, name, f)
+    }
+
+    /// What a snapshot has the data of, which nothing on it tells: the claim that the controller found by the name when
+    /// it got to the snapshot, and that claim's volume. `None`: the controller has not got there. Of a snapshot that was
+    /// put in with a status it is the claim that was there by then; of a claim of before, say so with
+    /// [`TestBed::set_snapshot_data`]. Of snapshots that are gone [`Milestone::data`] tells it.
+    pub fn snapshot_data(&self, namespace: &str, name: &str) -> Option<SnapshotData> {
+        self.others.snapshot_data(namespace, name)
+    }
+
+    /// Says what a snapshot has the data of.
+    ///
+    /// # Panics
+    ///
+    /// The snapshot is not there.
+    pub fn set_snapshot_data(&self, namespace: &str, name: &str, data: SnapshotData) {
+        self.others.set_snapshot_data(namespace, name, data);
+    }
+
+    /// A handle with which others change objects, for tasks of their own.
+    pub fn others(&self) -> Others {
+        self.others.clone()
+    }
+
+    /// Lets the snapshot controller work through its queue at another pace from now on.
+    pub fn controller_pace(&self, pace: Pace) {
+        self.cluster.orders.send_modify(|orders| orders.pace = pace);
+    }
+
+    /// Lets the snapshot controller take this many from its queue at once, whatever its pace: the oldest first.
+    pub fn controller_takes(&self, number: usize) {
+        self.cluster.orders.send_modify(|orders| orders.granted += number);
     }
 
     /// A token of a ServiceAccount, which is made if it is missing. It may do what the bindings in the bed allow.
@@ -401,7 +451,12 @@ impl TestBed {
 
     /// What happened to snapshots since the start, in order.
     pub fn snapshot_history(&self) -> Vec<Milestone> {
-        self.cluster.store.milestones().iter().flat_map(|change| history::milestones(change)).collect()
+        self.cluster
+            .store
+            .milestones()
+            .iter()
+            .flat_map(|change| history::milestones(&self.cluster, change))
+            .collect()
     }
 
     /// What went over the wire since the start or the last [`TestBed::clear_requests`].

@@ -1,5 +1,7 @@
 //! What the recordings do not show: plans, timing, paging over a changing cluster, watches, permissions, requests that
-//! make no sense, and faults.
+//! make no sense, and faults. What others do meanwhile is in modules of its own.
+
+mod queue;
 
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -203,7 +205,7 @@ fn restored(name: &str, size: &str, class: &str) -> Value {
 
 #[tokio::test]
 async fn what_hinders_a_restore_is_said_as_recorded() {
-    let recording = include_str!("../../data/recordings/37-restore-too-small-events.json");
+    let recording = include_str!("../../../data/recordings/37-restore-too-small-events.json");
     let recording: Value = serde_json::from_str(recording).expect("JSON");
     let recorder = TestBed::start(Options::default()).await;
     for mut event in recording["answer"]["body"]["items"].as_array().expect("items").clone() {
