@@ -4,6 +4,7 @@ use crate::auth::Tokens;
 use crate::controller::{Orders, SnapshotData};
 use crate::fault::Faults;
 use crate::log::Log;
+use crate::meanwhile::Meanwhile;
 use crate::object;
 use crate::registry::{Resource, SNAPSHOT_GROUP};
 use crate::store::{Key, Store};
@@ -27,6 +28,7 @@ pub(crate) struct Cluster {
     pub(crate) tokens: Tokens,
     pub(crate) log: Log,
     pub(crate) faults: Faults,
+    pub(crate) meanwhile: Meanwhile,
     /// How the snapshot controller is to work through its queue.
     pub(crate) orders: watch::Sender<Orders>,
     /// What snapshots have the data of, by their uids. It is known of those, too, that are gone.
@@ -52,6 +54,7 @@ impl Cluster {
             tokens: Tokens::new(),
             log: Log::default(),
             faults: Faults::default(),
+            meanwhile: Meanwhile::default(),
             orders: watch::Sender::new(Orders::default()),
             data: Mutex::default(),
             sources: Mutex::default(),

@@ -5,6 +5,7 @@
 
 use crate::failure::Failure;
 use crate::log::{Entry, Request};
+use crate::meanwhile::{Actions, Meanwhile};
 use crate::server::Server;
 use crate::watch;
 use futures::{Stream, StreamExt, stream};
@@ -253,9 +254,13 @@ impl Faults {
         self.rules.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
-    /// Takes a request in and gives it the fault of the first rule that has one for it.
-    pub(crate) fn choose(&self, arrive: impl FnOnce() -> Arc<Entry>) -> Arc<Entry> {
-        // One by one: rules that count see the requests in the order of the log.
+    /// Takes a request in and gives it the fault of the first rule that has one for it, and the actions that go with it.
+    pub(crate) fn choose(
+        &self,
+        meanwhile: &Meanwhile,
+        arrive: impl FnOnce() -> Arc<Entry>,
+    ) -> (Arc<Entry>, Actions) {
+        // One by one: rules and hooks that count see the requests in the order of the log.
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let entry = arrive();
         // Rules are a test's: they run without the lock, so that they may add others.
@@ -265,7 +270,8 @@ impl Faults {
         if let Some(fault) = faults.into_iter().next() {
             entry.suffers(fault);
         }
-        entry
+        let actions = meanwhile.choose(entry.request());
+        (entry, actions)
     }
 }
 

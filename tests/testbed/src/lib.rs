@@ -12,6 +12,7 @@
 //! |---|---|
 //! | `server` | the port, its connections, and the way of a request through the server |
 //! | `fault` | what goes wrong with requests |
+//! | `meanwhile` | what others do around a request |
 //! | `call` | what a request means |
 //! | `auth`, `rbac` | who asks, and whether they may |
 //! | `verbs` | carrying requests out |
@@ -44,6 +45,7 @@ mod history;
 pub mod http;
 mod kubeconfig;
 mod log;
+mod meanwhile;
 mod namespaces;
 mod object;
 pub mod objects;
@@ -395,6 +397,58 @@ impl TestBed {
     /// Lets nothing go wrong with requests from now on.
     pub fn clear_faults(&self) {
         self.cluster.faults.clear();
+    }
+
+    /// Lets others do something just before the `n`th of the requests that match from now on is carried out; the first is
+    /// 1. Whoever made the request reads, changes or deletes what is there after the action.
+    ///
+    /// A request that a fault keeps from being carried out counts as well: then the action runs just before the answer,
+    /// or the end of the connection, and of one that hangs it does not run. So the `n`th try of a request that is
+    /// repeated is the `n`th that matches.
+    ///
+    /// The action runs on the server's thread and must not wait. It can change everything through [`Others`], and what
+    /// the controllers make of that comes later.
+    ///
+    /// ```no_run
+    /// # let bed: testbed::TestBed = todo!();
+    /// // Between the look at the claims and the first deletion somebody wants everything kept.
+    /// bed.before(|request| request.is("delete", "volumesnapshots"), 1, |others| {
+    ///     others.annotate("persistentvolumeclaims", "app", "data", "volume-snapshotter/retention", Some("all"));
+    /// });
+    /// ```
+    pub fn before(
+        &self,
+        matches: impl Fn(&Request) -> bool + Send + Sync + 'static,
+        n: usize,
+        action: impl FnOnce(&Others) + Send + 'static,
+    ) {
+        self.cluster.meanwhile.add(When::Before, matches, Some(n), meanwhile::once(action));
+    }
+
+    /// The same just after it was carried out and before it is answered: whoever made the request is told what was there
+    /// before the action. A watch has begun by then.
+    pub fn after(
+        &self,
+        matches: impl Fn(&Request) -> bool + Send + Sync + 'static,
+        n: usize,
+        action: impl FnOnce(&Others) + Send + 'static,
+    ) {
+        self.cluster.meanwhile.add(When::After, matches, Some(n), meanwhile::once(action));
+    }
+
+    /// The same with every request that matches, which the action gets to see.
+    pub fn at_each(
+        &self,
+        when: When,
+        matches: impl Fn(&Request) -> bool + Send + Sync + 'static,
+        action: impl Fn(&Others, &Request) + Send + Sync + 'static,
+    ) {
+        self.cluster.meanwhile.add(when, matches, None, action);
+    }
+
+    /// Lets others do nothing more with requests from now on.
+    pub fn clear_actions(&self) {
+        self.cluster.meanwhile.clear();
     }
 
     /// Closes this many of the next connections as soon as they are there, without a byte.

@@ -88,6 +88,14 @@ pub fn bound_claim(namespace: &str, name: &str, labels: &[(&str, &str)]) -> Valu
     claim
 }
 
+/// A claim as a client creates it, to be made from a snapshot of its namespace.
+pub fn claim_from_snapshot(namespace: &str, name: &str, snapshot: &str) -> Value {
+    let mut claim = claim(namespace, name);
+    claim["spec"]["dataSource"] =
+        json!({"apiGroup": "snapshot.storage.k8s.io", "kind": "VolumeSnapshot", "name": snapshot});
+    claim
+}
+
 /// A snapshot as a client creates it: of the class `default`, with the labels `job=volume-snapshotter` and `name`.
 pub fn snapshot(namespace: &str, name: &str, claim: &str) -> Value {
     json!({

@@ -1,13 +1,14 @@
 //! The port, its connections, and the way of a request through the server.
 //!
 //! [`answer`] is that way, step by step: read, recognise the user, log, delay, judge, carry out, answer. What disturbs
-//! a request on it is in `fault`.
+//! a request on it is in `fault`, and what others do around it in `meanwhile`.
 
 use crate::call::Call;
 use crate::cluster::Cluster;
 use crate::failure::Failure;
 use crate::fault::{self, Fault, History, When};
 use crate::log::Entry;
+use crate::others::Others;
 use crate::rbac;
 use crate::tls::Tls;
 use crate::traffic::{Meter, Metered};
@@ -207,7 +208,10 @@ async fn answer(server: Arc<Server>, request: http::Request<Incoming>) -> io::Re
         head.headers.get(header::AUTHORIZATION).map(|value| value.to_str().unwrap_or_default());
     let user = cluster.tokens.user(&cluster.store, authorization);
     let user_name = user.as_ref().map_or("", |user| &user.name);
-    let entry = cluster.faults.choose(|| cluster.log.arrived(&call, user_name, &body));
+    let (entry, actions) =
+        cluster.faults.choose(&cluster.meanwhile, || cluster.log.arrived(&call, user_name, &body));
+    let others = Others { cluster: cluster.clone() };
+    let meanwhile = |when| actions.run(when, &others, entry.request());
     let running = (call.verb != "watch").then(|| cluster.log.begin_request());
     let deed = call.deed();
     let strike = async |when| match entry.fault() {
@@ -218,7 +222,12 @@ async fn answer(server: Arc<Server>, request: http::Request<Incoming>) -> io::Re
     if !cluster.options.latency.is_zero() {
         sleep(cluster.options.latency).await;
     }
-    let mut outcome = match (strike(When::Before).await?, &user) {
+    let struck = strike(When::Before).await;
+    meanwhile(When::Before);
+    if struck.is_err() {
+        meanwhile(When::After);
+    }
+    let mut outcome = match (struck?, &user) {
         (Some(failure), _) => Err(failure),
         (None, None) => Err(Failure::unauthorized()),
         (None, Some(user)) => {
@@ -233,6 +242,7 @@ async fn answer(server: Arc<Server>, request: http::Request<Incoming>) -> io::Re
     if outcome.is_ok() {
         entry.carried_out();
     }
+    meanwhile(When::After);
     if let Some(failure) = strike(When::After).await? {
         outcome = Err(failure);
     }
