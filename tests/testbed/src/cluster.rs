@@ -12,6 +12,7 @@ use crate::{Options, Plan, Provision};
 use serde_json::Value;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 
@@ -29,6 +30,8 @@ pub(crate) struct Cluster {
     pub(crate) log: Log,
     pub(crate) faults: Faults,
     pub(crate) meanwhile: Meanwhile,
+    /// How often all watches that there were have been made mute.
+    mute: AtomicU64,
     /// How the snapshot controller is to work through its queue.
     pub(crate) orders: watch::Sender<Orders>,
     /// What snapshots have the data of, by their uids. It is known of those, too, that are gone.
@@ -55,6 +58,7 @@ impl Cluster {
             log: Log::default(),
             faults: Faults::default(),
             meanwhile: Meanwhile::default(),
+            mute: AtomicU64::new(0),
             orders: watch::Sender::new(Orders::default()),
             data: Mutex::default(),
             sources: Mutex::default(),
@@ -67,6 +71,16 @@ impl Cluster {
     /// Whether a resource is served: that of snapshots can be left out, as in a cluster without its definitions.
     pub(crate) fn serves(&self, resource: &Resource) -> bool {
         self.options.snapshot_api || resource.group != SNAPSHOT_GROUP
+    }
+
+    /// How often watches were made mute: for those to remember that begin now.
+    pub(crate) fn muted(&self) -> u64 {
+        self.mute.load(Ordering::SeqCst)
+    }
+
+    /// Makes all watches mute that there are.
+    pub(crate) fn mute(&self) {
+        self.mute.fetch_add(1, Ordering::SeqCst);
     }
 
     /// What a snapshot has the data of, as far as that is known.

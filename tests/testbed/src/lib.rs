@@ -66,7 +66,7 @@ mod volumes;
 mod watch;
 
 pub use controller::{Controller, Pace, Plan, SnapshotData};
-pub use fault::{Fault, History, WatchFault, When};
+pub use fault::{Fault, History, Lasts, WatchFault, When};
 pub use history::{Milestone, Stage};
 pub use log::Request;
 pub use others::Others;
@@ -367,6 +367,12 @@ impl TestBed {
         self.cluster.store.end_watches(None);
     }
 
+    /// Makes every running watch mute: it stays open, and nothing comes of it any more, not even its end. Watches that
+    /// begin later are not touched.
+    pub fn mute_watches(&self) {
+        self.cluster.mute();
+    }
+
     /// Lets something go wrong with requests from now on. The closure gets each as it arrives, in the order of
     /// [`TestBed::requests`], and says what. Of several closures each sees every request, and the first that was given
     /// and has a fault for it wins.
@@ -392,6 +398,22 @@ impl TestBed {
         fault: Fault,
     ) {
         self.fault(fault::counted(matches, 1..=times, fault));
+    }
+
+    /// Lets the server answer requests that match with `code`, 401 or 403, after each restart from now on, as one does
+    /// whose caches are not full yet: whatever the user and its roles, in the words of a refusal that is meant.
+    pub fn cold_after_restart(
+        &self,
+        matches: impl Fn(&Request) -> bool + Send + Sync + 'static,
+        code: u16,
+        lasts: Lasts,
+    ) {
+        self.cluster.faults.chill(fault::Cold::new(matches, code, lasts), false);
+    }
+
+    /// The same from now on and once, as if the server had just started.
+    pub fn cold(&self, matches: impl Fn(&Request) -> bool + Send + Sync + 'static, code: u16, lasts: Lasts) {
+        self.cluster.faults.chill(fault::Cold::new(matches, code, lasts), true);
     }
 
     /// Lets nothing go wrong with requests from now on.

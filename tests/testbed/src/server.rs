@@ -145,6 +145,7 @@ impl Server {
                 server.cluster.store.compact();
             }
             sleep(down_for).await;
+            server.cluster.faults.restarted();
             server.open().await.expect("the port is held");
         })
     }
