@@ -1,4 +1,4 @@
-//! What all requests and controllers share: the store, the tokens, the plans, the faults, the quotas and the log.
+//! What all requests and controllers share: the store, the tokens, the plans, the faults, the actions and the log.
 
 use crate::auth::Tokens;
 use crate::controller::{Orders, SnapshotData};
@@ -14,6 +14,7 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::sync::watch;
 
 type Provider = Arc<dyn Fn(&Value) -> Option<Provision> + Send + Sync>;
@@ -40,7 +41,8 @@ pub(crate) struct Cluster {
     sources: Mutex<HashMap<Key, HashSet<String>>>,
     planner: Mutex<Option<Planner>>,
     provider: Mutex<Option<Provider>>,
-    quotas: Mutex<HashMap<String, usize>>,
+    /// How long a namespace's quota takes to notice that a snapshot is gone.
+    quota_delays: Mutex<HashMap<String, Duration>>,
 }
 
 impl fmt::Debug for Cluster {
@@ -64,7 +66,7 @@ impl Cluster {
             sources: Mutex::default(),
             planner: Mutex::default(),
             provider: Mutex::default(),
-            quotas: Mutex::default(),
+            quota_delays: Mutex::default(),
         }
     }
 
@@ -124,12 +126,14 @@ impl Cluster {
             .unwrap_or_else(|| Provision::after(self.options.provisioner.bound_after))
     }
 
-    pub(crate) fn set_quota(&self, namespace: &str, snapshots: usize) {
-        self.quotas.lock().unwrap_or_else(PoisonError::into_inner).insert(namespace.to_owned(), snapshots);
+    pub(crate) fn set_quota_delay(&self, namespace: &str, delay: Duration) {
+        let mut delays = self.quota_delays.lock().unwrap_or_else(PoisonError::into_inner);
+        delays.insert(namespace.to_owned(), delay);
     }
 
-    /// How many snapshots a namespace may have.
-    pub(crate) fn quota(&self, namespace: &str) -> Option<usize> {
-        self.quotas.lock().unwrap_or_else(PoisonError::into_inner).get(namespace).copied()
+    /// How long a namespace's quota takes to notice that a snapshot is gone.
+    pub(crate) fn quota_delay(&self, namespace: &str) -> Duration {
+        let delays = self.quota_delays.lock().unwrap_or_else(PoisonError::into_inner);
+        delays.get(namespace).copied().unwrap_or_default()
     }
 }

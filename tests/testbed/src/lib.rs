@@ -21,7 +21,7 @@
 //! | `failure` | every message of refusal |
 //! | `registry`, `discovery` | which resources there are |
 //! | `store` | the objects, their history, those who watch |
-//! | `controller`, `volumes`, `namespaces` | what moves by itself |
+//! | `controller`, `volumes`, `namespaces`, `quota` | what moves by itself |
 //! | `announce` | what the controllers say in Events |
 //! | `cluster` | what all of these share |
 //! | `log`, `history`, `traffic` | what was asked, what became of the snapshots, and what went over the wire |
@@ -52,6 +52,7 @@ pub mod objects;
 mod others;
 mod paging;
 mod patch;
+mod quota;
 mod rbac;
 mod registry;
 mod selector;
@@ -147,6 +148,7 @@ impl TestBed {
         runtime.spawn(controller::run(cluster.clone(), cluster.store.subscribe()));
         runtime.spawn(volumes::run(cluster.clone(), cluster.store.subscribe()));
         runtime.spawn(namespaces::run(cluster.clone(), cluster.store.subscribe()));
+        runtime.spawn(quota::run(cluster.clone(), cluster.store.subscribe()));
         let server = Server::new(cluster.clone(), tls, runtime.handle().clone()).expect("a port is free");
         server.open().await.expect("a bound socket can listen");
         let others = Others { cluster: cluster.clone() };
@@ -344,9 +346,16 @@ impl TestBed {
         self.cluster.set_provider(Arc::new(f));
     }
 
-    /// Allows a namespace this many snapshots.
+    /// Allows a namespace this many snapshots, with the ResourceQuota `q`. Those that are terminating count. More of
+    /// them, of other names or on other resources, can be put in or created as in a real cluster, as long as they limit
+    /// a `count/...`.
     pub fn quota(&self, namespace: &str, snapshots: usize) {
-        self.cluster.set_quota(namespace, snapshots);
+        self.put(objects::quota(namespace, "q", snapshots));
+    }
+
+    /// Lets the quotas of a namespace notice only after this time that a snapshot is gone, and leave its place.
+    pub fn quota_frees_after(&self, namespace: &str, delay: Duration) {
+        self.cluster.set_quota_delay(namespace, delay);
     }
 
     /// Forgets the history: a watch from, or the next page of a list of, any resourceVersion given out so far is

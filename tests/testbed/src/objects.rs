@@ -138,6 +138,17 @@ pub fn unready_snapshot(namespace: &str, name: &str, claim: &str, time: impl ToS
     snapshot
 }
 
+/// A ResourceQuota that allows this many snapshots.
+pub fn quota(namespace: &str, name: &str, snapshots: usize) -> Value {
+    let hard = json!({"count/volumesnapshots.snapshot.storage.k8s.io": snapshots.to_string()});
+    json!({
+        "apiVersion": "v1",
+        "kind": "ResourceQuota",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {"hard": hard},
+    })
+}
+
 /// A Role with rules given as group, resource and verbs.
 pub fn role(namespace: &str, name: &str, rules: &[(&str, &str, &[&str])]) -> Value {
     let rules: Vec<Value> = rules

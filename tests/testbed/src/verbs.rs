@@ -13,6 +13,7 @@ use crate::failure::{Cause, Failure};
 use crate::object;
 use crate::paging::{self, Place};
 use crate::patch;
+use crate::quota;
 use crate::rbac::{self, Deed};
 use crate::registry::{self, Resource};
 use crate::selector::Filter;
@@ -440,7 +441,7 @@ impl Act<'_> {
         let mut answer = self.write(|writer| {
             admission::admit(writer, self.resource, &mut object)?;
             self.check(&object, None)?;
-            admission::check_quota(self.cluster, writer, self.resource, &object)?;
+            quota::check(self.cluster, writer, self.resource, &object)?;
             let name = object::name(&object).to_owned();
             if writer.get(self.resource.plural, &self.key_of(&name)).is_some() {
                 return Err(Failure::already_exists(self.resource, &name));

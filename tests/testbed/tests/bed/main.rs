@@ -3,6 +3,7 @@
 
 mod meanwhile;
 mod queue;
+mod quota;
 
 use serde_json::{Value, json};
 use std::sync::Arc;
