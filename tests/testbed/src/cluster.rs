@@ -6,6 +6,7 @@ use crate::fault::Faults;
 use crate::log::Log;
 use crate::meanwhile::Meanwhile;
 use crate::object;
+use crate::policy::Policies;
 use crate::registry::{Resource, SNAPSHOT_GROUP};
 use crate::store::{Key, Store};
 use crate::{Options, Plan, Provision};
@@ -31,6 +32,7 @@ pub(crate) struct Cluster {
     pub(crate) log: Log,
     pub(crate) faults: Faults,
     pub(crate) meanwhile: Meanwhile,
+    pub(crate) policies: Policies,
     /// How often all watches that there were have been made mute.
     mute: AtomicU64,
     /// How the snapshot controller is to work through its queue.
@@ -60,6 +62,7 @@ impl Cluster {
             log: Log::default(),
             faults: Faults::default(),
             meanwhile: Meanwhile::default(),
+            policies: Policies::default(),
             mute: AtomicU64::new(0),
             orders: watch::Sender::new(Orders::default()),
             data: Mutex::default(),

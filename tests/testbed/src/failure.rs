@@ -195,6 +195,20 @@ impl Failure {
         Failure::new(403, "Forbidden", format!("forbidden: {why}")).with("", "", "", None)
     }
 
+    /// An admission policy does not want it; its binding has the policy's name.
+    pub(crate) fn denied_by_policy(resource: &Resource, name: &str, policy: &str, message: &str) -> Failure {
+        let why =
+            format!("ValidatingAdmissionPolicy '{policy}' with binding '{policy}' denied request: {message}");
+        let causes = json!([{"message": why}]);
+        let forbidden = Failure::forbidden(resource.group, resource.plural, name, &why);
+        Failure::new(422, "Invalid", forbidden.message).with(
+            name,
+            resource.group,
+            resource.plural,
+            Some(causes),
+        )
+    }
+
     pub(crate) fn namespace_terminating(resource: &Resource, name: &str, namespace: &str) -> Failure {
         let why =
             format!("unable to create new content in namespace {namespace} because it is being terminated");

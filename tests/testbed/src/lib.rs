@@ -16,7 +16,7 @@
 //! | `call` | what a request means |
 //! | `auth`, `rbac` | who asks, and whether they may |
 //! | `verbs` | carrying requests out |
-//! | `admission`, `validation` | what happens to an object on its way in, and what it must be like |
+//! | `admission`, `policy`, `validation` | what happens to an object on its way in, and what it must be like |
 //! | `watch`, `paging`, `table`, `selector`, `patch`, `event` | the parts of the API that are a topic of their own |
 //! | `failure` | every message of refusal |
 //! | `registry`, `discovery` | which resources there are |
@@ -52,6 +52,7 @@ pub mod objects;
 mod others;
 mod paging;
 mod patch;
+mod policy;
 mod quota;
 mod rbac;
 mod registry;
@@ -428,6 +429,32 @@ impl TestBed {
     /// Lets nothing go wrong with requests from now on.
     pub fn clear_faults(&self) {
         self.cluster.faults.clear();
+    }
+
+    /// Lets an admission policy change what users create or write, in the requests that match from now on: labels,
+    /// annotations, the class, anything. The closure gets the object with its defaults; it is validated afterwards.
+    pub fn admission_changes(
+        &self,
+        matches: impl Fn(&Request) -> bool + Send + Sync + 'static,
+        change: impl Fn(&mut Value) + Send + Sync + 'static,
+    ) {
+        self.cluster.policies.change(matches, change);
+    }
+
+    /// Lets the ValidatingAdmissionPolicy `policy` refuse the creations, changes and deletions that match from now on.
+    /// The requests have to make sense: an object that is not there is not found, preconditions come first.
+    pub fn admission_denies(
+        &self,
+        matches: impl Fn(&Request) -> bool + Send + Sync + 'static,
+        policy: &str,
+        message: &str,
+    ) {
+        self.cluster.policies.deny(matches, policy, message);
+    }
+
+    /// Takes all admission policies away.
+    pub fn clear_admission(&self) {
+        self.cluster.policies.clear();
     }
 
     /// Lets others do something just before the `n`th of the requests that match from now on is carried out; the first is

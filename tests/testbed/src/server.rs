@@ -234,7 +234,7 @@ async fn answer(server: Arc<Server>, request: http::Request<Incoming>) -> io::Re
         (None, Some(user)) => {
             let verdict = rbac::judge(&cluster.store, user, &deed);
             if verdict.allowed {
-                verbs::carry_out(cluster, &call, user, &body)
+                verbs::carry_out(cluster, &call, entry.request(), user, &body)
             } else {
                 Err(deed.forbidden(user_name, &verdict.reason))
             }

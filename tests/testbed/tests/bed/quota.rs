@@ -1,6 +1,6 @@
 //! Quotas on the number of snapshots.
 
-use crate::{PATH, SNAPSHOTS, bed, create, send, until};
+use crate::{PATH, SNAPSHOTS, bed, create, is_ready, send, until};
 use serde_json::json;
 use std::time::{Duration, Instant};
 use testbed::{Plan, TestBed, objects};
@@ -22,6 +22,7 @@ async fn a_quota_is_full_until_a_snapshot_is_gone() {
     bed.quota("app", 2);
     for name in ["stays", "goes"] {
         create(&bed, &objects::snapshot("app", name, "data")).await;
+        until("ready", || is_ready(&bed, name)).await;
     }
     let refused = send(&bed, "POST", PATH, Some(&objects::snapshot("app", "more", "data"))).await;
     assert_eq!(refused.status.as_u16(), 403);
