@@ -51,6 +51,12 @@ impl Cause {
         Cause { reason: "FieldValueForbidden", field: field.to_owned(), message: format!("Forbidden: {why}") }
     }
 
+    /// A field that has too many bytes.
+    pub(crate) fn too_long(field: &str, bytes: usize) -> Cause {
+        let message = format!("Too long: may not be more than {bytes} bytes");
+        Cause { reason: "FieldValueTooLong", field: field.to_owned(), message }
+    }
+
     /// A field of another type than the schema's.
     pub(crate) fn wrong_type(field: &str, found: &Value, expected: &str) -> Cause {
         let found = match found {

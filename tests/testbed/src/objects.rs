@@ -88,6 +88,14 @@ pub fn bound_claim(namespace: &str, name: &str, labels: &[(&str, &str)]) -> Valu
     claim
 }
 
+/// An object with an annotation `example.com/large` of this many bytes. Of all annotations together the API server takes
+/// 256 kB.
+#[must_use]
+pub fn enlarged(mut object: Value, bytes: usize) -> Value {
+    crate::object::annotate(&mut object, "example.com/large", &"x".repeat(bytes));
+    object
+}
+
 /// A claim as a client creates it, to be made from a snapshot of its namespace.
 pub fn claim_from_snapshot(namespace: &str, name: &str, snapshot: &str) -> Value {
     let mut claim = claim(namespace, name);

@@ -13,7 +13,7 @@ use crate::rbac;
 use crate::tls::Tls;
 use crate::traffic::{Meter, Metered};
 use crate::verbs::{self, Answer, Content};
-use futures::StreamExt;
+use futures::{StreamExt, stream};
 use http::{HeaderValue, Response, StatusCode, header};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
@@ -34,6 +34,10 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::sleep;
 
 type Body = UnsyncBoxBody<Bytes, io::Error>;
+
+/// Up to this many bytes the server says how long an answer is; a longer one is sent in chunks.
+const UNCHUNKED: usize = 2048;
+const CHUNK: usize = 32 * 1024;
 
 const JSON: &str = "application/json";
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -286,7 +290,7 @@ fn respond(server: &Arc<Server>, answer: Answer, entry: Arc<Entry>) -> Response<
     response
 }
 
-fn refuse(failure: &Failure, entry: &Entry) -> Response<Body> {
+fn refuse(failure: &Failure, entry: &Arc<Entry>) -> Response<Body> {
     let mut response = match failure.reason {
         Some(_) => whole(failure.code, JSON, failure.status().to_string().into(), entry),
         None => {
@@ -300,9 +304,12 @@ fn refuse(failure: &Failure, entry: &Entry) -> Response<Body> {
     response
 }
 
-fn whole(code: u16, content_type: &'static str, bytes: Bytes, entry: &Entry) -> Response<Body> {
+fn whole(code: u16, content_type: &'static str, bytes: Bytes, entry: &Arc<Entry>) -> Response<Body> {
     entry.answered(code);
     let Some(Fault::CutBody(sent)) = entry.fault() else {
+        if bytes.len() > UNCHUNKED {
+            return in_chunks(code, content_type, bytes, entry.clone());
+        }
         entry.received(bytes.len());
         let body = Full::new(bytes).map_err(|never| match never {});
         return with_body(code, content_type, body.boxed_unsync());
@@ -314,6 +321,18 @@ fn whole(code: u16, content_type: &'static str, bytes: Bytes, entry: &Entry) -> 
     // The client has to know that something is missing.
     response.headers_mut().insert(header::CONTENT_LENGTH, bytes.len().into());
     response
+}
+
+/// An answer whose length the client learns from its end.
+fn in_chunks(code: u16, content_type: &'static str, mut bytes: Bytes, entry: Arc<Entry>) -> Response<Body> {
+    let chunks = std::iter::from_fn(move || {
+        let chunk = bytes.split_to(bytes.len().min(CHUNK));
+        (!chunk.is_empty()).then(|| {
+            entry.received(chunk.len());
+            Ok(Frame::data(chunk))
+        })
+    });
+    with_body(code, content_type, StreamBody::new(stream::iter(chunks)).boxed_unsync())
 }
 
 fn with_body(code: u16, content_type: &'static str, body: Body) -> Response<Body> {

@@ -2,6 +2,7 @@
 //! make no sense, and faults. What others do meanwhile is in modules of its own.
 
 mod meanwhile;
+mod odd;
 mod policy;
 mod queue;
 mod quota;
