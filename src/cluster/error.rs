@@ -155,11 +155,6 @@ impl Error {
         matches!(self.cause, Cause::Forbidden | Cause::Unauthorized)
     }
 
-    /// The right that the request needs.
-    pub(super) fn right(&self) -> Option<Right> {
-        self.right
-    }
-
     /// Whether the request may have been carried out although it failed.
     pub(super) fn is_unclear(&self) -> bool {
         matches!(self.cause, Cause::Unavailable | Cause::Unreachable)

@@ -1,7 +1,7 @@
 //! How one request is sent: within the bound on requests in flight, within a time, repeated where
 //! that is safe. What is asked for is in [`super`].
 
-use std::{cell::RefCell, collections::HashSet, time::Duration};
+use std::{cell::RefCell, collections::HashMap, time::Duration};
 
 use futures::{Stream, StreamExt};
 use http::{
@@ -21,7 +21,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::{Cause, Error, Pause, Right, action::Action, credentials, error::with_causes};
+use super::{Cause, Error, Pause, Right, Scope, action::Action, credentials, error::with_causes};
 
 /// How long one try of a request may take, its whole answer included. The API server itself gives
 /// up after 60 s by default; a page of 500 snapshots takes well under a second.
@@ -65,8 +65,8 @@ pub(super) struct Requests {
     in_flight: Semaphore,
     /// How long one request is repeated.
     patience: Duration,
-    /// The rights that were denied for so long that it is believed.
-    denied: RefCell<HashSet<Right>>,
+    /// The rights that are denied, and since when; see [`DENIED_FOR`].
+    denied: RefCell<HashMap<(Right, Scope), Instant>>,
 }
 
 /// A place among the requests in flight, which is given back when this is dropped.
@@ -84,7 +84,7 @@ impl Requests {
     }
 
     pub(super) fn patience(&self) -> Patience<'_> {
-        Patience { requests: self, left: self.patience, pause: Pause::between_tries(), denied_since: None }
+        Patience { requests: self, left: self.patience, pause: Pause::between_tries() }
     }
 
     /// Waits for a place among the requests in flight.
@@ -102,7 +102,7 @@ impl Requests {
         loop {
             let answer = self.slot(action).await?.send(action, build, &mut patience).await;
             match answer {
-                Err(error) => patience.wait(error).await?,
+                Err(error) => patience.wait(action, error).await?,
                 answer => return answer,
             }
         }
@@ -141,6 +141,9 @@ impl Slot<'_> {
         });
         let answer = in_time(action, exchange).await;
         patience.spend(began.elapsed());
+        if answer.is_ok() && !self.requests.denied.borrow().is_empty() {
+            self.requests.denied.borrow_mut().remove(&action.permission());
+        }
         answer
     }
 }
@@ -150,7 +153,6 @@ pub(super) struct Patience<'a> {
     requests: &'a Requests,
     left: Duration,
     pause: Pause,
-    denied_since: Option<Instant>,
 }
 
 impl Patience<'_> {
@@ -160,9 +162,9 @@ impl Patience<'_> {
 
     /// Waits until the request may be repeated; gives the error back if that cannot help, or if the
     /// patience is at an end.
-    pub(super) async fn wait(&mut self, error: Error) -> Result<(), Error> {
+    pub(super) async fn wait(&mut self, action: &Action, error: Error) -> Result<(), Error> {
         let may_repeat = match error.is_denied() {
-            true => self.may_be_wrongly_denied(&error),
+            true => self.may_be_wrongly_denied(action),
             false => error.is_passing(),
         };
         if !may_repeat || self.left.is_zero() {
@@ -176,17 +178,10 @@ impl Patience<'_> {
     }
 
     /// Whether a denial has not been repeated for long enough to be believed.
-    fn may_be_wrongly_denied(&mut self, error: &Error) -> bool {
-        let Some(right) = error.right() else { return false };
-        if self.requests.denied.borrow().contains(&right) {
-            return false;
-        }
+    fn may_be_wrongly_denied(&self, action: &Action) -> bool {
         let now = Instant::now();
-        let is_wrong = now.duration_since(*self.denied_since.get_or_insert(now)) < DENIED_FOR;
-        if !is_wrong {
-            self.requests.denied.borrow_mut().insert(right);
-        }
-        is_wrong
+        let since = *self.requests.denied.borrow_mut().entry(action.permission()).or_insert(now);
+        now.duration_since(since) < DENIED_FOR
     }
 }
 

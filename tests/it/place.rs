@@ -439,7 +439,10 @@ impl Place {
     ) -> Running {
         let message = self.file("termination-log", "");
         // As the manifests have it, a Job of one name is one Job unless a scenario says otherwise.
-        let id = settings.iter().find(|(name, _)| *name == "SNAPSHOT_RUN_ID").map(|(_, id)| format!("uid-of-{id}"));
+        let id = settings
+            .iter()
+            .find(|(name, _)| *name == "SNAPSHOT_RUN_ID")
+            .map(|(_, id)| format!("uid-of-{id}"));
         let environment: BTreeMap<&str, &str> = [
             ("SNAPSHOT_CLASS_NAME", self.snapshot_class.as_str()),
             // Outside a pod nothing is pruned without it.
