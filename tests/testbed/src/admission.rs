@@ -76,6 +76,12 @@ pub(crate) fn set_defaults(resource: &Resource, object: &mut Value) {
             }
             object::section(object, "status").entry("phase").or_insert_with(|| "Pending".into());
         }
+        "persistentvolumes" => {
+            let spec = object::section(object, "spec");
+            spec.entry("volumeMode").or_insert_with(|| "Filesystem".into());
+            spec.entry("persistentVolumeReclaimPolicy").or_insert_with(|| "Retain".into());
+            object::section(object, "status").entry("phase").or_insert_with(|| "Available".into());
+        }
         "storageclasses" => {
             let fields = object.as_object_mut();
             if let Some(fields) = fields {

@@ -308,6 +308,21 @@ impl TestBed {
         self.others.set_snapshot_data(namespace, name, data);
     }
 
+    /// The uid of the snapshot whose data a claim has, as its volume was made from that; `None`: it has no volume yet, or
+    /// one that was made empty or was there before, whatever the claim says that it is to be made from.
+    pub fn restored_from(&self, namespace: &str, name: &str) -> Option<String> {
+        self.others.restored_from(namespace, name)
+    }
+
+    /// Lets a pod use a claim for the first time: one whose class waits for that is bound then, if it can be.
+    ///
+    /// # Panics
+    ///
+    /// The claim is not there.
+    pub fn use_claim(&self, namespace: &str, name: &str) {
+        self.others.use_claim(namespace, name);
+    }
+
     /// A handle with which others change objects, for tasks of their own.
     pub fn others(&self) -> Others {
         self.others.clone()

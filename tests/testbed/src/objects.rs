@@ -31,6 +31,25 @@ pub fn waiting_storage_class(name: &str) -> Value {
     class
 }
 
+/// A volume of a class that nobody has claimed. A claim of the class that fits in is bound to it, whatever the claim is to
+/// be made from; when the claim is gone the volume is kept.
+pub fn free_volume(name: &str, class: &str, size: &str) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "PersistentVolume",
+        "metadata": {"name": name, "finalizers": ["kubernetes.io/pv-protection"]},
+        "spec": {
+            "capacity": {"storage": size},
+            "csi": {"driver": DRIVER, "volumeHandle": format!("handle-{name}")},
+            "accessModes": ["ReadWriteOnce"],
+            "persistentVolumeReclaimPolicy": "Retain",
+            "storageClassName": class,
+            "volumeMode": "Filesystem",
+        },
+        "status": {"phase": "Available"},
+    })
+}
+
 /// A VolumeSnapshotClass of [`DRIVER`].
 pub fn snapshot_class(name: &str) -> Value {
     json!({
