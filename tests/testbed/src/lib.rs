@@ -314,7 +314,8 @@ impl TestBed {
         self.others.restored_from(namespace, name)
     }
 
-    /// Lets a pod use a claim for the first time: one whose class waits for that is bound then, if it can be.
+    /// Lets a pod use a claim for the first time: one whose class waits for that is bound then, if it can be. The same
+    /// happens when a pod is created that has the claim among its volumes.
     ///
     /// # Panics
     ///

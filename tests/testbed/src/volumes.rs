@@ -111,6 +111,7 @@ pub(crate) async fn run(cluster: Arc<Cluster>, mut changes: UnboundedReceiver<Ar
                 }
                 pending.retain(|key, _| waits(&cluster, key, change.at, &mut begun));
             }
+            ("pods", Kind::Added) => schedule(&cluster, &change.object.value),
             (SNAPSHOTS, _) => {
                 let (namespace, name) = &change.key;
                 pending.retain(|key, source| {
@@ -496,6 +497,22 @@ fn expand(cluster: &Cluster, key: &Key) {
         });
         writer.modify(known(CLAIMS), key, |claim| claim["status"]["capacity"]["storage"] = wanted.into());
     });
+}
+
+/// Finds a node for a pod, which is what its claims may have waited for. The pod itself never runs.
+fn schedule(cluster: &Cluster, pod: &Value) {
+    let volumes = pod.pointer("/spec/volumes").and_then(Value::as_array);
+    let names =
+        volumes.into_iter().flatten().map(|one| object::text(one, "/persistentVolumeClaim/claimName"));
+    for name in names {
+        let key = (object::namespace(pod).to_owned(), name.to_owned());
+        cluster.store.write(|writer| {
+            let is_pending = |claim: &Value| object::text(claim, "/status/phase") == "Pending";
+            if writer.get(CLAIMS, &key).is_some_and(|claim| is_pending(&claim.value)) {
+                writer.modify(known(CLAIMS), &key, |claim| object::annotate(claim, SELECTED_NODE, "node-1"));
+            }
+        });
+    }
 }
 
 /// Nothing uses a claim here, so its protection goes at once.
