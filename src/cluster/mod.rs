@@ -155,14 +155,15 @@ pub enum Event {
 }
 
 /// What became of a deletion.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Deleted {
     /// The API server accepted it; finalizers may keep the object for a while.
     Accepted,
     /// There was nothing to delete any more.
     AlreadyGone,
-    /// It was not asked for: the guard did not let it.
-    Withheld,
+    /// It was not asked for, or not once more: the guard did not let it. What came of the try before, if
+    /// there was one.
+    Withheld(Option<Error>),
 }
 
 impl Cluster {
@@ -409,10 +410,11 @@ impl Cluster {
         let delete = || path(&scope, SNAPSHOTS).delete(&snapshot.name, &parameters);
         let mut patience = self.requests.patience();
         let mut unclear = false;
+        let mut last = None;
         loop {
             let slot = self.requests.slot(&action).await?;
             if !guard(&slot).await {
-                return Ok(Deleted::Withheld);
+                return Ok(Deleted::Withheld(last));
             }
             let answer = slot.send(&action, &delete, &mut patience).await;
             drop(slot);
@@ -424,6 +426,7 @@ impl Cluster {
                 Err(error) if error.cause() == Cause::NotFound => return Ok(Deleted::AlreadyGone),
                 Err(error) => {
                     unclear |= error.is_unclear() && !dry_run;
+                    last = Some(error.clone());
                     patience.wait(&action, error).await?;
                 }
             }
