@@ -20,8 +20,12 @@ test:
 soak $SNAPSHOTTER_SOAK_SECONDS="600":
     cargo test --locked --test it -- --nocapture random_runs
 
+# Measure what a run costs, beside the bash script and at scale; `just bench scale` for the second only.
+bench *$arguments:
+    cargo bench --locked --bench side-by-side -- $arguments
+
 # Measure what judging 100,000 snapshots costs.
-bench:
+bench-retention:
     cargo bench --locked --bench retention
 
 # Check formatting, lints and the documentation.
@@ -33,10 +37,6 @@ lint:
 # Check licences, sources, duplicates and advisories of the dependencies.
 deny:
     cargo deny --locked check
-
-# Measure what a run costs, beside the bash script and at scale; `just bench scale` for the second only.
-bench *$arguments:
-    cargo bench --locked --bench side-by-side -- $arguments
 
 # Do everything that a change has to pass.
 ci:
