@@ -10,7 +10,7 @@ export CONTAINER_ENGINE := env("CONTAINER_ENGINE", "docker")
 
 # Watch a run against an API server in this process: no cluster needed.
 demo:
-    cargo run --locked --example demo
+    cargo run --locked --package demo
 
 # Run all tests.
 test:
@@ -22,11 +22,11 @@ soak $SNAPSHOTTER_SOAK_SECONDS="600":
 
 # Measure what a run costs, beside the bash script and at scale; `just bench scale` for the second only.
 bench *$arguments:
-    cargo bench --locked --bench side-by-side -- $arguments
+    cargo bench --locked --package benches --bench side-by-side -- $arguments
 
 # Measure what judging 100,000 snapshots costs.
 bench-retention:
-    cargo bench --locked --bench retention
+    cargo bench --locked --package benches --bench retention
 
 # Check formatting, lints and the documentation.
 lint:
