@@ -7,6 +7,7 @@ use super::{Right, Scope};
 pub(super) struct Action {
     tried: String,
     right: Right,
+    scope: Scope,
 }
 
 impl Action {
@@ -16,11 +17,16 @@ impl Action {
             Scope::Namespace(namespace) => format!("{what} in namespace {namespace}"),
             Scope::All => what,
         };
-        Action { tried, right }
+        Action { tried, right, scope: scope.clone() }
     }
 
     pub(super) fn right(&self) -> Right {
         self.right
+    }
+
+    /// What a denial of it holds for: a Role may allow in one namespace what it does not in another.
+    pub(super) fn permission(&self) -> (Right, Scope) {
+        (self.right, self.scope.clone())
     }
 
     pub(super) fn tried(&self) -> String {

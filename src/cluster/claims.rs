@@ -48,7 +48,7 @@ impl Cluster {
         // One page: of one claim there are a handful.
         let parameters = ListParams::default().fields(&selector).limit(PAGE);
         let list = || path(&scope, EVENTS).list(&parameters);
-        let page: Page<ObjectEvent> = self.requests.send(&action, list).await?;
+        let page: Page<ObjectEvent> = self.read(&action, list).await?;
         Ok(page.items)
     }
 
@@ -60,6 +60,6 @@ impl Cluster {
     pub async fn storage_class(&self, name: &str) -> Result<StorageClass, Error> {
         let action = Action::new(format!("read StorageClass {name}"), &Scope::All, GET_CLASS);
         let get = || path(&Scope::All, CLASSES).get(name, &GetParams::default());
-        self.requests.send(&action, get).await
+        self.read(&action, get).await
     }
 }

@@ -35,15 +35,20 @@ set.
   SNAPSHOT_READY_INTERVAL   how long one is: 30, 30s, 5m, 1m30s [30s]
   SNAPSHOT_RETENTION        what stays, if any rule keeps it: last=N, hourly=N,
                             daily=N, weekly=N, monthly=N, yearly=N, within=14d,
-                            deltas=PT1H P1D P7D, all [last=1]
+                            deltas=PT1H P1D P7D, all [last=1; outside a pod
+                            nothing is deleted unless this is set]
+  SNAPSHOT_PRUNE_UNREAD_CLAIMS
+                            true: delete also where claims may not be read, and
+                            their annotations are not known [false]
   SNAPSHOT_CONCURRENCY      requests in flight [8]
   SNAPSHOT_DRY_RUN          true: say what would happen, change nothing [false]
   SNAPSHOT_HOLD             true: no schedule ever deletes what this run makes
                             [false]
   SNAPSHOT_SHARDS           pods of an Indexed Job that share the claims [1]
   JOB_COMPLETION_INDEX      which of them this one is, from 0; set by Kubernetes
-  SNAPSHOT_RUN_ID           the Job's name, so that its next attempt goes on
-                            with the same snapshots [random]
+  SNAPSHOT_RUN_ID           the Job's name, for people and labels [random]
+  SNAPSHOT_RUN_UID          the Job's uid, by which its next attempt goes on
+                            with the same snapshots [nothing is taken over]
   SNAPSHOT_TERMINATION_LOG  file for the final message [/dev/termination-log]
   SNAPSHOT_LOG_FORMAT       text or json [text on a terminal, else json]
   RUST_LOG                  log filter [info]

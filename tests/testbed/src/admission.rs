@@ -2,7 +2,6 @@
 //!
 //! Whether the object is valid is decided in `validation`.
 
-use crate::cluster::Cluster;
 use crate::event;
 use crate::failure::Failure;
 use crate::object;
@@ -115,27 +114,6 @@ pub(crate) fn admit(
         }
     }
     Ok(())
-}
-
-/// Whether the namespace's quota has room for one more.
-pub(crate) fn check_quota(
-    cluster: &Cluster,
-    writer: &Writer<'_>,
-    resource: &Resource,
-    object: &Value,
-) -> Result<(), Failure> {
-    if resource.plural != "volumesnapshots" {
-        return Ok(());
-    }
-    let namespace = object::namespace(object);
-    let Some(limit) = cluster.quota(namespace) else { return Ok(()) };
-    let used = writer.count(resource.plural, namespace);
-    if used < limit {
-        return Ok(());
-    }
-    let what = format!("count/{}", resource.qualified());
-    let why = format!("exceeded quota: q, requested: {what}=1, used: {what}={used}, limited: {what}={limit}");
-    Err(Failure::forbidden(resource.group, resource.plural, object::name(object), &why))
 }
 
 /// Gives a changed object the metadata that clients cannot change, from the object that it replaces.

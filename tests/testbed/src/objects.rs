@@ -88,6 +88,22 @@ pub fn bound_claim(namespace: &str, name: &str, labels: &[(&str, &str)]) -> Valu
     claim
 }
 
+/// An object with an annotation `example.com/large` of this many bytes. Of all annotations together the API server takes
+/// 256 kB.
+#[must_use]
+pub fn enlarged(mut object: Value, bytes: usize) -> Value {
+    crate::object::annotate(&mut object, "example.com/large", &"x".repeat(bytes));
+    object
+}
+
+/// A claim as a client creates it, to be made from a snapshot of its namespace.
+pub fn claim_from_snapshot(namespace: &str, name: &str, snapshot: &str) -> Value {
+    let mut claim = claim(namespace, name);
+    claim["spec"]["dataSource"] =
+        json!({"apiGroup": "snapshot.storage.k8s.io", "kind": "VolumeSnapshot", "name": snapshot});
+    claim
+}
+
 /// A snapshot as a client creates it: of the class `default`, with the labels `job=volume-snapshotter` and `name`.
 pub fn snapshot(namespace: &str, name: &str, claim: &str) -> Value {
     json!({
@@ -128,6 +144,17 @@ pub fn unready_snapshot(namespace: &str, name: &str, claim: &str, time: impl ToS
         "readyToUse": false,
     });
     snapshot
+}
+
+/// A ResourceQuota that allows this many snapshots.
+pub fn quota(namespace: &str, name: &str, snapshots: usize) -> Value {
+    let hard = json!({"count/volumesnapshots.snapshot.storage.k8s.io": snapshots.to_string()});
+    json!({
+        "apiVersion": "v1",
+        "kind": "ResourceQuota",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {"hard": hard},
+    })
 }
 
 /// A Role with rules given as group, resource and verbs.

@@ -43,6 +43,7 @@ pub(crate) static RESOURCES: &[Resource] = &[
     builtin("", "serviceaccounts", "serviceaccount", "ServiceAccount", &["sa"], true),
     builtin("", "nodes", "node", "Node", &["no"], false),
     builtin("", "configmaps", "configmap", "ConfigMap", &["cm"], true),
+    builtin("", "resourcequotas", "resourcequota", "ResourceQuota", &["quota"], true).with_status(),
     builtin("events.k8s.io", "events", "event", "Event", &["ev"], true),
     custom("volumesnapshots", "volumesnapshot", "VolumeSnapshot", &["vs"], true).with_status(),
     custom(

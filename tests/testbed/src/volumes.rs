@@ -9,7 +9,7 @@ use crate::cluster::Cluster;
 use crate::object;
 use crate::registry::known;
 use crate::store::{Change, Key, Kind, Writer};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -218,8 +218,7 @@ fn take(cluster: &Cluster, writer: &mut Writer<'_>, key: &Key) -> Result<String,
         return Err(Step::Waits);
     }
     writer.modify(known(CLAIMS), key, |claim| {
-        object::annotate(claim, "volume.beta.kubernetes.io/storage-provisioner", &provisioner);
-        object::annotate(claim, "volume.kubernetes.io/storage-provisioner", &provisioner);
+        give(claim, &provisioner);
         object::add_finalizer(claim, object::CLAIM_PROTECTION);
     });
     let message = format!(
@@ -236,47 +235,103 @@ fn make(cluster: &Cluster, writer: &mut Writer<'_>, key: &Key, provisioner: &str
     let Some(claim) = writer.get(CLAIMS, key) else { return };
     let claim = claim.value.clone();
     let volume = format!("pvc-{}", object::uid(&claim));
-    let size = claim.pointer("/spec/resources/requests/storage").cloned().unwrap_or_else(|| "1Gi".into());
-    let modes = claim.pointer("/spec/accessModes").cloned().unwrap_or_default();
-    writer.put(
-        known(VOLUMES),
-        json!({
-            "kind": "PersistentVolume",
-            "apiVersion": "v1",
-            "metadata": {
-                "name": volume,
-                "uid": object::new_uid(),
-                "creationTimestamp": object::now(),
-                "annotations": {"pv.kubernetes.io/provisioned-by": provisioner},
-                "finalizers": ["kubernetes.io/pv-protection"],
-            },
-            "spec": {
-                "capacity": {"storage": size},
-                "csi": {"driver": provisioner, "volumeHandle": object::new_uid()},
-                "accessModes": modes,
-                "claimRef": {
-                    "kind": "PersistentVolumeClaim",
-                    "namespace": key.0,
-                    "name": key.1,
-                    "uid": object::uid(&claim),
-                    "apiVersion": "v1",
-                    "resourceVersion": object::resource_version(&claim),
-                },
-                "persistentVolumeReclaimPolicy": "Delete",
-                "storageClassName": object::text(&claim, "/spec/storageClassName"),
-                "volumeMode": object::volume_mode(&claim),
-            },
-            "status": {"phase": "Bound"},
-        }),
-    );
+    writer.put(known(VOLUMES), provisioned(&claim, provisioner));
     let message = format!("Successfully provisioned volume {volume}");
     tell(cluster, writer, key, provisioner, "Normal", "ProvisioningSucceeded", &message);
-    writer.modify(known(CLAIMS), key, |claim| {
-        object::annotate(claim, "pv.kubernetes.io/bind-completed", "yes");
-        object::annotate(claim, "pv.kubernetes.io/bound-by-controller", "yes");
-        object::section(claim, "spec").insert("volumeName".into(), volume.into());
-        claim["status"] = json!({"phase": "Bound", "accessModes": modes, "capacity": {"storage": size}});
-    });
+    writer.modify(known(CLAIMS), key, bind_to_own);
+}
+
+/// The volume that a provisioner makes for a claim.
+fn provisioned(claim: &Value, provisioner: &str) -> Value {
+    json!({
+        "kind": "PersistentVolume",
+        "apiVersion": "v1",
+        "metadata": {
+            "name": format!("pvc-{}", object::uid(claim)),
+            "uid": object::new_uid(),
+            "creationTimestamp": object::now(),
+            "annotations": {"pv.kubernetes.io/provisioned-by": provisioner},
+            "finalizers": ["kubernetes.io/pv-protection"],
+        },
+        "spec": {
+            "capacity": {"storage": size(claim)},
+            "csi": {"driver": provisioner, "volumeHandle": object::new_uid()},
+            "accessModes": claim.pointer("/spec/accessModes").cloned().unwrap_or_default(),
+            "claimRef": {
+                "kind": "PersistentVolumeClaim",
+                "namespace": object::namespace(claim),
+                "name": object::name(claim),
+                "uid": object::uid(claim),
+                "apiVersion": "v1",
+                "resourceVersion": object::resource_version(claim),
+            },
+            "persistentVolumeReclaimPolicy": "Delete",
+            "storageClassName": object::text(claim, "/spec/storageClassName"),
+            "volumeMode": object::volume_mode(claim),
+        },
+        "status": {"phase": "Bound"},
+    })
+}
+
+/// The size that a claim asks for.
+fn size(claim: &Value) -> Value {
+    claim.pointer("/spec/resources/requests/storage").cloned().unwrap_or_else(|| "1Gi".into())
+}
+
+/// Binds a claim to the volume that was made for it.
+fn bind_to_own(claim: &mut Value) {
+    let volume = format!("pvc-{}", object::uid(claim));
+    let modes = claim.pointer("/spec/accessModes").cloned().unwrap_or_default();
+    let size = size(claim);
+    object::annotate(claim, "pv.kubernetes.io/bind-completed", "yes");
+    object::annotate(claim, "pv.kubernetes.io/bound-by-controller", "yes");
+    object::section(claim, "spec").insert("volumeName".into(), volume.into());
+    claim["status"] = json!({"phase": "Bound", "accessModes": modes, "capacity": {"storage": size}});
+}
+
+/// What a person once wrote of a claim: no more than what is kept in Git.
+pub(crate) fn manifest(claim: &Value) -> Value {
+    let mut metadata = json!({"name": object::name(claim), "namespace": object::namespace(claim)});
+    for section in ["labels", "annotations"] {
+        let entries = claim["metadata"].get(section).and_then(Value::as_object);
+        let own = |key: &str| !key.starts_with("pv.kubernetes.io/") && !key.starts_with("volume.");
+        let entries: Map<String, Value> = entries
+            .into_iter()
+            .flatten()
+            .filter(|(key, _)| own(key))
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect();
+        if !entries.is_empty() {
+            metadata[section] = entries.into();
+        }
+    }
+    let mut spec = claim["spec"].clone();
+    if let Some(spec) = spec.as_object_mut() {
+        spec.remove("volumeName");
+    }
+    json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": metadata, "spec": spec})
+}
+
+/// Binds a claim that is made anew to a volume of its own, as the one of before was bound.
+pub(crate) fn bind_anew(writer: &mut Writer<'_>, claim: &mut Value, old: &Value) {
+    let class = (String::new(), object::text(claim, "/spec/storageClassName").to_owned());
+    let of_class = writer.get(CLASSES, &class);
+    let provisioner = of_class
+        .map(|class| object::text(&class.value, "/provisioner").to_owned())
+        .or_else(|| object::annotation(old, "volume.kubernetes.io/storage-provisioner").map(str::to_owned))
+        .unwrap_or_default();
+    if !provisioner.is_empty() {
+        give(claim, &provisioner);
+        writer.put(known(VOLUMES), provisioned(claim, &provisioner));
+    }
+    object::add_finalizer(claim, object::CLAIM_PROTECTION);
+    bind_to_own(claim);
+}
+
+/// Hands a claim to a provisioner.
+fn give(claim: &mut Value, provisioner: &str) {
+    object::annotate(claim, "volume.beta.kubernetes.io/storage-provisioner", provisioner);
+    object::annotate(claim, "volume.kubernetes.io/storage-provisioner", provisioner);
 }
 
 /// Whether what a claim is to be made from is there: nothing, or a ready snapshot that fits in and is of the same mode;
