@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use testbed::http::{self as client, Lines};
-use testbed::{Options, Plan, TestBed, objects};
+use testbed::{Options, Pace, Plan, TestBed, objects};
 
 /// From a claim to a ready snapshot, and what goes wrong with a creation.
 const CREATION: &[&str] = &[
@@ -86,6 +86,30 @@ const PERMISSION: &[&str] = &[
 
 /// Events.
 const EVENTS: &[&str] = &["46-event-create", "47-snapshot-events"];
+
+/// A claim that is made anew while its snapshot is in the queue.
+const MADE_ANEW: &[&str] =
+    &["94-queued-snapshot", "95-claim-made-anew", "96-queued-ready", "97-queued-content"];
+
+/// Claims from snapshots that are bound to a free volume, or wait.
+const WAITING: &[&str] = &[
+    "98-restore-onto-free-volume",
+    "99-restore-provisioned",
+    "100-restore-provisioned-volume",
+    "101-restore-waits-for-consumer",
+    "102-restore-waits-events",
+    "103-source-of-waiting-deleted",
+    "104-source-of-waiting-after",
+];
+
+/// What is allowed though nobody would expect it.
+const ODD: &[&str] = &["105-status-odd", "106-names-hostile", "107-names-path"];
+
+/// Admission policies.
+const POLICIES: &[&str] = &["108-delete-denied-by-policy", "109-create-relabelled"];
+
+/// What the claims are like after all of these.
+const CLAIMS: &[&str] = &["110-claims-list"];
 
 /// Recordings that the bed cannot express, and why.
 const NOT_REPLAYED: &[(&str, &str)] = &[];
@@ -192,7 +216,11 @@ impl<'a> Replay<'a> {
         let method = recording.request("method").as_str().unwrap_or_default().parse().expect("a method");
         let body = recording.value["request"].get("body");
         let url = self.url(recording, values);
-        client::request(method, &url, Some(self.token(recording)), &[], body).await.expect("the bed answers")
+        let merge = [("content-type", "application/merge-patch+json")];
+        let headers = if method == http::Method::PATCH { &merge[..] } else { &[] };
+        client::request(method, &url, Some(self.token(recording)), headers, body)
+            .await
+            .expect("the bed answers")
     }
 
     /// Makes the request again and compares the answer, which is returned as it came.
@@ -317,6 +345,9 @@ impl Names {
             Value::String(text) if key == "resourceVersion" => self.number("version", text).into(),
             Value::String(text) if key == "continue" && !text.is_empty() => "<continue>".into(),
             Value::String(text) if is_time(text) => "<time>".into(),
+            // A content has it in nanoseconds.
+            Value::Number(_) if key == "creationTime" => "<time>".into(),
+            Value::String(text) if is_event_name(text) => "<event>".into(),
             Value::String(text) if text.starts_with("too old resource version: ") => {
                 let asked = text.split(" (").next().unwrap_or_default();
                 format!("{asked} (<version>)").into()
@@ -351,6 +382,12 @@ fn is_uid(text: &str) -> bool {
             8 | 13 | 18 | 23 => c == '-',
             _ => c.is_ascii_hexdigit(),
         })
+}
+
+/// What the controllers call an Event: the object's name and the time in hexadecimal nanoseconds.
+fn is_event_name(text: &str) -> bool {
+    let time = text.rsplit_once('.').map_or("", |(_, time)| time);
+    time.len() == 16 && time.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 fn is_time(text: &str) -> bool {
@@ -570,6 +607,110 @@ async fn what_may_not_be_done_is_answered_as_recorded() {
     replay.finish(PERMISSION);
 }
 
+const OTHERS_SNAPSHOTS: &str = "/apis/snapshot.storage.k8s.io/v1/namespaces/others/volumesnapshots";
+const OTHERS_CLAIMS: &str = "/api/v1/namespaces/others/persistentvolumeclaims";
+
+/// Creates the claim that a recording shows, as it was before it had a volume.
+async fn create_claim(bed: &TestBed, recording: &str) {
+    let mut claim = Recording::load(recording).as_created();
+    claim["spec"].as_object_mut().expect("a spec").remove("volumeName");
+    create(bed, OTHERS_CLAIMS, &claim).await;
+}
+
+/// The uid of an object once it is as it should be.
+async fn uid_when(
+    bed: &TestBed,
+    resource: &str,
+    name: &str,
+    pointer: &str,
+    expected: impl Into<Value>,
+) -> String {
+    let expected = expected.into();
+    let give_up = Instant::now() + Duration::from_secs(10);
+    loop {
+        let object = bed.get(resource, "others", name);
+        if let Some(object) = object.filter(|object| object.pointer(pointer) == Some(&expected)) {
+            return object["metadata"]["uid"].as_str().expect("a uid").to_owned();
+        }
+        assert!(Instant::now() < give_up, "{name} has no {pointer} of {expected}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+const PHASE: &str = "/status/phase";
+const READY: &str = "/status/readyToUse";
+
+#[tokio::test]
+async fn what_others_do_meanwhile_is_answered_as_recorded() {
+    let bed = bed(|_| {}).await;
+    bed.furnish("others");
+    bed.plan(|snapshot| (snapshot["metadata"]["name"] == "relabelled").then(Plan::never));
+    let replay = Replay::new(&bed);
+    let claims = "persistentvolumeclaims";
+
+    // A claim that is made anew while the controller has not got to its snapshot.
+    create_claim(&bed, "95-claim-made-anew").await;
+    let old = uid_when(&bed, claims, "data", PHASE, "Bound").await;
+    bed.controller_pace(Pace::Stopped);
+    create(&bed, OTHERS_SNAPSHOTS, &Recording::load("94-queued-snapshot").as_created()).await;
+    replay.replay("94-queued-snapshot").await;
+    bed.delete(claims, "others", "data");
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    create_claim(&bed, "95-claim-made-anew").await;
+    replay.replay_until_same("95-claim-made-anew").await;
+    let new = uid_when(&bed, claims, "data", PHASE, "Bound").await;
+    assert_ne!(new, old);
+    bed.controller_pace(Pace::AtOnce);
+    replay.replay_until_same("96-queued-ready").await;
+    let queued = uid_when(&bed, SNAPSHOTS, "queued", READY, true).await;
+    let content = replay.replay_with("97-queued-content", &[("uid", &queued)]).await;
+    let volume = bed.get("persistentvolumes", "", &format!("pvc-{new}")).expect("a volume");
+    assert_eq!(content["spec"]["source"]["volumeHandle"], volume["spec"]["csi"]["volumeHandle"]);
+
+    // Claims from a snapshot: bound to a free volume, provisioned, waiting.
+    let good = Recording::load("103-source-of-waiting-deleted").as_created();
+    create(&bed, OTHERS_SNAPSHOTS, &good).await;
+    let good = uid_when(&bed, SNAPSHOTS, "good", READY, true).await;
+    bed.put(objects::free_volume("spare", "hostpath", "1Mi"));
+    create_claim(&bed, "98-restore-onto-free-volume").await;
+    replay.replay_until_same("98-restore-onto-free-volume").await;
+    create_claim(&bed, "99-restore-provisioned").await;
+    replay.replay_until_same("99-restore-provisioned").await;
+    let provisioned = uid_when(&bed, claims, "provisioned", PHASE, "Bound").await;
+    replay.replay_with("100-restore-provisioned-volume", &[("uid", &provisioned)]).await;
+    assert_eq!(bed.restored_from("others", "onto-spare"), None);
+    assert_eq!(bed.restored_from("others", "provisioned"), Some(good));
+    bed.put(objects::waiting_storage_class("late"));
+    create_claim(&bed, "101-restore-waits-for-consumer").await;
+    replay.replay_until_same("101-restore-waits-for-consumer").await;
+    replay.replay_until_same("102-restore-waits-events").await;
+    replay.replay("103-source-of-waiting-deleted").await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    replay.replay("104-source-of-waiting-after").await;
+
+    // What nobody would expect.
+    create(&bed, OTHERS_SNAPSHOTS, &Recording::load("105-status-odd").as_created()).await;
+    uid_when(&bed, SNAPSHOTS, "odd", READY, true).await;
+    replay.replay("105-status-odd").await;
+    replay.replay("106-names-hostile").await;
+    replay.replay("107-names-path").await;
+
+    // Policies.
+    bed.admission_denies(
+        |request| request.is("delete", SNAPSHOTS),
+        "keep",
+        "snapshots of this namespace are kept for the auditors",
+    );
+    replay.replay("108-delete-denied-by-policy").await;
+    bed.admission_changes(
+        |request| request.is("create", SNAPSHOTS),
+        |snapshot| snapshot["metadata"]["labels"]["job"] = "audited".into(),
+    );
+    replay.replay("109-create-relabelled").await;
+    replay.replay_until_same("110-claims-list").await;
+    replay.finish(&[MADE_ANEW, WAITING, ODD, POLICIES, CLAIMS].concat());
+}
+
 #[tokio::test]
 async fn events_are_answered_as_recorded() {
     let bed = bed(|_| {}).await;
@@ -619,7 +760,10 @@ fn signature(event: &Value) -> String {
 
 #[test]
 fn every_recording_is_replayed_or_said_not_to_be() {
-    let groups = [CREATION, READING, DELETION, ERRORS, RESTORING, PERMISSION, EVENTS];
+    let groups = [
+        CREATION, READING, DELETION, ERRORS, RESTORING, PERMISSION, EVENTS, MADE_ANEW, WAITING, ODD,
+        POLICIES, CLAIMS,
+    ];
     let mut listed: Vec<&str> = groups.concat();
     listed.extend(NOT_REPLAYED.iter().map(|(name, _)| *name));
     listed.sort_unstable();

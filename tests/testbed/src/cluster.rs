@@ -39,6 +39,8 @@ pub(crate) struct Cluster {
     pub(crate) orders: watch::Sender<Orders>,
     /// What snapshots have the data of, by their uids. It is known of those, too, that are gone.
     data: Mutex<HashMap<String, SnapshotData>>,
+    /// The uids of the snapshots that volumes were made from, by the names of the volumes.
+    restored: Mutex<HashMap<String, String>>,
     /// The claims of which snapshots are being made, with the uids of those.
     sources: Mutex<HashMap<Key, HashSet<String>>>,
     planner: Mutex<Option<Planner>>,
@@ -66,6 +68,7 @@ impl Cluster {
             mute: AtomicU64::new(0),
             orders: watch::Sender::new(Orders::default()),
             data: Mutex::default(),
+            restored: Mutex::default(),
             sources: Mutex::default(),
             planner: Mutex::default(),
             provider: Mutex::default(),
@@ -96,6 +99,16 @@ impl Cluster {
 
     pub(crate) fn set_data(&self, snapshot_uid: &str, of: SnapshotData) {
         self.data.lock().unwrap_or_else(PoisonError::into_inner).insert(snapshot_uid.to_owned(), of);
+    }
+
+    /// The uid of the snapshot that a volume was made from.
+    pub(crate) fn restored(&self, volume: &str) -> Option<String> {
+        self.restored.lock().unwrap_or_else(PoisonError::into_inner).get(volume).cloned()
+    }
+
+    pub(crate) fn set_restored(&self, volume: &str, snapshot_uid: &str) {
+        let mut restored = self.restored.lock().unwrap_or_else(PoisonError::into_inner);
+        restored.insert(volume.to_owned(), snapshot_uid.to_owned());
     }
 
     /// The claims of which snapshots are being made, with the uids of those. Whoever writes to the store as well

@@ -651,7 +651,7 @@ fn make_ready(
             "creationTime": time.parse::<Timestamp>().map_or(0, |time| time.as_second().saturating_mul(1_000_000_000)),
             "readyToUse": true,
             "restoreSize": size.as_ref().and_then(Value::as_str).and_then(object::bytes).unwrap_or(0),
-            "snapshotHandle": id.uid,
+            "snapshotHandle": object::new_uid(),
         });
     });
     let ready = id.modify(writer, |snapshot| {

@@ -1,5 +1,5 @@
-//! What happened to snapshots, whoever did it: for tests that look back after a run and ask whether each deletion was
-//! right at its moment.
+//! What happened to snapshots and claims, whoever did it: for tests that look back after a run and ask whether each
+//! deletion was right at its moment.
 
 use crate::cluster::Cluster;
 use crate::controller::SnapshotData;
@@ -36,6 +36,39 @@ pub enum Stage {
     DeleteAccepted,
     /// It is gone.
     Removed,
+}
+
+/// One write of a VolumeSnapshot or a PersistentVolumeClaim.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Write {
+    /// `volumesnapshots` or `persistentvolumeclaims`.
+    pub resource: &'static str,
+    /// Whether the object is gone with this write.
+    pub gone: bool,
+    /// The object after the write; of one that is gone the last state.
+    pub object: Value,
+    /// Who wrote it; empty: a controller, or the test itself.
+    pub user: String,
+    /// The resourceVersion of the write. They are in order, over all resources.
+    pub version: u64,
+    /// When it was.
+    pub at: Instant,
+    /// What the snapshot has the data of, as for [`Milestone::data`].
+    pub data: Option<SnapshotData>,
+}
+
+/// A change as a test sees it.
+pub(crate) fn write(cluster: &Cluster, change: &Change) -> Write {
+    Write {
+        resource: change.resource.plural,
+        gone: change.kind == Kind::Deleted,
+        object: change.object.value.clone(),
+        user: change.user.clone(),
+        version: change.version,
+        at: change.at.into_std(),
+        data: cluster.data(&change.object.value),
+    }
 }
 
 /// The stages that a change of a snapshot takes it through, in order.

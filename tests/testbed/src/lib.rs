@@ -6,6 +6,40 @@
 //! client loose on it, and looks at what is left ([`TestBed::list`]), what was asked ([`TestBed::requests`]) and what
 //! became of the snapshots ([`TestBed::snapshot_history`]).
 //!
+//! # What a test can arrange
+//!
+//! | to arrange | there is |
+//! |---|---|
+//! | objects as a cluster has them | [`objects`], [`TestBed::furnish`] |
+//! | any object, whatever a server would say of it: odd statuses, hostile names, dates in the past, finalizers and owners of others, deletions that last | [`TestBed::put`], [`objects::terminating`], [`objects::kept`], [`objects::owned`] |
+//! | large objects | [`objects::enlarged`] |
+//! | what others do: label, annotate, change, delete | [`TestBed::label`], [`TestBed::annotate`], [`TestBed::update`], [`TestBed::delete`], [`TestBed::remove`] |
+//! | the same between two requests of the binary | [`TestBed::before`], [`TestBed::after`], [`TestBed::at_each`], with [`Others`] |
+//! | a claim that is made anew under its name | [`TestBed::replace_claim`] |
+//! | a snapshot controller that has a queue, and looks claims up late | [`TestBed::controller_pace`], [`TestBed::controller_takes`] |
+//! | snapshots that are late, failing, dated, or do not go | [`TestBed::plan`] |
+//! | volumes that are late or fail | [`TestBed::provision`] |
+//! | a free volume that a claim gets instead of its data | [`objects::free_volume`] |
+//! | a claim that waits for its first consumer, and the consumer | [`objects::waiting_storage_class`], [`TestBed::use_claim`], [`objects::pod`] |
+//! | a quota, perhaps a slow one | [`TestBed::quota`], [`TestBed::quota_frees_after`] |
+//! | admission that changes or refuses | [`TestBed::admission_changes`], [`TestBed::admission_denies`] |
+//! | who may do what | [`TestBed::token`], [`objects::role`], [`objects::role_binding`], [`TestBed::expire_token`] |
+//! | a restarted server that does not know that yet | [`TestBed::cold_after_restart`], [`TestBed::cold`], [`TestBed::restart`] |
+//! | requests that fail, are late, or carried out without an answer | [`TestBed::fault`], [`TestBed::fault_nth`], [`TestBed::fault_times`], [`Fault`] |
+//! | watches that end, lie or go mute | [`WatchFault`], [`TestBed::mute_watches`], [`TestBed::end_watches`], [`TestBed::expire_watches`], [`TestBed::compact`] |
+//! | a server that is away | [`TestBed::refuse_connections`], [`TestBed::cut_connections`], [`TestBed::turn_away`] |
+//! | schedules and their settings | [`objects::cron_job`], [`objects::config_map`] |
+//!
+//! | to look at | there is |
+//! |---|---|
+//! | what there is | [`TestBed::get`], [`TestBed::list`] |
+//! | what was asked, to the letter of the URL | [`TestBed::requests`], [`Request::uri`] |
+//! | of which claim and volume a snapshot really is | [`TestBed::snapshot_data`], [`Milestone::data`] |
+//! | which snapshot's data a claim really has | [`TestBed::restored_from`] |
+//! | what became of snapshots, and who did it | [`TestBed::snapshot_history`] |
+//! | what there was at any moment | [`TestBed::journal`] |
+//! | bytes, requests at once, watches | [`TestBed::traffic`], [`TestBed::most_in_flight`], [`TestBed::most_watches`] |
+//!
 //! # Where things are
 //!
 //! | module | what |
@@ -69,7 +103,7 @@ mod watch;
 
 pub use controller::{Controller, Pace, Plan, SnapshotData};
 pub use fault::{Fault, History, Lasts, WatchFault, When};
-pub use history::{Milestone, Stage};
+pub use history::{Milestone, Stage, Write};
 pub use log::Request;
 pub use others::Others;
 pub use traffic::Traffic;
@@ -306,6 +340,22 @@ impl TestBed {
     /// The snapshot is not there.
     pub fn set_snapshot_data(&self, namespace: &str, name: &str, data: SnapshotData) {
         self.others.set_snapshot_data(namespace, name, data);
+    }
+
+    /// The uid of the snapshot whose data a claim has, as its volume was made from that; `None`: it has no volume yet, or
+    /// one that was made empty or was there before, whatever the claim says that it is to be made from.
+    pub fn restored_from(&self, namespace: &str, name: &str) -> Option<String> {
+        self.others.restored_from(namespace, name)
+    }
+
+    /// Lets a pod use a claim for the first time: one whose class waits for that is bound then, if it can be. The same
+    /// happens when a pod is created that has the claim among its volumes.
+    ///
+    /// # Panics
+    ///
+    /// The claim is not there.
+    pub fn use_claim(&self, namespace: &str, name: &str) {
+        self.others.use_claim(namespace, name);
     }
 
     /// A handle with which others change objects, for tasks of their own.
@@ -569,6 +619,12 @@ impl TestBed {
             .iter()
             .flat_map(|change| history::milestones(&self.cluster, change))
             .collect()
+    }
+
+    /// Everything that was written of snapshots and claims since the start, in order, whoever did it: enough to know for
+    /// any moment what there was. A model that is to judge each deletion by the state of its moment goes through this.
+    pub fn journal(&self) -> Vec<Write> {
+        self.cluster.store.journal().iter().map(|change| history::write(&self.cluster, change)).collect()
     }
 
     /// What went over the wire since the start or the last [`TestBed::clear_requests`].

@@ -184,6 +184,17 @@ impl Others {
         self.cluster.data(&self.get("volumesnapshots", namespace, name)?)
     }
 
+    /// The snapshot whose data a claim has: see [`TestBed::restored_from`](crate::TestBed::restored_from).
+    pub fn restored_from(&self, namespace: &str, name: &str) -> Option<String> {
+        let claim = self.get("persistentvolumeclaims", namespace, name)?;
+        self.cluster.restored(object::text(&claim, "/spec/volumeName"))
+    }
+
+    /// Lets a pod use a claim: see [`TestBed::use_claim`](crate::TestBed::use_claim).
+    pub fn use_claim(&self, namespace: &str, name: &str) {
+        self.annotate("persistentvolumeclaims", namespace, name, volumes::SELECTED_NODE, Some("node-1"));
+    }
+
     /// Says what a snapshot has the data of, as nobody can know it of one that was put in.
     pub fn set_snapshot_data(&self, namespace: &str, name: &str, data: SnapshotData) {
         let snapshot = self.get("volumesnapshots", namespace, name);

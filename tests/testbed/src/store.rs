@@ -147,6 +147,8 @@ struct Inner {
     subscribers: Vec<UnboundedSender<Arc<Change>>>,
     /// Those changes of snapshots that are milestones. They are never forgotten.
     milestones: Vec<Arc<Change>>,
+    /// Every change of what a test wants to look back on. They are never forgotten.
+    journal: Vec<Arc<Change>>,
 }
 
 /// The store. See the module's documentation.
@@ -165,6 +167,7 @@ impl Store {
             watchers: Vec::new(),
             subscribers: Vec::new(),
             milestones: Vec::new(),
+            journal: Vec::new(),
         }))
     }
 
@@ -186,6 +189,11 @@ impl Store {
     /// What happened to snapshots, in order.
     pub(crate) fn milestones(&self) -> Vec<Arc<Change>> {
         self.lock().milestones.clone()
+    }
+
+    /// What was written of snapshots and claims, in order.
+    pub(crate) fn journal(&self) -> Vec<Arc<Change>> {
+        self.lock().journal.clone()
     }
 
     pub(crate) fn get(&self, resource: &str, key: &Key) -> Option<Arc<Object>> {
@@ -339,6 +347,9 @@ impl Inner {
         let change = Arc::new(change);
         if !history::stages(&change).is_empty() {
             self.milestones.push(change.clone());
+        }
+        if matches!(change.resource.plural, "volumesnapshots" | "persistentvolumeclaims") {
+            self.journal.push(change.clone());
         }
         self.watchers.retain(|watcher| match watcher.interest.notice(&change) {
             Some(notice) => watcher.notices.send(notice).is_ok(),

@@ -727,7 +727,7 @@ fn mark_deleted(resource: &Resource, value: &mut Value) {
         return;
     }
     metadata.insert("deletionGracePeriodSeconds".into(), 0.into());
-    if resource.custom {
+    if resource.has_generation() {
         let generation = metadata.get("generation").and_then(Value::as_i64).unwrap_or(0) + 1;
         metadata.insert("generation".into(), generation.into());
     }

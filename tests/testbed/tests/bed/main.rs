@@ -6,6 +6,8 @@ mod odd;
 mod policy;
 mod queue;
 mod quota;
+mod resources;
+mod volumes;
 
 use serde_json::{Value, json};
 use std::sync::Arc;

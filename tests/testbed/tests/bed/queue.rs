@@ -1,6 +1,6 @@
 //! A snapshot controller that comes late, and claims that are made anew before it does.
 
-use crate::{SNAPSHOTS, bed, create, is_ready, until};
+use crate::{PATH, SNAPSHOTS, bed, create, is_ready, send, until};
 use serde_json::Value;
 use std::time::{Duration, Instant};
 use testbed::{Options, Pace, Plan, SnapshotData, Stage, TestBed, objects};
@@ -223,4 +223,32 @@ async fn others_label_and_annotate() {
     let metadata = claim(&bed, "data")["metadata"].clone();
     assert_eq!(metadata.get("labels"), None);
     assert_eq!(metadata["annotations"].get("volume-snapshotter/retention"), None);
+}
+
+#[tokio::test]
+async fn the_journal_tells_what_there_was_at_any_moment() {
+    let bed = quick_bed().await;
+    bed.put(objects::ready_snapshot("app", "old", "data", "2020-01-01T00:00:00Z"));
+    create(&bed, &objects::snapshot("app", "new", "data")).await;
+    until("ready", || is_ready(&bed, "new")).await;
+    bed.annotate(CLAIMS, "app", "data", "volume-snapshotter/retention", Some("all"));
+    send(&bed, "DELETE", &format!("{PATH}/old"), None).await;
+    until("gone", || bed.get(SNAPSHOTS, "app", "old").is_none()).await;
+    bed.compact();
+    let journal = bed.journal();
+    assert!(journal.is_sorted_by_key(|write| write.version));
+    let deletion = journal.iter().position(|write| {
+        write.user == "kubernetes-admin"
+            && write.resource == SNAPSHOTS
+            && write.object["metadata"]["deletionTimestamp"].is_string()
+    });
+    let before = &journal[..deletion.expect("the deletion")];
+    let claim = before.iter().rfind(|write| write.resource == CLAIMS).expect("the claim");
+    assert_eq!(claim.object["metadata"]["annotations"]["volume-snapshotter/retention"], "all");
+    assert_eq!((claim.user.as_str(), claim.gone, &claim.data), ("", false, &None));
+    let new = before.iter().rfind(|write| write.object["metadata"]["name"] == "new").expect("the new one");
+    assert_eq!(new.object["status"]["readyToUse"], true);
+    assert_eq!(new.data.as_ref().expect("is known").claim, uid(&claim.object));
+    let last = journal.iter().rfind(|write| write.object["metadata"]["name"] == "old").expect("its end");
+    assert!(last.gone);
 }

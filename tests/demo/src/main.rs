@@ -1,15 +1,18 @@
-//! Watch the real binary at work, without a cluster.
+//! Watch the binary at work, without a cluster.
 //!
-//! `cargo run --example demo` starts an API server with a snapshot controller in this process,
-//! makes two claims with a few older snapshots, and runs the binary three times as an hourly
-//! schedule would, and once more on a claim with a few days of snapshots to show what calendar rules
-//! keep. `cargo run --example demo -- --serve` leaves the API server up for kubectl and
-//! for runs by hand.
+//! `cargo run --package demo` starts an API server with a snapshot controller in this process, makes three claims with a
+//! few older snapshots, and runs the binary three times as an hourly schedule would, and once more on a claim with a few
+//! days of snapshots to show what calendar rules keep. `cargo run --package demo -- --serve` leaves the API server up for
+//! kubectl and for runs by hand.
+//!
+//! The binary is this very file, started under the binary's name: it calls the library's `main`, and nothing has to be
+//! built besides.
 
 use std::{
-    env,
+    env, fs,
+    os::unix::fs::symlink,
     path::{Path, PathBuf},
-    process::Stdio,
+    process::{ExitCode, Stdio},
     time::Duration,
 };
 
@@ -28,43 +31,72 @@ const SNAPSHOTS: &str = "volumesnapshots";
 /// What a reader needs to see of each snapshot; kubectl has three columns more, on its content.
 const COLUMNS: [&str; 6] = ["NAME", "READYTOUSE", "SOURCEPVC", "AGE", "JOB", "HOLD"];
 
+/// The name under which this file is the binary.
+const BINARY: &str = "volume-snapshotter";
+
+fn main() -> ExitCode {
+    // Before anything else: the binary has a runtime of its own.
+    if env::args_os().next().is_some_and(|name| Path::new(&name).ends_with(BINARY)) {
+        return volume_snapshotter::main();
+    }
+    match demo() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("demo: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<()> {
+async fn demo() -> Result<()> {
     let serve = match env::args().nth(1).as_deref() {
         None => false,
         Some("--serve") => true,
         Some(other) => anyhow::bail!("unknown argument {other:?}; --serve is the only one"),
     };
-    let binary = build().await?;
     let bed = furnished_bed().await;
     // The runs have the rights of the Role and no more; a person with kubectl may do everything.
     let token = match serve {
         true => bed.admin_token().to_owned(),
-        false => bed.token(NAMESPACE, "volume-snapshotter"),
+        false => bed.token(NAMESPACE, BINARY),
     };
-    let kubeconfig = write_kubeconfig(&bed, &token)?;
+    let files = Files::new(&bed.kubeconfig(&token, NAMESPACE))?;
     let outcome = match serve {
-        true => serve_until_interrupted(&binary, &kubeconfig).await,
-        false => three_hours(&bed, &binary, &kubeconfig).await,
+        true => serve_until_interrupted(&files).await,
+        false => three_hours(&bed, &files).await,
     };
-    let _ = std::fs::remove_file(&kubeconfig);
+    let _ = fs::remove_dir_all(&files.directory);
     bed.stop().await;
     outcome
 }
 
-/// Builds the binary beside this example: `cargo run --example` does not.
-async fn build() -> Result<PathBuf> {
-    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut build = Command::new(cargo);
-    build.args(["build", "--quiet", "--package", "volume-snapshotter", "--bin", "volume-snapshotter"]);
-    if !cfg!(debug_assertions) {
-        build.arg("--release");
+/// What the demo leaves in the file system while it runs.
+struct Files {
+    directory: PathBuf,
+    /// This file under the binary's name.
+    binary: PathBuf,
+    kubeconfig: PathBuf,
+    message: PathBuf,
+}
+
+impl Files {
+    fn new(kubeconfig: &str) -> Result<Files> {
+        let directory = env::temp_dir().join(format!("volume-snapshotter-demo-{}", std::process::id()));
+        let files = Files {
+            binary: directory.join(BINARY),
+            kubeconfig: directory.join("kubeconfig"),
+            message: directory.join("termination-log"),
+            directory,
+        };
+        // A demo that was killed may have had this number before.
+        let _ = fs::remove_dir_all(&files.directory);
+        fs::create_dir(&files.directory).context("cannot make a directory")?;
+        fs::write(&files.kubeconfig, kubeconfig).context("cannot write a kubeconfig")?;
+        let demo = env::current_exe().context("where is this program?")?;
+        symlink(demo, &files.binary).context("cannot link this program to the binary's name")?;
+        Ok(files)
     }
-    let built = build.current_dir(env!("CARGO_MANIFEST_DIR")).status().await.context("cannot start cargo")?;
-    ensure!(built.success(), "the binary does not build");
-    let example = env::current_exe().context("where is this example?")?;
-    let directory = example.parent().and_then(Path::parent).context("where is the target directory?")?;
-    Ok(directory.join("volume-snapshotter"))
 }
 
 /// Two claims, and what earlier days left behind.
@@ -109,26 +141,20 @@ async fn furnished_bed() -> TestBed {
     bed
 }
 
-fn write_kubeconfig(bed: &TestBed, token: &str) -> Result<PathBuf> {
-    let path = env::temp_dir().join(format!("volume-snapshotter-demo-{}.kubeconfig", std::process::id()));
-    std::fs::write(&path, bed.kubeconfig(token, NAMESPACE)).context("cannot write a kubeconfig")?;
-    Ok(path)
-}
-
-async fn three_hours(bed: &TestBed, binary: &Path, kubeconfig: &Path) -> Result<()> {
+async fn three_hours(bed: &TestBed, files: &Files) -> Result<()> {
     heading("Two claims, data and media, with what earlier days left behind");
     show(bed, "data,media").await?;
 
     heading("11:00. The hourly run: SNAPSHOT_PVC_NAMES=data,media SNAPSHOT_RETENTION=last=2");
     let hourly = [("SNAPSHOT_PVC_NAMES", "data,media"), ("SNAPSHOT_RETENTION", "last=2")];
-    run(binary, kubeconfig, &hourly, 0).await?;
+    run(files, &hourly, 0).await?;
     println!("\nBoth claims have a new ready snapshot, and the two newest of each stay. The held one");
     println!("does not count, and the weekly one belongs to another schedule: neither is touched.\n");
     show(bed, "data,media").await?;
 
     an_hour_later(bed);
     heading("12:00. The next run, an hour later");
-    run(binary, kubeconfig, &hourly, 0).await?;
+    run(files, &hourly, 0).await?;
     println!("\nOnce the new ones are ready, what is now the third newest goes.\n");
     show(bed, "data,media").await?;
 
@@ -138,7 +164,7 @@ async fn three_hours(bed: &TestBed, binary: &Path, kubeconfig: &Path) -> Result<
         stuck.then(|| Plan::fails("rpc error: code = Unavailable desc = storage backend is down"))
     });
     heading("13:00. The storage of media is down");
-    run(binary, kubeconfig, &hourly, 1).await?;
+    run(files, &hourly, 1).await?;
     println!("\nThe snapshot of media never becomes ready, so nothing of media is deleted: the run");
     println!("exits with 1, and Kubernetes tries again. data is not held up by it.\n");
     show(bed, "data,media").await?;
@@ -152,7 +178,7 @@ async fn three_hours(bed: &TestBed, binary: &Path, kubeconfig: &Path) -> Result<
         ("SNAPSHOT_NAME_PREFIX", "orders"),
         ("SNAPSHOT_RETENTION", "hourly=3,daily=2"),
     ];
-    run(binary, kubeconfig, &orders, 0).await?;
+    run(files, &orders, 0).await?;
     println!("\nThe newest of each of the last three hours that have one, and of each of the last two");
     println!("days (in UTC). SNAPSHOT_DRY_RUN=true shows the same and deletes nothing.\n");
     show(bed, "orders").await?;
@@ -166,14 +192,18 @@ async fn three_hours(bed: &TestBed, binary: &Path, kubeconfig: &Path) -> Result<
     Ok(())
 }
 
-async fn serve_until_interrupted(binary: &Path, kubeconfig: &Path) -> Result<()> {
+async fn serve_until_interrupted(files: &Files) -> Result<()> {
     println!("An API server with three claims and their snapshots is up. In another terminal:\n");
-    println!("  export KUBECONFIG={}", kubeconfig.display());
+    println!(
+        "  export KUBECONFIG={} PATH=\"{}:$PATH\"",
+        files.kubeconfig.display(),
+        files.directory.display()
+    );
     println!("  kubectl get volumesnapshots");
-    println!("  SNAPSHOT_PVC_NAMES=data SNAPSHOT_DRY_RUN=true {}", binary.display());
-    println!("  SNAPSHOT_PVC_NAMES=data {}", binary.display());
-    println!("  {} list", binary.display());
-    println!("  {} restore --claim data --to data-restored", binary.display());
+    println!("  SNAPSHOT_PVC_NAMES=data SNAPSHOT_DRY_RUN=true volume-snapshotter");
+    println!("  SNAPSHOT_PVC_NAMES=data volume-snapshotter");
+    println!("  volume-snapshotter list");
+    println!("  volume-snapshotter restore --claim data --to data-restored");
     println!("\nCtrl-C here ends it.");
     tokio::signal::ctrl_c().await.context("cannot wait for Ctrl-C")
 }
@@ -204,16 +234,15 @@ fn an_hour_later(bed: &TestBed) {
 }
 
 /// Runs the binary as the CronJob does, but with its log in text and in detail.
-async fn run(binary: &Path, kubeconfig: &Path, settings: &[(&str, &str)], expected: i32) -> Result<()> {
-    let message = kubeconfig.with_extension("termination-log");
-    let output = Command::new(binary)
+async fn run(files: &Files, settings: &[(&str, &str)], expected: i32) -> Result<()> {
+    let output = Command::new(&files.binary)
         .env_clear()
-        .env("KUBECONFIG", kubeconfig)
+        .env("KUBECONFIG", &files.kubeconfig)
         .envs(settings.iter().copied())
         .env("SNAPSHOT_READY_ATTEMPTS", "2")
         .env("SNAPSHOT_READY_INTERVAL", "2s")
         .env("SNAPSHOT_LOG_FORMAT", "text")
-        .env("SNAPSHOT_TERMINATION_LOG", &message)
+        .env("SNAPSHOT_TERMINATION_LOG", &files.message)
         .env("RUST_LOG", "volume_snapshotter=debug")
         .stderr(Stdio::piped())
         .output()
@@ -225,9 +254,9 @@ async fn run(binary: &Path, kubeconfig: &Path, settings: &[(&str, &str)], expect
     }
     let code = output.status.code().context("the binary was ended by a signal")?;
     println!("\nIt exits with {code} and leaves this message for `kubectl describe pod`:\n");
-    let left = std::fs::read_to_string(&message).context("there is no termination message")?;
+    let left = fs::read_to_string(&files.message).context("there is no termination message")?;
     left.lines().for_each(|line| println!("  {line}"));
-    std::fs::remove_file(&message).context("cannot remove the termination message")?;
+    fs::remove_file(&files.message).context("cannot remove the termination message")?;
     ensure!(code == expected, "the binary exits with {code} instead of {expected}");
     Ok(())
 }
