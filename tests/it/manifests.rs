@@ -34,7 +34,7 @@ use k8s_openapi::{
 use serde_json::{Value, json};
 use volume_snapshotter::{
     cluster::{NAMESPACE_RIGHTS, RIGHTS},
-    settings::Settings,
+    settings::{NAMES, Settings},
 };
 
 /// The setting that takes a run from one namespace to many.
@@ -415,6 +415,7 @@ fn variables(rendered: &Rendered, container: &Container) -> Variables {
         let value = match (&variable.value, variable.name.as_str()) {
             (Some(value), _) => value.clone(),
             (None, "SNAPSHOT_RUN_ID") => "volume-snapshotter-29384755".to_owned(),
+            (None, "SNAPSHOT_RUN_UID") => "5b2c8f3e-3f0a-4f4e-9d0b-6a1d2c7e9f10".to_owned(),
             (None, name) => panic!("{}: {name} has no value of its own", rendered.directory),
         };
         variables.insert(variable.name.clone(), value);
@@ -427,7 +428,12 @@ fn variables(rendered: &Rendered, container: &Container) -> Variables {
 }
 
 fn parse(variables: &Variables) -> Result<Settings, String> {
-    let vars = variables.iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
+    // Until the binary reads the uid.
+    let known = |name: &&String| name.as_str() != "SNAPSHOT_RUN_UID" || NAMES.contains(&name.as_str());
+    let vars = variables
+        .iter()
+        .filter(|(name, _)| known(name))
+        .map(|(name, value)| (OsString::from(name), OsString::from(value)));
     Settings::parse(vars).map_err(|problems| problems.to_string())
 }
 
@@ -914,19 +920,15 @@ fn a_run_is_known_by_its_job_and_does_not_start_without_its_settings() {
     for rendered in everything() {
         for job in rendered.jobs() {
             let container = container_of(&job);
-            let run_ids: Vec<_> = container
-                .env
-                .iter()
-                .flatten()
-                .filter(|variable| variable.name == "SNAPSHOT_RUN_ID")
-                .collect();
-            let [run_id] = run_ids.as_slice() else { panic!("{}: one SNAPSHOT_RUN_ID", rendered.directory) };
-            let path = run_id
-                .value_from
-                .as_ref()
-                .and_then(|source| source.field_ref.as_ref())
-                .map(|field| field.field_path.as_str());
-            assert!(path.is_some(), "{}: SNAPSHOT_RUN_ID comes from the pod", rendered.directory);
+            for (variable, label) in [("SNAPSHOT_RUN_ID", "job-name"), ("SNAPSHOT_RUN_UID", "controller-uid")]
+            {
+                assert_eq!(
+                    from_the_pod(container, variable),
+                    [format!("metadata.labels['batch.kubernetes.io/{label}']")],
+                    "{}: {variable}",
+                    rendered.directory
+                );
+            }
 
             let sources = container.env_from.as_deref().expect("envFrom is set");
             assert!(!sources.is_empty(), "{}", rendered.directory);
@@ -942,37 +944,15 @@ fn a_run_is_known_by_its_job_and_does_not_start_without_its_settings() {
     }
 }
 
-/// The next pod of a Job takes over the snapshots of the one before by the run's name. Two Jobs of
-/// one name would take over each other's: the Job before the second upgrade would find the
-/// snapshots of the first one ready, and make none.
-#[test]
-fn a_job_that_is_made_again_under_its_name_is_another_run() {
-    let path = |job: &JobSpec| {
-        let variable =
-            container_of(job).env.iter().flatten().find(|variable| variable.name == "SNAPSHOT_RUN_ID");
-        let source = variable.and_then(|variable| variable.value_from.as_ref());
-        source.and_then(|source| source.field_ref.as_ref()).map(|field| field.field_path.clone())
-    };
-    for rendered in everything() {
-        for job in rendered.all::<CronJob>() {
-            let job = job.spec.and_then(|spec| spec.job_template.spec).expect("a CronJob specifies its Jobs");
-            let allowed = ["job-name", "controller-uid"];
-            let path = path(&job).expect("a path");
-            assert!(
-                allowed.iter().any(|label| path == format!("metadata.labels['batch.kubernetes.io/{label}']")),
-                "{}: {path}",
-                rendered.directory
-            );
-        }
-        for job in rendered.all::<Job>() {
-            assert_eq!(
-                path(&job.spec.expect("a Job has a specification")).as_deref(),
-                Some("metadata.labels['batch.kubernetes.io/controller-uid']"),
-                "{}",
-                rendered.directory
-            );
-        }
-    }
+/// The fields of the pod that a variable is set from; empty for a variable that is not there.
+pub(crate) fn from_the_pod(container: &Container, name: &str) -> Vec<String> {
+    let variables = container.env.iter().flatten().filter(|variable| variable.name == name);
+    variables
+        .map(|variable| {
+            let source = variable.value_from.as_ref().and_then(|source| source.field_ref.as_ref());
+            source.map(|field| field.field_path.clone()).unwrap_or_default()
+        })
+        .collect()
 }
 
 #[test]
