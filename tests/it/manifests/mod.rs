@@ -6,6 +6,7 @@
 //! so and pass. What the overlays render to is kept in `tests/golden`, so that a change of what
 //! users apply shows in a review; `UPDATE_GOLDEN=1 cargo test --test it manifests` renews it.
 
+mod cluster;
 mod components;
 mod overlays;
 mod pods;

@@ -68,24 +68,6 @@ fn every_object_and_every_pod_says_what_it_belongs_to() {
 }
 
 #[test]
-fn the_class_that_comes_with_an_overlay_is_the_one_that_its_settings_name() {
-    for rendered in OVERLAYS.iter() {
-        for document in rendered.documents.iter().filter(|document| document["kind"] == "VolumeSnapshotClass")
-        {
-            for job in rendered.jobs() {
-                let variables = variables(rendered, container_of(&job));
-                assert_eq!(
-                    document["metadata"]["name"].as_str(),
-                    variables.get("SNAPSHOT_CLASS_NAME").map(String::as_str),
-                    "{}",
-                    rendered.directory
-                );
-            }
-        }
-    }
-}
-
-#[test]
 fn no_kustomization_uses_a_field_that_is_going_away() {
     let mut files = Vec::new();
     for directory in ["kustomize", "deploy"] {

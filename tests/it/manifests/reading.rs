@@ -15,7 +15,7 @@ use k8s_openapi::{
 };
 use serde_json::{Value, json};
 
-use super::rendering::{BASE, COMPONENTS, MOVED, OVERLAYS, Rendered, SHOWN, documents};
+use super::rendering::{BASE, CLASSES, COMPONENTS, MOVED, OVERLAYS, Rendered, SHOWN, documents};
 
 /// Reads an object so that nothing in it is overlooked: written out again, it has to be what it
 /// was. A field that the type does not know would be lost on the way, and one that it requires
@@ -164,7 +164,7 @@ pub(super) fn namespace_of(metadata: &ObjectMeta) -> &str {
 
 #[test]
 fn every_manifest_is_of_a_known_kind_and_has_only_known_fields() {
-    for rendered in everything() {
+    for rendered in everything().chain(CLASSES.iter()) {
         for document in &rendered.documents {
             let name = &document["metadata"]["name"];
             read(document).unwrap_or_else(|error| panic!("{}: {name}: {error}", rendered.directory));

@@ -20,6 +20,11 @@ pub(crate) struct Rendered {
 pub(super) static BASE: LazyLock<Vec<Rendered>> = LazyLock::new(|| rendered(["kustomize/base".to_owned()]));
 pub(super) static OVERLAYS: LazyLock<Vec<Rendered>> = LazyLock::new(|| rendered(overlay_directories()));
 
+/// What is applied once for a cluster, and apart from the overlays.
+pub(super) static CLASSES: LazyLock<Vec<Rendered>> = LazyLock::new(|| {
+    rendered(directories_in("deploy/classes").iter().map(|place| format!("deploy/classes/{place}")))
+});
+
 /// Each component on top of the base, as somebody with a kustomization of their own has it.
 pub(super) static COMPONENTS: LazyLock<Vec<Rendered>> = LazyLock::new(|| {
     let tree = Tree::new("components");
@@ -32,9 +37,8 @@ pub(super) static MOVED: LazyLock<Vec<Rendered>> = LazyLock::new(|| {
     let tree = Tree::new("moved");
     let all = component_names();
     let one_each = all.iter().map(|name| (name.as_str(), vec![name.as_str()]));
-    // Of the classes only one is used, but nothing forbids to have all of them.
     one_each
-        .chain([("all-components", in_order(&all))])
+        .chain([("all-components", all.iter().map(String::as_str).collect())])
         .filter_map(|(name, components)| tree.render(name, &on_an_overlay(&components)))
         .collect()
 });
@@ -70,15 +74,6 @@ pub(super) fn component_names() -> Vec<String> {
     let mut names = directories_in("kustomize/components");
     names.retain(|name| name != "restore");
     names
-}
-
-/// The components in an order in which all can be listed: those that change the CronJobs and Jobs
-/// that are there after those that bring some.
-fn in_order(names: &[String]) -> Vec<&str> {
-    let brings = |name: &str| matches!(name, "second-schedule" | "before-upgrade");
-    let (first, second): (Vec<&str>, Vec<&str>) =
-        names.iter().map(String::as_str).partition(|name| brings(name));
-    first.into_iter().chain(second).collect()
 }
 
 /// A copy of what kustomize reads, in which other kustomizations can be tried.
@@ -146,18 +141,32 @@ pub(super) const OTHER_NAMESPACE: &str = "shop";
 pub(super) const OTHER_PREFIX: &str = "shop-";
 pub(super) const OTHER_IMAGE: &str = "mirror.example/backup/snapshots";
 
+/// What gives the objects of the cluster their names, for those who bring some.
+fn transformers(components: &[&str]) -> &'static str {
+    if components.contains(&"cluster-wide") {
+        "transformers:\n  - ../../../kustomize/components/cluster-wide/names\n"
+    } else {
+        ""
+    }
+}
+
 pub(crate) fn on_an_overlay(components: &[&str]) -> String {
+    on_top_of("eks", OTHER_NAMESPACE, components)
+        + &format!(
+            "namePrefix: {OTHER_PREFIX}\nimages:\n  - name: volume-snapshotter\n    newName: {OTHER_IMAGE}\n"
+        )
+}
+
+/// A kustomization that stands on an overlay, or on another one beside the overlays.
+pub(super) fn on_top_of(below: &str, namespace: &str, components: &[&str]) -> String {
     format!(
         "apiVersion: kustomize.config.k8s.io/v1beta1\n\
          kind: Kustomization\n\
-         namespace: {OTHER_NAMESPACE}\n\
-         namePrefix: {OTHER_PREFIX}\n\
-         resources:\n  - ../eks\n\
-         components:\n{}\
-         transformers:\n  - ../../../kustomize/cluster-scoped\n\
-         images:\n  - name: volume-snapshotter\n    newName: {OTHER_IMAGE}\n",
-        // The overlay has that one already.
-        listed(&components.iter().copied().filter(|name| *name != "snapshot-class-aws").collect::<Vec<_>>())
+         namespace: {namespace}\n\
+         resources:\n  - ../{below}\n\
+         components:\n{}{}",
+        listed(components),
+        transformers(components)
     )
 }
 

@@ -22,11 +22,20 @@ pub(super) fn variables(rendered: &Rendered, container: &Container) -> Variables
     }
     // Afterwards, because `env` wins over `envFrom`.
     for variable in container.env.iter().flatten() {
-        let value = match (&variable.value, variable.name.as_str()) {
-            (Some(value), _) => value.clone(),
-            (None, "SNAPSHOT_RUN_ID") => "volume-snapshotter-29384755".to_owned(),
-            (None, "SNAPSHOT_RUN_UID") => "5b2c8f3e-3f0a-4f4e-9d0b-6a1d2c7e9f10".to_owned(),
-            (None, name) => panic!("{}: {name} has no value of its own", rendered.directory),
+        let key = variable.value_from.as_ref().and_then(|source| source.config_map_key_ref.as_ref());
+        let value = match (&variable.value, key, variable.name.as_str()) {
+            (Some(value), None, _) => {
+                assert_eq!(variable.value_from, None, "{}: {variable:?}", rendered.directory);
+                value.clone()
+            }
+            (None, Some(key), name) => {
+                let data = rendered.named::<ConfigMap>(&key.name).data.unwrap_or_default();
+                let value = data.get(&key.key);
+                value.unwrap_or_else(|| panic!("{}: {name}: {key:?}", rendered.directory)).clone()
+            }
+            (None, None, "SNAPSHOT_RUN_ID") => "volume-snapshotter-29384755".to_owned(),
+            (None, None, "SNAPSHOT_RUN_UID") => "5b2c8f3e-3f0a-4f4e-9d0b-6a1d2c7e9f10".to_owned(),
+            (_, _, name) => panic!("{}: {name} has no value of its own, or two", rendered.directory),
         };
         variables.insert(variable.name.clone(), value);
     }
