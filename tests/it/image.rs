@@ -204,7 +204,7 @@ fn every_place_that_names_the_version_names_the_one_of_cargo_toml() {
     let mut files =
         vec!["justfile".to_owned(), "README.md".to_owned(), "deploy/overlays/kind/run".to_owned()];
     files.push("kustomize/base/cronjob.yaml".to_owned());
-    files.push("kustomize/components/before-upgrade/job.yaml".to_owned());
+    files.push("kustomize/components/restore/cronjob.yaml".to_owned());
     for file in &files {
         let text = text(file);
         for rest in text.split("volume-snapshotter:").skip(1) {

@@ -22,8 +22,8 @@ use volume_snapshotter::{
 use crate::{
     commands::Said,
     manifests::{
-        Granted, Rendered, Tree, assignment, container_of, deadline, granted, longest, on_an_overlay,
-        on_the_base, pod_of, top, violations,
+        Granted, Rendered, Tree, assignment, container_of, deadline, from_the_pod, granted, longest,
+        on_an_overlay, on_the_base, pod_of, top, violations,
     },
     place::{Place, embedded_only, everywhere, rules},
 };
@@ -679,8 +679,15 @@ fn settings_of(
         variables.extend(rendered.named::<ConfigMap>(&reference.name).data.unwrap_or_default());
     }
     for variable in container.env.iter().flatten() {
-        assert_eq!(variable.name, "RESTORE_RUN_ID", "{}: nobody else changes it", rendered.directory);
-        variables.insert(variable.name.clone(), "volume-snapshotter-restore-1".to_owned());
+        let value = match variable.name.as_str() {
+            "RESTORE_RUN_ID" => "volume-snapshotter-restore-1",
+            "RESTORE_RUN_UID" => "5b2c8f3e-3f0a-4f4e-9d0b-6a1d2c7e9f10",
+            name => panic!("{}: {name}: nobody else changes it", rendered.directory),
+        };
+        // Until the binary reads the uid.
+        if variable.name != "RESTORE_RUN_UID" || RESTORE_NAMES.contains(&"RESTORE_RUN_UID") {
+            variables.insert(variable.name.clone(), value.to_owned());
+        }
     }
     variables.extend(change.iter().cloned());
     for name in variables.keys() {
@@ -705,6 +712,13 @@ fn the_component_is_a_suspended_cron_job_whose_pods_restore_and_may_do_nothing_e
             "{directory}"
         );
         let (pod, container) = (pod_of(&job), container_of(&job));
+        for (variable, label) in [("RESTORE_RUN_ID", "job-name"), ("RESTORE_RUN_UID", "controller-uid")] {
+            assert_eq!(
+                from_the_pod(container, variable),
+                [format!("metadata.labels['batch.kubernetes.io/{label}']")],
+                "{directory}: {variable}"
+            );
+        }
         assert_eq!(container.args.as_deref(), Some(&["restore".to_owned()][..]), "{directory}");
         assert_eq!(violations(pod), [""; 0], "{directory}");
         let context = container.security_context.as_ref();
