@@ -11,7 +11,7 @@
 //! | to arrange | there is |
 //! |---|---|
 //! | objects as a cluster has them | [`objects`], [`TestBed::furnish`] |
-//! | any object, whatever a server would say of it: odd statuses, hostile names, dates in the past, finalizers and owners of others, deletions that last | [`TestBed::put`], [`objects::terminating`], [`objects::kept`], [`objects::owned`] |
+//! | any object, whatever a server would say of it: odd statuses, hostile names, dates in the past, finalizers and owners of others, deletions that last | [`TestBed::put`], [`objects::terminating`], [`objects::kept`], [`objects::owned`], [`objects::group_member`] |
 //! | large objects | [`objects::enlarged`] |
 //! | what others do: label, annotate, change, delete | [`TestBed::label`], [`TestBed::annotate`], [`TestBed::update`], [`TestBed::delete`], [`TestBed::remove`] |
 //! | the same between two requests of the binary | [`TestBed::before`], [`TestBed::after`], [`TestBed::at_each`], with [`Others`] |

@@ -99,6 +99,19 @@ async fn owners_are_kept_and_shown() {
 }
 
 #[tokio::test]
+async fn a_member_of_a_group_is_known_by_its_owner_and_stays_when_deleted_alone() {
+    let bed = bed(|_| {}).await;
+    let member = bed.put(objects::group_member("app", "member", "data", "group", TIME));
+    assert_eq!(member["metadata"]["ownerReferences"][0]["kind"], "VolumeGroupSnapshot");
+    assert_eq!(member["metadata"].get("labels"), None);
+    assert_eq!(member["status"].get("volumeGroupSnapshotName"), None);
+    send(&bed, "DELETE", &format!("{PATH}/member"), None).await;
+    sleep(Duration::from_millis(50)).await;
+    let left = bed.get(SNAPSHOTS, "app", "member").expect("stays")["metadata"]["finalizers"].clone();
+    assert_eq!(left, json!(["snapshot.storage.kubernetes.io/volumesnapshot-in-group-protection"]));
+}
+
+#[tokio::test]
 async fn what_has_a_finalizer_of_others_stays_terminating() {
     let bed = bed(|_| {}).await;
     let old = bed.put(objects::terminating(objects::ready_snapshot("app", "old", "data", TIME), TIME));
