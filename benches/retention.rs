@@ -30,17 +30,8 @@ fn snapshots(number: usize) -> Vec<Snapshot> {
         .map(|index| {
             let created = newest - SignedDuration::from_mins(15) * i32::try_from(index).unwrap_or(i32::MAX);
             Snapshot {
-                name: format!("volume-snapshot-{index:08x}"),
                 uid: format!("00000000-0000-0000-0000-{index:012x}"),
-                resource_version: index.to_string(),
-                created,
-                cut: Some(created),
-                ready: true,
-                held: false,
-                terminating: false,
-                group_member: false,
-                run: None,
-                error: None,
+                ..Snapshot::ready_at(&format!("volume-snapshot-{index:08x}"), created)
             }
         })
         .collect();
@@ -64,14 +55,7 @@ fn main() {
         group.throughput(Throughput::Elements(number as u64));
         for text in RULES {
             let rules: Rules = text.parse().expect("rules");
-            let by = Judgement {
-                rules: &rules,
-                own: None,
-                seen_before: &[],
-                claim_since: None,
-                now: Timestamp::MAX,
-                longest_wait: Duration::from_secs(90),
-            };
+            let by = Judgement::by_rules(&rules, Timestamp::MAX);
             group.bench_with_input(BenchmarkId::new(text, number), &snapshots, |bencher, snapshots| {
                 bencher.iter(|| {
                     judge(black_box(snapshots), &by).iter().filter(|one| one.verdict.goes()).count()

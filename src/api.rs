@@ -4,14 +4,16 @@
 //! these fields skips the rest without keeping it. What the program remembers of a snapshot is
 //! smaller still: [`crate::snapshot::Snapshot`]. Nothing here makes a request.
 
-use std::{collections::BTreeMap, fmt};
+use std::{borrow::Cow, collections::BTreeMap, fmt};
 
 use k8s_openapi::jiff::Timestamp;
 use serde::{
     Deserialize, Deserializer, Serialize,
-    de::{self, Visitor},
+    de::{self, DeserializeOwned, IgnoredAny, MapAccess, Visitor},
 };
 use serde_json::{Value, json};
+
+use crate::names;
 
 /// Group of the snapshot API, as it stands in a Role.
 pub const SNAPSHOT_GROUP: &str = "snapshot.storage.k8s.io";
@@ -38,6 +40,61 @@ pub struct Metadata {
     pub deletion_timestamp: Option<Timestamp>,
     /// Labels.
     pub labels: BTreeMap<String, String>,
+    /// The annotations that are read.
+    pub annotations: SnapshotAnnotations,
+    /// The objects that this one belongs to.
+    pub owner_references: Vec<OwnerReference>,
+}
+
+/// The annotations of a snapshot that are read.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct SnapshotAnnotations {
+    /// The uid of the claim that the snapshot was asked of.
+    #[serde(rename = "volume-snapshotter/claim-uid")]
+    pub claim_uid: Option<String>,
+}
+
+/// An object that another one belongs to.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct OwnerReference {
+    /// Its kind: `VolumeGroupSnapshot`.
+    pub kind: String,
+    /// Its name.
+    pub name: String,
+}
+
+/// A part of an object that its schema leaves open: whatever stands there must not keep the rest of a
+/// list from being read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Lenient<T> {
+    /// There is none.
+    #[default]
+    Absent,
+    /// It was understood.
+    Known(T),
+    /// It was not: a size below zero, a time beyond the calendar.
+    Unreadable,
+}
+
+impl<T> Lenient<T> {
+    /// The value, if it was understood.
+    pub fn known(self) -> Option<T> {
+        match self {
+            Lenient::Known(value) => Some(value),
+            Lenient::Absent | Lenient::Unreadable => None,
+        }
+    }
+}
+
+impl<'de, T: DeserializeOwned> Deserialize<'de> for Lenient<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(match Value::deserialize(deserializer)? {
+            Value::Null => Lenient::Absent,
+            value => serde_json::from_value(value).map_or(Lenient::Unreadable, Lenient::Known),
+        })
+    }
 }
 
 /// A `VolumeSnapshot`, as it is read.
@@ -49,7 +106,7 @@ pub struct VolumeSnapshot {
     /// What was asked for.
     pub spec: VolumeSnapshotSpec,
     /// What the snapshot controller made of it; missing until it has looked.
-    pub status: Option<VolumeSnapshotStatus>,
+    pub status: Lenient<VolumeSnapshotStatus>,
 }
 
 /// What is asked of the snapshot controller.
@@ -73,12 +130,12 @@ pub struct VolumeSnapshotSource {
 }
 
 /// What the snapshot controller reports.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct VolumeSnapshotStatus {
     /// True once a volume can be made from it.
     pub ready_to_use: Option<bool>,
-    /// When the storage system cut the data.
+    /// When the storage system captured the data, by its own clock.
     pub creation_time: Option<Timestamp>,
     /// What the controller last saw go wrong; not a verdict, it keeps trying.
     pub error: Option<VolumeSnapshotError>,
@@ -89,7 +146,7 @@ pub struct VolumeSnapshotStatus {
 }
 
 /// What the snapshot controller last saw go wrong.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct VolumeSnapshotError {
     /// In the controller's or the driver's words.
@@ -117,6 +174,9 @@ pub struct NewMetadata {
     pub name: String,
     /// Labels.
     pub labels: BTreeMap<&'static str, String>,
+    /// Annotations.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<&'static str, String>,
 }
 
 /// A `PersistentVolumeClaim`, as it is read.
@@ -143,16 +203,32 @@ pub struct ClaimSpec {
     pub volume_mode: Option<String>,
     /// How much.
     pub resources: ClaimResources,
-    /// What its volume was made from.
+    /// What its volume is made from.
     pub data_source: Option<ClaimSource>,
+    /// The same, in the form that knows other kinds and namespaces. The API server fills in the one from
+    /// the other where it can.
+    pub data_source_ref: Option<ClaimSource>,
+    /// The PersistentVolume that it is bound to, or that somebody wants it to be bound to.
+    pub volume_name: Option<String>,
 }
 
-/// What a claim's volume was made from.
+/// What a claim's volume is made from.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct ClaimSource {
+    /// `VolumeSnapshot`, `PersistentVolumeClaim` or what a populator knows.
+    pub kind: String,
     /// The name of the snapshot, or of another claim.
     pub name: String,
+    /// Its namespace, where it is not the claim's.
+    pub namespace: Option<String>,
+}
+
+impl ClaimSource {
+    /// Whether this is a snapshot.
+    pub fn is_snapshot(&self) -> bool {
+        self.kind == "VolumeSnapshot"
+    }
 }
 
 /// How much a claim asks for.
@@ -210,7 +286,7 @@ pub struct ClaimMetadata {
     pub namespace: String,
     /// What tells this claim from a later one of the same name.
     pub uid: String,
-    /// When the API server stored it: an earlier claim of the same name was another one.
+    /// When the API server stored it, in whole seconds.
     pub creation_timestamp: Option<Timestamp>,
     /// Set once somebody deleted it; it stays while a pod uses it.
     pub deletion_timestamp: Option<Timestamp>,
@@ -227,21 +303,70 @@ pub struct ClaimLabels {
     /// The restore that made it.
     #[serde(rename = "volume-snapshotter/run")]
     pub run: Option<String>,
+    /// The uid of the Job whose restore made it.
+    #[serde(rename = "volume-snapshotter/run-uid")]
+    pub run_uid: Option<String>,
 }
 
-/// The annotations of a claim that are read.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
+/// The annotations of a claim that are read; all others are skipped, however large they are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClaimAnnotations {
-    /// Rules for this claim alone.
-    #[serde(rename = "volume-snapshotter/retention")]
+    /// `volume-snapshotter/retention`: rules for this claim alone.
     pub retention: Option<String>,
-    /// The durations of k8s-snapshots.
-    #[serde(rename = "backup.kubernetes.io/deltas")]
+    /// `volume-snapshotter/retention.<schedule>`: rules for this claim and one schedule, by the schedule.
+    pub retention_of: Vec<(String, String)>,
+    /// `backup.kubernetes.io/deltas`: the durations of k8s-snapshots.
     pub deltas: Option<String>,
-    /// The node on which its first consumer is to run, once there is one.
-    #[serde(rename = "volume.kubernetes.io/selected-node")]
+    /// `volume.kubernetes.io/selected-node`: where its first consumer is to run, once there is one.
     pub selected_node: Option<String>,
+    /// `volume.kubernetes.io/storage-provisioner`: who was asked to make its volume. Missing where the
+    /// claim was bound to a volume that was there already.
+    pub storage_provisioner: Option<String>,
+}
+
+impl<'de> Deserialize<'de> for ClaimAnnotations {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ClaimAnnotationsVisitor)
+    }
+}
+
+struct ClaimAnnotationsVisitor;
+
+impl<'de> Visitor<'de> for ClaimAnnotationsVisitor {
+    type Value = ClaimAnnotations;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("annotations")
+    }
+
+    fn visit_unit<E: de::Error>(self) -> Result<ClaimAnnotations, E> {
+        Ok(ClaimAnnotations::default())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<ClaimAnnotations, A::Error> {
+        let mut read = ClaimAnnotations::default();
+        while let Some(key) = map.next_key::<Cow<'_, str>>()? {
+            match &*key {
+                names::RETENTION_ANNOTATION => read.retention = Some(map.next_value()?),
+                names::DELTAS_ANNOTATION => read.deltas = Some(map.next_value()?),
+                "volume.kubernetes.io/selected-node" => read.selected_node = Some(map.next_value()?),
+                "volume.kubernetes.io/storage-provisioner" => {
+                    read.storage_provisioner = Some(map.next_value()?);
+                }
+                other => match other
+                    .strip_prefix(names::RETENTION_ANNOTATION)
+                    .and_then(|rest| rest.strip_prefix('.'))
+                {
+                    Some(schedule) => {
+                        let schedule = schedule.to_owned();
+                        read.retention_of.push((schedule, map.next_value()?));
+                    }
+                    None => drop(map.next_value::<IgnoredAny>()?),
+                },
+            }
+        }
+        Ok(read)
+    }
 }
 
 /// What is known of a claim's volume.

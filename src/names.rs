@@ -12,9 +12,23 @@ pub const JOB_LABEL: &str = "job";
 /// Label that repeats the snapshot's own name, as the bash script sets it.
 pub const NAME_LABEL: &str = "name";
 
-/// Label that names the run (the Kubernetes Job) that made a snapshot, so that the Job's next pod
-/// finds it and goes on instead of making another.
+/// Label that names the run (the Job) that made an object. For people only: names of Jobs are used again.
 pub const RUN_LABEL: &str = "volume-snapshotter/run";
+
+/// Label with the uid of the Job that made an object, by which the Job's next pod finds it and goes on
+/// with it instead of making another.
+pub const RUN_UID_LABEL: &str = "volume-snapshotter/run-uid";
+
+/// Annotation of a snapshot: the uid of the claim that it was asked of. The snapshot itself has only the
+/// claim's name.
+pub const CLAIM_UID_ANNOTATION: &str = "volume-snapshotter/claim-uid";
+
+/// Annotation of a claim: the retention rules for it. With a dot and a schedule's name appended, the
+/// rules for it in that schedule, which win.
+pub const RETENTION_ANNOTATION: &str = "volume-snapshotter/retention";
+
+/// Annotation of a claim: the durations of k8s-snapshots.
+pub const DELTAS_ANNOTATION: &str = "backup.kubernetes.io/deltas";
 
 /// Label that takes a snapshot out of every schedule's hands, whatever its value, but for `false`.
 pub const HOLD_LABEL: &str = "volume-snapshotter/hold";

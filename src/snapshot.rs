@@ -1,9 +1,12 @@
 //! What is remembered of a snapshot: just what waiting and retention need, so that thousands of
 //! them cost little memory. Reading the labels happens here; judging is [`crate::retention`]'s.
 
-use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
-use crate::{api::VolumeSnapshot, names, text};
+use crate::{
+    api::{Lenient, VolumeSnapshot},
+    names, text,
+};
 
 /// Which claim: claims of one name in two namespaces are two.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -21,31 +24,84 @@ pub struct Snapshot {
     pub name: String,
     /// What tells it from a later one of the same name.
     pub uid: String,
-    /// Which state of it was seen: a deletion holds for this state only.
+    /// Which state of it was read: a deletion holds for this state only.
     pub resource_version: String,
-    /// When the API server stored it. One that does not say is dated at the end of time and thus
-    /// never touched.
+    /// When the API server stored it, in whole seconds. One that does not say is dated at the end of
+    /// time and thus never touched.
     pub created: Timestamp,
-    /// When the data was cut (`status.creationTime`), if the driver has said.
-    pub cut: Option<Timestamp>,
+    /// When the data was captured, by the storage system's clock (`status.creationTime`), if the driver
+    /// has said.
+    pub taken_at: Option<Timestamp>,
     /// Whether a volume can be made from it.
     pub ready: bool,
+    /// Whether its status cannot be understood; it is then not ready, and never touched.
+    pub unreadable: bool,
     /// Whether somebody holds it: no schedule prunes it.
     pub held: bool,
-    /// Whether it is deleted already and only waits for its finalizers.
-    pub terminating: bool,
-    /// Whether it is a member of a VolumeGroupSnapshot, which owns it.
-    pub group_member: bool,
-    /// The run that made it, if its label says.
+    /// Since when it is deleted and only waits for its finalizers.
+    pub terminating_since: Option<Timestamp>,
+    /// Whom it belongs to, if not to the schedule of its label alone.
+    pub owner: Option<Owner>,
+    /// The run that made it, if its label says: a Job's name, for people.
     pub run: Option<String>,
+    /// The uid of the Job that made it, if its label says.
+    pub run_uid: Option<String>,
+    /// The uid of the claim that it was asked of, if its annotation says.
+    pub claim_uid: Option<String>,
     /// What the snapshot controller last saw go wrong with it.
     pub error: Option<String>,
 }
 
+/// Whom a snapshot belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owner {
+    /// A VolumeGroupSnapshot, of which it is a member.
+    Group,
+    /// Another object.
+    Other,
+}
+
+/// By how much a storage system's clock may differ from the API server's before that is worth a warning.
+/// A snapshot may also wait that long in the snapshot controller's queue.
+const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_mins(5);
+
 impl Snapshot {
-    /// The moment the data was cut, else the moment the API server stored the object.
+    /// A ready snapshot that was made and taken at one moment, and of which nothing else is known; its
+    /// uid is its name. Simulations begin with it.
+    pub fn ready_at(name: &str, time: Timestamp) -> Self {
+        Snapshot {
+            name: name.to_owned(),
+            uid: name.to_owned(),
+            resource_version: "1".to_owned(),
+            created: time,
+            taken_at: Some(time),
+            ready: true,
+            unreadable: false,
+            held: false,
+            terminating_since: None,
+            owner: None,
+            run: None,
+            run_uid: None,
+            claim_uid: None,
+            error: None,
+        }
+    }
+
+    /// When the data was captured: the later of the storage system's word and the moment the API server
+    /// stored the object, because no data is captured before it is asked for. A clock that runs behind
+    /// thus cannot make the newest snapshot the oldest.
     pub fn time(&self) -> Timestamp {
-        self.cut.unwrap_or(self.created)
+        self.taken_at.map_or(self.created, |taken_at| taken_at.max(self.created))
+    }
+
+    /// Whether the two clocks that date it differ by more than five minutes.
+    pub fn clocks_differ(&self) -> bool {
+        self.taken_at.is_some_and(|taken_at| taken_at.duration_since(self.created).abs() > CLOCK_TOLERANCE)
+    }
+
+    /// Whether it is deleted already and only waits for its finalizers.
+    pub fn is_terminating(&self) -> bool {
+        self.terminating_since.is_some()
     }
 
     /// The claim that `object` was taken of and what is remembered of it, if it belongs to the
@@ -80,7 +136,10 @@ pub struct Record {
 
 impl From<VolumeSnapshot> for Record {
     fn from(mut object: VolumeSnapshot) -> Self {
-        let restore_size = object.status.as_mut().and_then(|status| status.restore_size.take());
+        let restore_size = match &mut object.status {
+            Lenient::Known(status) => status.restore_size.take(),
+            Lenient::Absent | Lenient::Unreadable => None,
+        };
         Record {
             namespace: std::mem::take(&mut object.metadata.namespace),
             claim: object.spec.source.persistent_volume_claim_name.take(),
@@ -96,19 +155,29 @@ impl From<VolumeSnapshot> for Snapshot {
     fn from(object: VolumeSnapshot) -> Self {
         let VolumeSnapshot { metadata, spec: _, status } = object;
         let mut labels = metadata.labels;
-        let status = status.unwrap_or_default();
+        let unreadable = status == Lenient::Unreadable;
+        let status = status.known().unwrap_or_default();
+        // The controller writes the group's name into the status late; the owner is there from the beginning.
+        let in_group = status.volume_group_snapshot_name.is_some_and(|group| !group.is_empty())
+            || metadata.owner_references.iter().any(|owner| owner.kind == "VolumeGroupSnapshot");
         Snapshot {
             held: labels.get(names::HOLD_LABEL).is_some_and(|value| value != "false"),
             run: labels.remove(names::RUN_LABEL),
+            run_uid: labels.remove(names::RUN_UID_LABEL),
+            claim_uid: metadata.annotations.claim_uid,
             name: metadata.name,
             uid: metadata.uid,
             resource_version: metadata.resource_version,
             created: metadata.creation_timestamp.unwrap_or(Timestamp::MAX),
             // What a driver that does not say becomes on its way through the controller.
-            cut: status.creation_time.filter(|cut| *cut > Timestamp::UNIX_EPOCH),
+            taken_at: status.creation_time.filter(|taken_at| *taken_at > Timestamp::UNIX_EPOCH),
             ready: status.ready_to_use == Some(true),
-            terminating: metadata.deletion_timestamp.is_some(),
-            group_member: status.volume_group_snapshot_name.is_some_and(|group| !group.is_empty()),
+            unreadable,
+            terminating_since: metadata.deletion_timestamp,
+            owner: match in_group {
+                true => Some(Owner::Group),
+                false => (!metadata.owner_references.is_empty()).then_some(Owner::Other),
+            },
             error: status
                 .error
                 .map(|error| text::foreign(error.message.as_deref().unwrap_or("no message given"))),
@@ -133,7 +202,11 @@ mod tests {
             "metadata": {
                 "name": "volume-snapshot-0a1b2c3d", "namespace": "app", "uid": "8e3e", "generation": 1,
                 "resourceVersion": "420", "creationTimestamp": "2026-11-20T08:55:11Z",
-                "labels": {"job": "volume-snapshotter", "volume-snapshotter/run": "hourly-1"},
+                "labels": {
+                    "job": "volume-snapshotter", "volume-snapshotter/run": "hourly-1",
+                    "volume-snapshotter/run-uid": "0e1f",
+                },
+                "annotations": {"volume-snapshotter/claim-uid": "76d4", "other": "x"},
                 "managedFields": [{"manager": "x", "fieldsV1": {"f:spec": {}}}],
             },
             "spec": {"source": {"persistentVolumeClaimName": "data"}, "volumeSnapshotClassName": "default"},
@@ -146,12 +219,15 @@ mod tests {
                 uid: "8e3e".into(),
                 resource_version: "420".into(),
                 created: "2026-11-20T08:55:11Z".parse().expect("a time"),
-                cut: Some("2026-11-20T08:55:12Z".parse().expect("a time")),
+                taken_at: Some("2026-11-20T08:55:12Z".parse().expect("a time")),
                 ready: true,
+                unreadable: false,
                 held: false,
-                terminating: false,
-                group_member: false,
+                terminating_since: None,
+                owner: None,
                 run: Some("hourly-1".into()),
+                run_uid: Some("0e1f".into()),
+                claim_uid: Some("76d4".into()),
                 error: None,
             }
         );
@@ -180,6 +256,52 @@ mod tests {
         );
         assert_eq!(read(json!(1024)).restore_size.as_deref(), Some("1024"));
         assert_eq!(read(json!(null)).restore_size, None);
+    }
+
+    #[test]
+    fn a_driver_whose_clock_is_behind_does_not_make_a_snapshot_older_than_its_object() {
+        let read = |taken_at: &str| {
+            Snapshot::from(object(json!({
+                "metadata": {"creationTimestamp": "2026-11-20T08:55:11Z"},
+                "status": {"creationTime": taken_at, "readyToUse": true},
+            })))
+        };
+        let behind = read("2026-11-20T02:00:00Z");
+        assert_eq!(behind.time().to_string(), "2026-11-20T08:55:11Z");
+        assert!(behind.clocks_differ());
+        let late = read("2026-11-20T08:59:00Z");
+        assert_eq!(late.time().to_string(), "2026-11-20T08:59:00Z");
+        assert!(!late.clocks_differ());
+    }
+
+    #[test]
+    fn a_status_that_cannot_be_read_is_not_ready_and_keeps_no_other_from_being_read() {
+        for status in [
+            json!({"readyToUse": true, "restoreSize": -5}),
+            json!({"readyToUse": true, "creationTime": "9999-12-31T23:59:59-14:00"}),
+            json!({"readyToUse": "true"}),
+            json!("odd"),
+        ] {
+            let read = Snapshot::from(object(json!({"metadata": {"name": "odd"}, "status": status})));
+            assert!(read.unreadable && !read.ready, "{status}");
+        }
+        for status in [json!(null), json!({}), json!({"readyToUse": true, "restoreSize": 5})] {
+            assert!(!Snapshot::from(object(json!({"status": status}))).unreadable, "{status}");
+        }
+    }
+
+    #[test]
+    fn whom_a_snapshot_belongs_to_is_read_from_its_owners_and_from_its_status() {
+        let owner = |owners: serde_json::Value, status: serde_json::Value| {
+            Snapshot::from(object(json!({"metadata": {"ownerReferences": owners}, "status": status}))).owner
+        };
+        assert_eq!(owner(json!([]), json!({})), None);
+        assert_eq!(owner(json!([]), json!({"volumeGroupSnapshotName": ""})), None);
+        assert_eq!(owner(json!([]), json!({"volumeGroupSnapshotName": "shop"})), Some(Owner::Group));
+        let group = json!([{"kind": "VolumeGroupSnapshot", "name": "shop", "uid": "1"}]);
+        assert_eq!(owner(group, json!(null)), Some(Owner::Group));
+        let other = json!([{"kind": "Backup", "name": "b", "uid": "1", "controller": true}]);
+        assert_eq!(owner(other, json!(null)), Some(Owner::Other));
     }
 
     #[test]

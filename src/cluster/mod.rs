@@ -448,7 +448,7 @@ impl NewSnapshot {
         NewVolumeSnapshot {
             api_version: SNAPSHOT_API,
             kind: "VolumeSnapshot",
-            metadata: NewMetadata { name: self.name.clone(), labels },
+            metadata: NewMetadata { name: self.name.clone(), labels, annotations: BTreeMap::new() },
             spec: VolumeSnapshotSpec {
                 source: VolumeSnapshotSource { persistent_volume_claim_name: Some(self.claim.name.clone()) },
                 volume_snapshot_class_name: self.class.clone(),

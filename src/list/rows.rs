@@ -9,7 +9,7 @@ use k8s_openapi::jiff::Timestamp;
 
 use crate::{
     api::Claim,
-    retention::{Judgement, Rules, judge, rules_of_claim},
+    retention::{ClaimIdentity, Judgement, Rules, judge, rules_of_claim},
     settings::{ClaimChoice, Settings},
     snapshot::{ClaimId, Record, Snapshot},
 };
@@ -65,7 +65,7 @@ pub struct Found {
 impl State {
     fn of(snapshot: &Snapshot) -> Self {
         match snapshot {
-            Snapshot { terminating: true, .. } => State::Terminating,
+            Snapshot { terminating_since: Some(_), .. } => State::Terminating,
             Snapshot { ready: true, held: true, .. } => State::Held,
             Snapshot { ready: true, .. } => State::Ok,
             Snapshot { error: Some(_), .. } => State::Error,
@@ -115,15 +115,19 @@ pub fn rows(records: Vec<Record>, claims: Option<&[Claim]>, settings: &Settings,
         let retention = match &claim {
             // No run finds this claim, so none deletes anything of it.
             Some(None) => Err("the claim is gone".to_owned()),
-            Some(Some(claim)) => rules_of_claim(&id.name, &claim.metadata.annotations, &settings.retention)
+            Some(Some(claim)) => rules_of_claim(&id.name, &claim.metadata.annotations, &settings.job)
+                .map(|rules| rules.unwrap_or_else(|| settings.retention.clone()))
                 .map_err(|problem| {
                     found.warnings.push(format!("nothing of claim {} is deleted: {problem}", id.name));
                     "the claim's annotation is not understood".to_owned()
                 }),
             None => Ok(settings.retention.clone()),
         };
-        let since = claim.flatten().and_then(|claim| claim.metadata.creation_timestamp);
-        verdicts.extend(judged(snapshots, &retention, since, settings, now));
+        let identity = claim.flatten().map(|claim| ClaimIdentity {
+            uid: &claim.metadata.uid,
+            created: claim.metadata.creation_timestamp,
+        });
+        verdicts.extend(judged(snapshots, &retention, identity, settings, now));
     }
     found.warnings.sort_unstable();
 
@@ -184,18 +188,16 @@ fn chosen(
 fn judged(
     snapshots: &[Snapshot],
     retention: &Result<Rules, String>,
-    since: Option<Timestamp>,
+    claim: Option<ClaimIdentity<'_>>,
     settings: &Settings,
     now: Timestamp,
 ) -> Vec<(String, Retention)> {
     let rules = retention.as_ref().unwrap_or(&settings.retention);
     let by = Judgement {
-        rules,
-        own: None,
-        seen_before: &[],
-        claim_since: since,
-        now,
+        claim,
         longest_wait: settings.longest_wait(),
+        job_lifetime: settings.job_lifetime(),
+        ..Judgement::by_rules(rules, now)
     };
     let said = |verdict: crate::retention::Verdict<'_>| match retention {
         Err(reason) => Retention::Kept(reason.clone()),
@@ -287,7 +289,7 @@ mod tests {
                 "held held kept: held",
                 "gone-soon terminating kept: already terminating",
                 "stuck error goes: never became ready",
-                "earlier ok kept: of an earlier claim of this name",
+                "earlier ok kept: of a previous claim of this name",
             ]
         );
         assert!(found.warnings.is_empty() && found.missing.is_empty());

@@ -41,7 +41,7 @@ fn named(records: Vec<Record>, settings: &RestoreSettings) -> Result<Record, Fai
             message: format!(
                 "snapshot {name} cannot be restored: {why}; choose another: volume-snapshotter list"
             ),
-            may_pass: !record.snapshot.terminating,
+            may_pass: !record.snapshot.is_terminating(),
         }),
     }
 }
@@ -76,7 +76,7 @@ fn latest(mut records: Vec<Record>, settings: &RestoreSettings) -> Result<Record
                 text::count(unusable.len(), "snapshot"),
                 why.join("; ")
             ),
-            may_pass: unusable.iter().any(|record| !record.snapshot.terminating),
+            may_pass: unusable.iter().any(|record| !record.snapshot.is_terminating()),
         });
     };
     let Choice::At(at) = settings.choice else {
@@ -99,7 +99,7 @@ fn order(record: &Record) -> (k8s_openapi::jiff::Timestamp, k8s_openapi::jiff::T
 /// Why a snapshot cannot be restored.
 fn hindrance(snapshot: &Snapshot) -> Option<String> {
     match snapshot {
-        Snapshot { terminating: true, .. } => Some("it is being deleted".to_owned()),
+        Snapshot { terminating_since: Some(_), .. } => Some("it is being deleted".to_owned()),
         Snapshot { ready: true, .. } => None,
         Snapshot { error: Some(error), .. } => Some(format!("it is not ready: {error}")),
         _ => Some("it is not ready yet".to_owned()),
@@ -164,10 +164,15 @@ mod tests {
 
     #[test]
     fn the_time_that_counts_is_that_of_the_data() {
-        let late =
-            record("made-late", 14, |one| one["status"]["creationTime"] = json!("2026-11-20T09:30:00Z"));
-        let chosen = choose([all(), vec![late]].concat(), &settings(&[("RESTORE_CLAIM", "data")]));
-        assert_eq!(chosen.expect("one").snapshot.name, "ten");
+        let taken_late =
+            record("taken-late", 7, |one| one["status"]["creationTime"] = json!("2026-11-20T10:30:00Z"));
+        let chosen = choose([all(), vec![taken_late]].concat(), &settings(&[("RESTORE_CLAIM", "data")]));
+        assert_eq!(chosen.expect("one").snapshot.name, "taken-late");
+        // A storage system's clock that runs behind does not make it older than its object.
+        let behind =
+            record("behind", 11, |one| one["status"]["creationTime"] = json!("2026-11-20T01:00:00Z"));
+        let chosen = choose([all(), vec![behind]].concat(), &settings(&[("RESTORE_CLAIM", "data")]));
+        assert_eq!(chosen.expect("one").snapshot.name, "behind");
     }
 
     #[test]

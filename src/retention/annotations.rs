@@ -1,57 +1,75 @@
 //! Whose rules hold for a claim. What a rule may look like is in [`super::rules`].
 
 use super::Rules;
-use crate::api::ClaimAnnotations;
+use crate::{
+    api::ClaimAnnotations,
+    names::{DELTAS_ANNOTATION, RETENTION_ANNOTATION},
+};
 
-/// The rules that hold for a claim: its own annotation, else that of k8s-snapshots, else the
-/// settings'. An annotation that cannot be understood is never passed over, for what it wanted kept
-/// would be deleted.
+/// The rules that hold for a claim in a schedule: the annotation for this schedule, else the claim's own
+/// for all, else that of k8s-snapshots; `None` if it has none, and the settings' hold. An annotation that
+/// cannot be understood is never passed over: what it wanted kept would be deleted.
 ///
 /// # Errors
 /// What is wrong with the annotation, in words that name it and the claim.
 pub fn rules_of_claim(
     claim: &str,
     annotations: &ClaimAnnotations,
-    settings: &Rules,
-) -> Result<Rules, String> {
-    let (annotation, rules) = match annotations {
-        ClaimAnnotations { retention: Some(text), .. } => ("volume-snapshotter/retention", text.parse()),
-        ClaimAnnotations { deltas: Some(text), .. } => {
-            ("backup.kubernetes.io/deltas", Rules::of_deltas(text))
-        }
-        ClaimAnnotations { retention: None, deltas: None, .. } => return Ok(settings.clone()),
+    schedule: &str,
+) -> Result<Option<Rules>, String> {
+    let of_schedule = annotations.retention_of.iter().find(|(name, _)| name == schedule);
+    let (annotation, rules) = if let Some((name, text)) = of_schedule {
+        (format!("{RETENTION_ANNOTATION}.{name}"), text.parse())
+    } else if let Some(text) = &annotations.retention {
+        (RETENTION_ANNOTATION.to_owned(), text.parse())
+    } else if let Some(text) = &annotations.deltas {
+        (DELTAS_ANNOTATION.to_owned(), Rules::of_deltas(text))
+    } else {
+        return Ok(None);
     };
-    rules.map_err(|error| format!("the annotation {annotation} of claim {claim} is not understood: {error}"))
+    rules
+        .map(Some)
+        .map_err(|error| format!("the annotation {annotation} of claim {claim} is not understood: {error}"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn annotations(pairs: &[(&str, &str)]) -> ClaimAnnotations {
+        let object = pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).into())).collect();
+        serde_json::from_value(serde_json::Value::Object(object)).expect("annotations")
+    }
+
     #[test]
-    fn a_claims_annotation_wins_over_that_of_k8s_snapshots_and_both_over_the_settings() {
-        let settings: Rules = "last=5".parse().expect("rules");
-        let rules = |retention: Option<&str>, deltas: Option<&str>| {
-            let annotations = ClaimAnnotations {
-                retention: retention.map(str::to_owned),
-                deltas: deltas.map(str::to_owned),
-                ..ClaimAnnotations::default()
-            };
-            rules_of_claim("data", &annotations, &settings).map(|rules| rules.to_string())
+    fn the_annotation_for_the_schedule_wins_over_that_for_all_and_both_over_that_of_k8s_snapshots() {
+        let rules = |pairs: &[(&str, &str)]| {
+            rules_of_claim("data", &annotations(pairs), "hourly")
+                .map(|rules| rules.map(|rules| rules.to_string()))
         };
-        assert_eq!(rules(None, None).as_deref(), Ok("last=5"));
-        assert_eq!(rules(None, Some("PT1H P1D")).as_deref(), Ok("deltas=PT1H P1D"));
-        assert_eq!(rules(Some("daily=7"), Some("PT1H P1D")).as_deref(), Ok("daily=7"));
-        // Nothing that is there is passed over, not even if it is empty.
-        for (retention, deltas) in
-            [(Some("dayly=7"), Some("PT1H P1D")), (Some(""), None), (None, Some("")), (None, Some("P1D"))]
-        {
-            let problem = rules(retention, deltas).expect_err("not understood");
-            assert!(
-                problem.starts_with("the annotation ")
-                    && problem.contains(" of claim data is not understood: "),
-                "{problem}"
-            );
+        let all = ("volume-snapshotter/retention", "daily=7");
+        let of_hourly = ("volume-snapshotter/retention.hourly", "hourly=24");
+        let of_weekly = ("volume-snapshotter/retention.weekly", "weekly=4");
+        let deltas = ("backup.kubernetes.io/deltas", "PT1H P1D");
+        assert_eq!(rules(&[("volume-snapshotter/every", "1d")]), Ok(None));
+        assert_eq!(rules(&[deltas, of_weekly]), Ok(Some("deltas=PT1H P1D".into())));
+        assert_eq!(rules(&[all, deltas, of_weekly]), Ok(Some("daily=7".into())));
+        assert_eq!(rules(&[all, of_hourly, of_weekly]), Ok(Some("hourly=24".into())));
+    }
+
+    #[test]
+    fn an_annotation_is_not_passed_over_even_if_it_is_empty() {
+        for pairs in [
+            [("volume-snapshotter/retention", "dayly=7"), ("backup.kubernetes.io/deltas", "PT1H P1D")]
+                .as_slice(),
+            &[("volume-snapshotter/retention.hourly", "x"), ("volume-snapshotter/retention", "last=1")],
+            &[("volume-snapshotter/retention", "")],
+            &[("backup.kubernetes.io/deltas", "")],
+            &[("backup.kubernetes.io/deltas", "P1D")],
+        ] {
+            let problem = rules_of_claim("data", &annotations(pairs), "hourly").expect_err("not understood");
+            let begins = format!("the annotation {} of claim data is not understood: ", pairs[0].0);
+            assert!(problem.starts_with(&begins), "{problem}");
         }
     }
 }

@@ -12,5 +12,5 @@ mod rules;
 
 pub use annotations::rules_of_claim;
 pub use durations::{Deltas, Window};
-pub use policy::{Decision, Judgement, Verdict, judge};
+pub use policy::{ClaimIdentity, Decision, Judgement, Verdict, judge};
 pub use rules::{Period, Rule, RuleError, Rules};

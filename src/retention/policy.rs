@@ -1,42 +1,88 @@
 //! The judgement: rules under the safety rules that no policy overrides.
 //!
 //! In order:
-//! 1. Held, terminating, group members and future-dated snapshots are never touched, and do not
-//!    count: what the rules keep is kept besides them. Nor are those of an earlier claim of the same
-//!    name, and those that another run made at the same moment as this one or later.
+//! 1. Some snapshots are never touched, and do not count: what the rules keep is kept besides them.
+//!    These are held ones, those terminating already, those that another object owns (members of a
+//!    VolumeGroupSnapshot), those whose status cannot be read, those that a claim is being restored
+//!    from, those of a previous claim of the same name, those dated in the future, and those that
+//!    another run made at the same moment as this one or later.
 //! 2. Only ready snapshots count towards the rules.
 //! 3. The newest ready one stays whatever the rules say, and so does the one that this run made.
-//!    "Newest" is taken by the time the data was cut and by the API server's own clock; where the
-//!    two disagree, both stay.
+//!    "Newest" is taken by the time of the data and by the API server's own clock; where the two
+//!    disagree, both stay.
 //! 4. Without a ready snapshot nothing goes.
-//! 5. One that is not ready goes only if it is older than the newest ready one and older than the
-//!    longest wait of a run, for until then another run may be waiting for it.
+//! 5. One that is not ready goes only if it is older than the newest ready one, older than the
+//!    longest wait of a run, and, where a Job made it, older than any Job becomes: until then another
+//!    run, or that Job's next attempt, may be waiting for it.
 
-use std::{fmt, time::Duration};
+use std::{collections::HashSet, fmt, time::Duration};
 
 use k8s_openapi::jiff::Timestamp;
 
 use super::{Rule, Rules};
-use crate::{snapshot::Snapshot, text};
+use crate::{
+    snapshot::{Owner, Snapshot},
+    text,
+};
 
-/// By what a claim's snapshots are judged.
+/// What a claim's snapshots are judged by.
 #[derive(Clone, Copy, Debug)]
 pub struct Judgement<'a> {
     /// The policy.
     pub rules: &'a Rules,
     /// The `uid` of the snapshot that this run made, which is ready and stays.
-    pub own: Option<&'a str>,
+    pub new: Option<&'a str>,
     /// The uids of those that were there before this run made its own although the API server,
     /// which dates in whole seconds, gives both the same time. Two runs at once would delete each
     /// other's otherwise, each taking its own for the newer one.
     pub seen_before: &'a [String],
-    /// Since when the claim exists, if that is known.
-    pub claim_since: Option<Timestamp>,
+    /// The claim as it is now, if that is known.
+    pub claim: Option<ClaimIdentity<'a>>,
+    /// The names of the snapshots that claims of this namespace are being restored from.
+    pub in_use: Option<&'a HashSet<String>>,
     /// The moment of judging: what is dated later is dated in the future. A run takes the time at
     /// which the API server stored its own snapshot, so that no other clock matters.
     pub now: Timestamp,
     /// The longest that a run waits for a snapshot (attempts × interval).
     pub longest_wait: Duration,
+    /// The longest that a Job lives, all its attempts together.
+    pub job_lifetime: Duration,
+}
+
+/// What tells a claim from a previous one of the same name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClaimIdentity<'a> {
+    /// Its uid.
+    pub uid: &'a str,
+    /// When the API server stored it, for snapshots that do not name a uid.
+    pub created: Option<Timestamp>,
+}
+
+impl ClaimIdentity<'_> {
+    /// Whether a snapshot is of a previous claim of the same name. One that names its claim's uid is
+    /// of exactly that claim; another one is if it is older than the claim.
+    pub fn is_previous(&self, snapshot: &Snapshot) -> bool {
+        match &snapshot.claim_uid {
+            Some(uid) => uid != self.uid,
+            None => self.created.is_some_and(|created| snapshot.created < created),
+        }
+    }
+}
+
+impl<'a> Judgement<'a> {
+    /// By the rules alone, at a moment: nobody waits for anything, and nothing else is known.
+    pub fn by_rules(rules: &'a Rules, now: Timestamp) -> Self {
+        Judgement {
+            rules,
+            new: None,
+            seen_before: &[],
+            claim: None,
+            in_use: None,
+            now,
+            longest_wait: Duration::ZERO,
+            job_lifetime: Duration::ZERO,
+        }
+    }
 }
 
 /// What is to happen to one snapshot.
@@ -57,14 +103,20 @@ pub enum Verdict<'r> {
     Held,
     /// Stays: its VolumeGroupSnapshot owns it.
     GroupMember,
+    /// Stays: another object owns it.
+    OwnedByOther,
+    /// Stays: nobody can tell what it is.
+    Unreadable,
+    /// Stays: a claim that is not yet Bound names it as its data source.
+    InUse,
     /// Stays: it was taken of a claim of the same name that is gone.
-    EarlierClaim,
+    PreviousClaim,
     /// Stays: it is dated after the moment of judging, so some clock is wrong.
     FutureDated,
     /// Stays: another run made it, not before this run made its own.
     NotOlder,
     /// Stays: this run made it.
-    Own,
+    New,
     /// Stays: no ready one is newer.
     NewestReady,
     /// Stays: a rule keeps it, as its n-th.
@@ -90,10 +142,13 @@ impl fmt::Display for Verdict<'_> {
             Verdict::Terminating => f.write_str("already terminating"),
             Verdict::Held => f.write_str("held"),
             Verdict::GroupMember => f.write_str("member of a VolumeGroupSnapshot"),
-            Verdict::EarlierClaim => f.write_str("of an earlier claim of this name"),
+            Verdict::OwnedByOther => f.write_str("another object owns it"),
+            Verdict::Unreadable => f.write_str("its status cannot be read"),
+            Verdict::InUse => f.write_str("a claim is being restored from it"),
+            Verdict::PreviousClaim => f.write_str("of a previous claim of this name"),
             Verdict::FutureDated => f.write_str("dated in the future"),
             Verdict::NotOlder => f.write_str("not older than this run's"),
-            Verdict::Own => f.write_str("made by this run"),
+            Verdict::New => f.write_str("made by this run"),
             Verdict::NewestReady => f.write_str("newest ready"),
             Verdict::KeptBy(rule @ (Rule::Last(_) | Rule::Each(..)), nth) => {
                 write!(f, "{} of {rule}", text::ordinal(*nth))
@@ -127,17 +182,18 @@ pub fn judge<'s, 'r>(snapshots: &'s [Snapshot], by: &Judgement<'r>) -> Vec<Decis
     }
 
     let verdict = |place: usize| {
-        let Ranked { rank, counts, untouchable, .. } = ranked[place];
+        let Ranked { rank, counts, untouchable, made_by_job, .. } = ranked[place];
         if let Some(verdict) = untouchable {
             return verdict;
         }
-        if rank.is_own {
-            return Verdict::Own;
+        if rank.is_new {
+            return Verdict::New;
         }
         let Some(newest) = newest else { return Verdict::InProgress };
         if !counts {
             let age = by.now.duration_since(rank.created).unsigned_abs();
-            return match age <= by.longest_wait || rank >= ranked[newest].rank {
+            let may_be_awaited = age <= by.longest_wait || made_by_job && age <= by.job_lifetime;
+            return match may_be_awaited || rank >= ranked[newest].rank {
                 true => Verdict::InProgress,
                 false => Verdict::Leftover,
             };
@@ -165,47 +221,60 @@ struct Ranked<'s> {
     counts: bool,
     /// Why it is not to be touched, whatever the rules say.
     untouchable: Option<Verdict<'static>>,
+    /// Whether a Job made it, whose next attempt may go on with it.
+    made_by_job: bool,
 }
 
-/// A place in time: by when the data was cut, then by the API server's clock; of two at one instant
-/// the run's own is the newer.
+/// A place in time: by the time of the data, then by the API server's clock; of two at one instant
+/// the one that this run made is the newer.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Rank {
     time: Timestamp,
     created: Timestamp,
-    is_own: bool,
+    is_new: bool,
 }
 
 impl<'s> Ranked<'s> {
     fn new(snapshot: &'s Snapshot, by: &Judgement<'_>) -> Self {
-        let is_own = by.own == Some(snapshot.uid.as_str());
-        // The run's own was just cut: a driver's clock that runs ahead must not make it look like a
+        let is_new = by.new == Some(snapshot.uid.as_str());
+        // This run's was just taken: a driver's clock that runs ahead must not make it look like a
         // mistake of the future.
-        let time = if is_own { snapshot.time().min(by.now) } else { snapshot.time() };
-        let rank = Rank { time, created: snapshot.created, is_own };
+        let time = if is_new { snapshot.time().min(by.now) } else { snapshot.time() };
+        let rank = Rank { time, created: snapshot.created, is_new };
         let untouchable = untouchable(snapshot, rank, by);
-        Ranked { snapshot, rank, counts: snapshot.ready && untouchable.is_none(), untouchable }
+        Ranked {
+            snapshot,
+            rank,
+            counts: snapshot.ready && untouchable.is_none(),
+            untouchable,
+            made_by_job: snapshot.run_uid.is_some(),
+        }
     }
 }
 
 fn untouchable(snapshot: &Snapshot, rank: Rank, by: &Judgement<'_>) -> Option<Verdict<'static>> {
     let not_older = || {
         let same_second = rank.created == by.now && !by.seen_before.contains(&snapshot.uid);
-        by.own.is_some() && !rank.is_own && (rank.created > by.now || same_second)
+        by.new.is_some() && !rank.is_new && (rank.created > by.now || same_second)
     };
-    if snapshot.terminating {
+    if snapshot.is_terminating() {
         Some(Verdict::Terminating)
     } else if snapshot.held {
         Some(Verdict::Held)
-    } else if snapshot.group_member {
-        Some(Verdict::GroupMember)
-    } else if by.claim_since.is_some_and(|since| rank.created < since) {
-        Some(Verdict::EarlierClaim)
-    } else if rank.time > by.now {
-        Some(Verdict::FutureDated)
+    } else if let Some(owner) = snapshot.owner {
+        Some(match owner {
+            Owner::Group => Verdict::GroupMember,
+            Owner::Other => Verdict::OwnedByOther,
+        })
+    } else if snapshot.unreadable {
+        Some(Verdict::Unreadable)
+    } else if by.in_use.is_some_and(|in_use| in_use.contains(&snapshot.name)) && !rank.is_new {
+        Some(Verdict::InUse)
+    } else if by.claim.is_some_and(|claim| claim.is_previous(snapshot)) {
+        Some(Verdict::PreviousClaim)
     } else if not_older() {
         Some(Verdict::NotOlder)
-    } else if rank.created > by.now {
+    } else if rank.time > by.now {
         Some(Verdict::FutureDated)
     } else {
         None

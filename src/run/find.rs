@@ -190,7 +190,8 @@ fn usable(id: &ClaimId, claim: &Claim, settings: &Settings) -> Result<Usable, Fa
     let (problem, may_pass) = match claim.status.phase.as_str() {
         _ if claim.metadata.deletion_timestamp.is_some() => ("is being deleted", false),
         "Bound" => {
-            let retention = rules_of_claim(name, &claim.metadata.annotations, &settings.retention);
+            let retention = rules_of_claim(name, &claim.metadata.annotations, &settings.job)
+                .map(|rules| rules.unwrap_or_else(|| settings.retention.clone()));
             return Ok(Usable { since: claim.metadata.creation_timestamp, retention });
         }
         "Lost" => ("is Lost: its volume is gone", false),

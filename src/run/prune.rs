@@ -15,7 +15,7 @@ use super::{
 use crate::{
     cluster::{Cause, Deleted},
     report::{End, Failure, Step},
-    retention::{Judgement, Rules, Verdict, judge},
+    retention::{ClaimIdentity, Judgement, Rules, Verdict, judge},
     snapshot::Snapshot,
     text,
 };
@@ -111,9 +111,9 @@ impl<'a> Pruning<'a> {
             self.say(snapshot, &verdict);
             match verdict {
                 verdict if verdict.goes() => condemned.push(snapshot.clone()),
-                Verdict::Own | Verdict::Terminating => {}
+                Verdict::New | Verdict::Terminating => {}
                 verdict => {
-                    of_earlier_claim += usize::from(verdict == Verdict::EarlierClaim);
+                    of_earlier_claim += usize::from(verdict == Verdict::PreviousClaim);
                     kept += usize::from(snapshot.uid != self.own.uid);
                 }
             }
@@ -135,13 +135,14 @@ impl<'a> Pruning<'a> {
     /// the run's own snapshot is there and ready.
     fn judge<'s>(&self, snapshots: &'s [Snapshot]) -> Option<Vec<(&'s Snapshot, Verdict<'a>)>> {
         let new = self.new_snapshot()?;
+        let claim = self.chosen.since.map(|created| ClaimIdentity { uid: "", created: Some(created) });
         let by = Judgement {
-            rules: self.rules,
-            own: Some(&self.own.uid),
+            new: Some(&self.own.uid),
             seen_before: &self.own.seen_before,
-            claim_since: self.chosen.since,
-            now: new.created,
+            claim,
             longest_wait: self.run.settings.longest_wait(),
+            job_lifetime: self.run.settings.job_lifetime(),
+            ..Judgement::by_rules(self.rules, new.created)
         };
         Some(
             judge(snapshots, &by).into_iter().map(|decision| (decision.snapshot, decision.verdict)).collect(),
@@ -151,7 +152,7 @@ impl<'a> Pruning<'a> {
     /// The run's own snapshot, if it is there and ready at this moment.
     fn new_snapshot(&self) -> Option<Snapshot> {
         let new = self.run.ledger.get(&self.chosen.id, &self.own.uid);
-        new.filter(|new| (new.ready || self.run.settings.dry_run) && !new.terminating)
+        new.filter(|new| (new.ready || self.run.settings.dry_run) && !new.is_terminating())
     }
 
     /// Whether the claim is still the one that was read in the beginning.
@@ -223,7 +224,7 @@ impl<'a> Pruning<'a> {
     fn say(&self, snapshot: &Snapshot, verdict: &Verdict<'_>) {
         let claim = self.chosen.called.as_str();
         let word = if verdict.goes() { "goes" } else { "stays" };
-        if self.run.settings.dry_run && *verdict == Verdict::Own {
+        if self.run.settings.dry_run && *verdict == Verdict::New {
             // It was not made; its name is not worth remembering.
             return tracing::info!(claim, "the new snapshot would be the newest, and stay");
         }

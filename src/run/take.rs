@@ -8,6 +8,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{Place, Run, find::Chosen, millis};
 use crate::{
+    api::{Lenient, VolumeSnapshotStatus},
     cluster::{Cause, Error, NewSnapshot},
     names,
     report::{End, Failure, Step},
@@ -97,7 +98,10 @@ async fn make(run: &Run<'_>, chosen: &Chosen) -> Result<Own, Failure> {
             Ok(mut object) => {
                 if settings.dry_run {
                     // Nothing is stored, so nothing will ever change: judge as if it were ready.
-                    object.status.get_or_insert_default().ready_to_use = Some(true);
+                    object.status = Lenient::Known(VolumeSnapshotStatus {
+                        ready_to_use: Some(true),
+                        ..VolumeSnapshotStatus::default()
+                    });
                 } else {
                     tracing::info!(claim, snapshot = new.name, "made the snapshot");
                 }
@@ -122,8 +126,8 @@ fn is_of_this_job(run: &Run<'_>, chosen: &Chosen, snapshot: &Snapshot, settings:
     let age = Timestamp::now().duration_since(snapshot.created);
     let longest = settings.bound().saturating_mul(LONGEST_JOB);
     snapshot.run.as_deref() == Some(run.id)
-        && !snapshot.terminating
-        && !snapshot.group_member
+        && !snapshot.is_terminating()
+        && snapshot.owner.is_none()
         && Duration::try_from(age).unwrap_or_default() <= longest
         && chosen.since.is_none_or(|since| snapshot.created >= since)
 }
@@ -241,7 +245,7 @@ fn is_ready(
     reported: &mut Option<String>,
     attempt: u32,
 ) -> Result<bool, Failure> {
-    if known.terminating {
+    if known.is_terminating() {
         return Err(gone(claim, &own.name));
     }
     if !known.ready && known.error != *reported {

@@ -34,6 +34,12 @@ const MAX_SHARDS: u32 = 1000;
 /// the default concurrency of 8 and 300 ms a request.
 const ALLOWANCE: Duration = Duration::from_secs(300);
 
+/// The pauses between the attempts of a Job, finding a node and pulling the image included.
+const JOB_PAUSES: Duration = Duration::from_secs(600);
+
+/// What the manifests give every Job at most.
+const SHORTEST_JOB_LIFETIME: Duration = Duration::from_secs(3600);
+
 /// The longest that a run may be told to wait for a snapshot.
 const MAX_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -292,6 +298,13 @@ impl Settings {
     /// ready after that is waited for by nobody.
     pub fn longest_wait(&self) -> Duration {
         self.ready_interval.saturating_mul(self.ready_attempts)
+    }
+
+    /// The longest that a Job of this schedule lives, all its attempts together; what it made may be taken
+    /// over until then. The manifests end every Job within an hour (`activeDeadlineSeconds`) and allow
+    /// three attempts.
+    pub fn job_lifetime(&self) -> Duration {
+        (self.bound() * 3 + JOB_PAUSES).max(SHORTEST_JOB_LIFETIME)
     }
 
     /// The longest that a whole run takes, whatever happens: it ends itself then. The CronJob's

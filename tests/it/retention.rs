@@ -1,7 +1,7 @@
 //! `deltas` against what k8s-snapshots keeps: its own expiry was run on the snapshots of
 //! `tests/data/retention/deltas.json`, and these are its answers.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::collections::BTreeSet;
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
@@ -51,31 +51,12 @@ fn answers() -> Answers {
 }
 
 fn snapshot(name: &str, time: Timestamp) -> Snapshot {
-    Snapshot {
-        name: name.to_owned(),
-        uid: name.to_owned(),
-        resource_version: String::new(),
-        created: time,
-        cut: Some(time),
-        ready: true,
-        held: false,
-        terminating: false,
-        group_member: false,
-        run: None,
-        error: None,
-    }
+    Snapshot::ready_at(name, time)
 }
 
 /// The names of those that stay.
 fn kept(snapshots: &[Snapshot], rules: &Rules) -> BTreeSet<String> {
-    let by = Judgement {
-        rules,
-        own: None,
-        seen_before: &[],
-        claim_since: None,
-        now: Timestamp::MAX,
-        longest_wait: Duration::from_secs(90),
-    };
+    let by = Judgement::by_rules(rules, Timestamp::MAX);
     let staying = judge(snapshots, &by).into_iter().filter(|decision| !decision.verdict.goes());
     staying.map(|decision| decision.snapshot.name.clone()).collect()
 }

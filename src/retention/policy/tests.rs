@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use super::*;
 
 const WAIT: Duration = Duration::from_secs(90);
+const LIFETIME: Duration = Duration::from_secs(3600);
 
 /// Noon of a day; snapshots are dated in minutes before it.
 fn now() -> Timestamp {
@@ -15,47 +16,37 @@ fn now() -> Timestamp {
 
 fn ready(name: &str, minutes_ago: i64) -> Snapshot {
     let created = now() - SignedDuration::from_mins(minutes_ago);
-    Snapshot {
-        name: name.to_owned(),
-        uid: format!("uid-{name}"),
-        resource_version: "1".to_owned(),
-        created,
-        cut: Some(created),
-        ready: true,
-        held: false,
-        terminating: false,
-        group_member: false,
-        run: None,
-        error: None,
-    }
+    Snapshot { uid: format!("uid-{name}"), ..Snapshot::ready_at(name, created) }
 }
 
 fn unready(name: &str, minutes_ago: i64) -> Snapshot {
-    Snapshot { ready: false, cut: None, ..ready(name, minutes_ago) }
+    Snapshot { ready: false, taken_at: None, ..ready(name, minutes_ago) }
 }
 
-/// A run whose own snapshot is `own`, and which had seen all others of the same second before.
-fn decide(snapshots: &[Snapshot], rules: &str, own: Option<&str>) -> Vec<(String, String, bool)> {
+/// A run whose new snapshot is `new`, and which had seen all others of the same second before.
+fn decide(snapshots: &[Snapshot], rules: &str, new: Option<&str>) -> Vec<(String, String, bool)> {
     let seen_before: Vec<String> = snapshots.iter().map(|snapshot| snapshot.uid.clone()).collect();
-    decide_as(snapshots, rules, own, &seen_before, None)
+    decide_as(snapshots, rules, new, &seen_before, None)
 }
 
 fn decide_as(
     snapshots: &[Snapshot],
     rules: &str,
-    own: Option<&str>,
+    new: Option<&str>,
     seen_before: &[String],
-    claim_since: Option<Timestamp>,
+    claim: Option<ClaimIdentity<'_>>,
 ) -> Vec<(String, String, bool)> {
     let rules = rules.parse().expect("rules");
-    let own = own.map(|name| format!("uid-{name}"));
+    let new = new.map(|name| format!("uid-{name}"));
+    let in_use = HashSet::from(["restoring".to_owned()]);
     let by = Judgement {
-        rules: &rules,
-        own: own.as_deref(),
+        new: new.as_deref(),
         seen_before,
-        claim_since,
-        now: now(),
+        claim,
+        in_use: Some(&in_use),
         longest_wait: WAIT,
+        job_lifetime: LIFETIME,
+        ..Judgement::by_rules(&rules, now())
     };
     judge(snapshots, &by)
         .into_iter()
@@ -64,8 +55,8 @@ fn decide_as(
 }
 
 /// The names of those that go, newest first.
-fn going(snapshots: &[Snapshot], rules: &str, own: Option<&str>) -> Vec<String> {
-    decide(snapshots, rules, own).into_iter().filter(|(_, _, goes)| *goes).map(|(name, ..)| name).collect()
+fn going(snapshots: &[Snapshot], rules: &str, new: Option<&str>) -> Vec<String> {
+    decide(snapshots, rules, new).into_iter().filter(|(_, _, goes)| *goes).map(|(name, ..)| name).collect()
 }
 
 #[test]
@@ -74,12 +65,15 @@ fn every_snapshot_gets_a_verdict_in_words() {
         unready("stuck", 60),
         Snapshot { held: true, ..ready("held", 50) },
         ready("old", 120),
-        Snapshot { terminating: true, ..ready("going", 40) },
-        Snapshot { group_member: true, ..ready("member", 30) },
+        Snapshot { terminating_since: Some(now()), ..ready("going", 40) },
+        Snapshot { owner: Some(Owner::Group), ..ready("member", 30) },
+        Snapshot { owner: Some(Owner::Other), ..ready("owned", 29) },
+        Snapshot { unreadable: true, ..unready("odd", 28) },
+        ready("restoring", 27),
         ready("new", 0),
         ready("middle", 20),
         unready("other-run", 1),
-        ready("tomorrow", -1440),
+        Snapshot { taken_at: Some(now() + SignedDuration::from_hours(24)), ..ready("tomorrow", 55) },
     ];
     let said: Vec<String> = decide(&snapshots, "last=2", Some("new"))
         .into_iter()
@@ -92,6 +86,9 @@ fn every_snapshot_gets_a_verdict_in_words() {
             "new stays: made by this run",
             "other-run stays: not ready yet",
             "middle stays: 2nd of last=2",
+            "restoring stays: a claim is being restored from it",
+            "odd stays: its status cannot be read",
+            "owned stays: another object owns it",
             "member stays: member of a VolumeGroupSnapshot",
             "going stays: already terminating",
             "held stays: held",
@@ -118,8 +115,11 @@ fn without_a_ready_snapshot_nothing_goes() {
     // Those that do not count do not make others go either.
     for untouchable in [
         Snapshot { held: true, ..ready("x", 1) },
-        Snapshot { terminating: true, ..ready("x", 1) },
-        Snapshot { group_member: true, ..ready("x", 1) },
+        Snapshot { terminating_since: Some(now()), ..ready("x", 1) },
+        Snapshot { owner: Some(Owner::Group), ..ready("x", 1) },
+        Snapshot { owner: Some(Owner::Other), ..ready("x", 1) },
+        Snapshot { unreadable: true, ..unready("x", 1) },
+        ready("restoring", 1),
         ready("x", -60),
     ] {
         assert_eq!(going(&[unready("a", 600), ready("b", 300), untouchable], "last=1", None), ["a"]);
@@ -140,19 +140,24 @@ fn what_is_not_ready_goes_only_when_nobody_can_be_waiting_for_it() {
 
 #[test]
 fn the_newest_ready_stays_under_every_disorder_of_the_clocks() {
-    // The storage's clock was set back: the run's own snapshot looks older than the previous one.
-    let own = Snapshot { cut: Some(now() - SignedDuration::from_hours(5)), ..ready("own", 0) };
-    assert_eq!(going(&[own, ready("previous", 60), ready("older", 120)], "last=1", Some("own")), ["older"]);
-    // The storage's clock runs ahead: its own snapshot is no mistake of the future, …
-    let own = Snapshot { cut: Some(now() + SignedDuration::from_hours(5)), ..ready("own", 0) };
-    assert_eq!(going(&[own, ready("previous", 60)], "last=1", Some("own")), ["previous"]);
+    let taken = |name: &str, minutes_ago: i64, hours_off: i64| {
+        let snapshot = ready(name, minutes_ago);
+        Snapshot { taken_at: Some(snapshot.created + SignedDuration::from_hours(hours_off)), ..snapshot }
+    };
+    // The storage's clock runs behind: nothing was taken before it was asked for.
+    let behind = [taken("new", 0, -5), ready("previous", 60), ready("older", 120)];
+    assert_eq!(going(&behind, "last=1", Some("new")), ["previous", "older"]);
+    assert_eq!(going(&[taken("a", 1, -9), taken("b", 5, 0), ready("c", 10)], "last=1", None), ["b", "c"]);
+    // It runs ahead: the new snapshot is no mistake of the future, …
+    assert_eq!(going(&[taken("new", 0, 5), ready("previous", 60)], "last=1", Some("new")), ["previous"]);
     // … but one of 2099 neither goes nor makes others go.
-    let odd = Snapshot { cut: Some("2099-01-01T00:00:00Z".parse().expect("a time")), ..ready("odd", 60) };
-    assert_eq!(going(&[ready("own", 0), odd.clone(), ready("previous", 60)], "last=2", Some("own")), [""; 0]);
+    let odd =
+        Snapshot { taken_at: Some("2099-01-01T00:00:00Z".parse().expect("a time")), ..ready("odd", 60) };
+    assert_eq!(going(&[ready("new", 0), odd.clone(), ready("previous", 60)], "last=2", Some("new")), [""; 0]);
     assert_eq!(going(&[odd, ready("previous", 60)], "last=1", None), [""; 0]);
-    // By the API server's clock another one is newest: both stay.
-    let moved = Snapshot { cut: Some(now() - SignedDuration::from_hours(9)), ..ready("moved", 1) };
-    assert_eq!(going(&[moved, ready("a", 5), ready("b", 10)], "last=1", None), ["b"]);
+    // It was set back by half an hour an hour ago. By the API server's clock another one is newest: both stay.
+    let ahead = Snapshot { taken_at: Some(now() - SignedDuration::from_mins(2)), ..ready("ahead", 60) };
+    assert_eq!(going(&[ahead, ready("a", 5), ready("b", 10)], "last=1", None), ["b"]);
     // All at one instant: the run's own is the newer one, and without it one stays.
     let same = [ready("a", 0), ready("b", 0), ready("c", 0)];
     assert_eq!(going(&same, "last=1", Some("b")), ["a", "c"]);
@@ -178,12 +183,12 @@ fn two_runs_at_once_never_delete_each_others() {
 }
 
 #[test]
-fn snapshots_of_an_earlier_claim_of_the_same_name_are_not_this_claims_to_prune() {
+fn snapshots_of_a_previous_claim_of_the_same_name_are_not_this_claims_to_prune() {
     // The claim was deleted by mistake and made anew an hour ago, empty; the only good data is in
     // what was taken before.
     let snapshots = [ready("own", 0), ready("empty", 30), ready("good", 90), unready("stuck", 120)];
-    let since = Some(now() - SignedDuration::from_hours(1));
-    let said = decide_as(&snapshots, "last=1", Some("own"), &[], since);
+    let claim = ClaimIdentity { uid: "this", created: Some(now() - SignedDuration::from_hours(1)) };
+    let said = decide_as(&snapshots, "last=1", Some("own"), &[], Some(claim));
     let said: Vec<(&str, &str)> =
         said.iter().map(|(name, verdict, _)| (name.as_str(), verdict.as_str())).collect();
     assert_eq!(
@@ -191,10 +196,34 @@ fn snapshots_of_an_earlier_claim_of_the_same_name_are_not_this_claims_to_prune()
         [
             ("own", "made by this run"),
             ("empty", "no rule keeps it"),
-            ("good", "of an earlier claim of this name"),
-            ("stuck", "of an earlier claim of this name"),
+            ("good", "of a previous claim of this name"),
+            ("stuck", "of a previous claim of this name"),
         ]
     );
+}
+
+#[test]
+fn a_snapshot_that_names_its_claims_uid_is_of_that_claim_whatever_the_clock_says() {
+    let of = |name: &str, minutes_ago: i64, uid: &str| Snapshot {
+        claim_uid: Some(uid.to_owned()),
+        ..ready(name, minutes_ago)
+    };
+    // The claim was made anew within the second in which the snapshot was asked for.
+    let claim = ClaimIdentity { uid: "this", created: Some(now() - SignedDuration::from_mins(30)) };
+    let snapshots = [of("new", 0, "this"), of("same-second", 30, "that"), of("restored", 90, "this")];
+    let going: Vec<(String, bool)> = decide_as(&snapshots, "last=1", Some("new"), &[], Some(claim))
+        .into_iter()
+        .map(|(name, _, goes)| (name, goes))
+        .collect();
+    assert_eq!(going, [("new".into(), false), ("same-second".into(), false), ("restored".into(), true)]);
+}
+
+#[test]
+fn what_a_job_made_is_not_a_leftover_while_the_job_may_live() {
+    let of_job = |minutes_ago| Snapshot { run_uid: Some("0e1f".into()), ..unready("x", minutes_ago) };
+    let new = ready("new", 0);
+    assert_eq!(going(&[new.clone(), of_job(60)], "last=1", Some("new")), [""; 0]);
+    assert_eq!(going(&[new, of_job(61)], "last=1", Some("new")), ["x"]);
 }
 
 #[test]
@@ -228,15 +257,24 @@ fn any_rules() -> impl Strategy<Value = String> {
 }
 
 fn any_snapshot() -> impl Strategy<Value = Snapshot> {
-    let flags = (any::<bool>(), proptest::bool::weighted(0.1), proptest::bool::weighted(0.1));
+    let rarely = || proptest::bool::weighted(0.1);
+    let owner = proptest::option::weighted(0.1, prop_oneof![Just(Owner::Group), Just(Owner::Other)]);
+    let flags = (any::<bool>(), rarely(), rarely(), rarely(), any::<bool>());
     let times = (-3i64..200, proptest::option::of(-300i64..300));
-    (flags, proptest::bool::weighted(0.1), times).prop_map(
-        |((ready_, held, terminating), group_member, times)| {
-            let created = now() - SignedDuration::from_mins(times.0);
-            let cut = times.1.map(|minutes| created + SignedDuration::from_mins(minutes));
-            Snapshot { ready: ready_, held, terminating, group_member, created, cut, ..ready("", 0) }
-        },
-    )
+    (flags, owner, times).prop_map(|((is_ready, held, terminating, unreadable, of_job), owner, times)| {
+        let created = now() - SignedDuration::from_mins(times.0);
+        Snapshot {
+            ready: is_ready && !unreadable,
+            held,
+            unreadable,
+            terminating_since: terminating.then(now),
+            owner,
+            created,
+            taken_at: times.1.map(|minutes| created + SignedDuration::from_mins(minutes)),
+            run_uid: of_job.then(|| "0e1f".to_owned()),
+            ..ready("", 0)
+        }
+    })
 }
 
 fn any_claim() -> impl Strategy<Value = (Vec<Snapshot>, Option<usize>)> {
@@ -266,17 +304,19 @@ proptest! {
         let goes = |snapshot: &&Snapshot| going.contains(&snapshot.name);
 
         for snapshot in snapshots.iter().filter(goes) {
-            prop_assert!(!snapshot.held && !snapshot.terminating && !snapshot.group_member);
+            prop_assert!(!snapshot.held && !snapshot.is_terminating() && snapshot.owner.is_none());
+            prop_assert!(!snapshot.unreadable);
             prop_assert!(snapshot.time() <= now() && snapshot.created <= now());
             prop_assert!(Some(&snapshot.name) != own.as_ref());
             let newer_stays = snapshots.iter().any(|other| {
                 let is_own = Some(&other.name) == own.as_ref();
                 let not_older = other.time() >= snapshot.time() || (is_own && other.created >= snapshot.time());
-                other.uid != snapshot.uid && other.ready && !other.terminating && not_older && !going.contains(&other.name)
+                other.uid != snapshot.uid && other.ready && !other.is_terminating() && not_older && !going.contains(&other.name)
             });
             prop_assert!(newer_stays, "{} goes without a newer ready one that stays", snapshot.name);
             if !snapshot.ready {
                 prop_assert!(snapshot.created < now() - WAIT);
+                prop_assert!(snapshot.run_uid.is_none() || snapshot.created < now() - LIFETIME);
             }
         }
         // The order of the input does not matter.
