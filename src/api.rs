@@ -306,6 +306,12 @@ pub struct ClaimLabels {
     /// The uid of the Job whose restore made it.
     #[serde(rename = "volume-snapshotter/run-uid")]
     pub run_uid: Option<String>,
+    /// The claim whose data it has, if it was restored and the name fits.
+    #[serde(rename = "volume-snapshotter/restored-claim")]
+    pub restored_claim: Option<String>,
+    /// The snapshot that it was restored from, if the name fits.
+    #[serde(rename = "volume-snapshotter/restored-snapshot")]
+    pub restored_snapshot: Option<String>,
 }
 
 /// The annotations of a claim that are read; all others are skipped, however large they are.
@@ -322,6 +328,12 @@ pub struct ClaimAnnotations {
     /// `volume.kubernetes.io/storage-provisioner`: who was asked to make its volume. Missing where the
     /// claim was bound to a volume that was there already.
     pub storage_provisioner: Option<String>,
+    /// `volume-snapshotter/restored-claim`: as the label, for a name that is too long for one.
+    pub restored_claim: Option<String>,
+    /// `volume-snapshotter/restored-snapshot`: as the label, for a name that is too long for one.
+    pub restored_snapshot: Option<String>,
+    /// `volume-snapshotter/restored-time`: when the restored data was taken.
+    pub restored_time: Option<String>,
 }
 
 impl<'de> Deserialize<'de> for ClaimAnnotations {
@@ -353,6 +365,9 @@ impl<'de> Visitor<'de> for ClaimAnnotationsVisitor {
                 "volume.kubernetes.io/storage-provisioner" => {
                     read.storage_provisioner = Some(map.next_value()?);
                 }
+                names::RESTORED_CLAIM_LABEL => read.restored_claim = Some(map.next_value()?),
+                names::RESTORED_SNAPSHOT_LABEL => read.restored_snapshot = Some(map.next_value()?),
+                names::RESTORED_TIME_ANNOTATION => read.restored_time = Some(map.next_value()?),
                 other => match other
                     .strip_prefix(names::RETENTION_ANNOTATION)
                     .and_then(|rest| rest.strip_prefix('.'))
@@ -432,8 +447,81 @@ impl NewClaim {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct StorageClass {
+    /// Its name, and whether it is the default.
+    pub metadata: StorageClassMetadata,
     /// `Immediate` or `WaitForFirstConsumer`.
     pub volume_binding_mode: String,
+}
+
+impl StorageClass {
+    /// Whether claims without a class get this one, or another that is the default too.
+    pub fn is_default(&self) -> bool {
+        self.metadata.annotations.is_default.as_deref() == Some("true")
+    }
+}
+
+/// The fields of a StorageClass's `metadata` that are read.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct StorageClassMetadata {
+    /// Its name.
+    pub name: String,
+    /// Annotations.
+    pub annotations: StorageClassAnnotations,
+}
+
+/// The annotations of a StorageClass that are read.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct StorageClassAnnotations {
+    /// `true`: claims without a class get this one.
+    #[serde(rename = "storageclass.kubernetes.io/is-default-class")]
+    pub is_default: Option<String>,
+}
+
+/// A `PersistentVolume`, as it is read.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Volume {
+    /// When it was made, and by whom.
+    pub metadata: VolumeMetadata,
+    /// Whom it is bound to.
+    pub spec: VolumeSpec,
+}
+
+/// The fields of a PersistentVolume's `metadata` that are read.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct VolumeMetadata {
+    /// When the API server stored it, in whole seconds.
+    pub creation_timestamp: Option<Timestamp>,
+    /// Annotations.
+    pub annotations: VolumeAnnotations,
+}
+
+/// The annotations of a PersistentVolume that are read.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct VolumeAnnotations {
+    /// The provisioner that made it; missing where a person did.
+    #[serde(rename = "pv.kubernetes.io/provisioned-by")]
+    pub provisioned_by: Option<String>,
+}
+
+/// What a PersistentVolume is.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct VolumeSpec {
+    /// The claim that it is bound to.
+    pub claim_ref: Option<ClaimReference>,
+}
+
+/// The claim that a volume is bound to.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct ClaimReference {
+    /// What tells this claim from a later one of the same name.
+    pub uid: String,
 }
 
 /// An `Event` of the core group, as it is read: what somebody has to say of an object.

@@ -112,7 +112,7 @@ fn show(listing: &Listing, output: Output, jobs: bool, now: Timestamp) -> u8 {
 }
 
 fn restore_once(command: RestoreCommand) -> u8 {
-    let settings = match RestoreSettings::parse(std::env::vars_os(), command.flags) {
+    let mut settings = match RestoreSettings::parse(std::env::vars_os(), command.flags) {
         Ok(settings) => settings,
         Err((problems, fallback)) => {
             process::start_plain_log(fallback.log_format, settings::default_filter());
@@ -121,6 +121,7 @@ fn restore_once(command: RestoreCommand) -> u8 {
             return EXIT_HOPELESS;
         }
     };
+    settings.context.clone_from(&command.context);
     process::start_plain_log(settings.log_format, settings.log_filter.clone());
     let access = Access { namespace: settings.namespace.as_deref(), context: command.context.as_deref() };
     let id = settings.run_id.clone().unwrap_or_else(|| names::restore_id(rand::random()));

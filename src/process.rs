@@ -155,11 +155,14 @@ pub fn publish_restore(report: &RestoreReport, format: Option<LogFormat>, termin
     match &report.outcome {
         // Where all is JSON, data is.
         Ok(restored) if format == Some(LogFormat::Json) => {
-            tracing::info!(exit, data = restored.data, "{said}")
+            tracing::info!(exit, data = restored.data, next = restored.next, "{said}")
         }
         Ok(restored) => {
             tracing::info!(exit, "{said}");
             print(&restored.data);
+            if !restored.next.is_empty() {
+                tracing::info!("{}", restored.next);
+            }
         }
         Err(_) => tracing::error!(exit, "{said}"),
     }

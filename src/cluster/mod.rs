@@ -52,6 +52,7 @@ const SNAPSHOTS: &str = "volumesnapshots";
 const NAMESPACES: &str = "namespaces";
 const EVENTS: &str = "events";
 const CLASSES: &str = "storageclasses";
+const VOLUMES: &str = "persistentvolumes";
 const STORAGE_GROUP: &str = "storage.k8s.io";
 
 const fn on_claims(verb: &'static str) -> Right {
@@ -73,6 +74,8 @@ const DELETE: Right = on_snapshots("delete");
 const LIST_NAMESPACES: Right = Right { group: "", resource: NAMESPACES, verb: "list" };
 const LIST_EVENTS: Right = Right { group: "", resource: EVENTS, verb: "list" };
 const GET_CLASS: Right = Right { group: STORAGE_GROUP, resource: CLASSES, verb: "get" };
+const LIST_CLASSES: Right = Right { group: STORAGE_GROUP, resource: CLASSES, verb: "list" };
+const GET_VOLUME: Right = Right { group: "", resource: VOLUMES, verb: "get" };
 
 /// Every right that a run uses. No request can be made without naming one of these or of the lists
 /// below, and a test holds the Role of the manifests to this list. `list` uses two of them.
@@ -85,8 +88,9 @@ pub const NAMESPACE_RIGHTS: &[Right] = &[LIST_NAMESPACES];
 pub const RESTORE_RIGHTS: &[Right] = &[GET_CLAIM, CREATE_CLAIM, GET, LIST, LIST_EVENTS];
 
 /// What a restore uses where it may: whether the StorageClass exists and what it waits for is known
-/// sooner then. It lies outside of namespaces, so a Role cannot give it.
-pub const RESTORE_CLASS_RIGHTS: &[Right] = &[GET_CLASS];
+/// sooner then, and which there are; and whose a volume is that does not carry the claim's uid in its
+/// name. These lie outside of namespaces, so a Role cannot give them.
+pub const RESTORE_CLASS_RIGHTS: &[Right] = &[GET_CLASS, LIST_CLASSES, GET_VOLUME];
 
 /// How many objects a page of a list has. 500 is what kubectl asks for.
 const PAGE: u32 = 500;

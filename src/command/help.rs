@@ -134,9 +134,9 @@ Each flag stands for a variable, which it wins over.
                             that would be made
   -h, --help                this text
 
-Further variables: RESTORE_RUN_ID (the Job's name, so that its next attempt
-goes on with the same claim), RESTORE_TERMINATION_LOG, RESTORE_LOG_FORMAT (text
-or json), RUST_LOG.
+Further variables: RESTORE_RUN_UID (the Job's uid, so that its next attempt goes
+on with the same claim), RESTORE_RUN_ID (its name), RESTORE_TERMINATION_LOG,
+RESTORE_LOG_FORMAT (text or json), RUST_LOG.
 
 Exit codes:
   0    the claim is Bound, or waits for its first consumer as its StorageClass
