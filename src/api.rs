@@ -541,6 +541,138 @@ pub struct ObjectEvent {
     pub event_time: Option<Timestamp>,
 }
 
+/// A `CronJob`, as it is read: what its pods are told.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct CronJob {
+    /// Name and labels.
+    pub metadata: Metadata,
+    /// What it does.
+    pub spec: CronJobSpec,
+}
+
+/// What a CronJob does.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct CronJobSpec {
+    /// Whether it does nothing for now.
+    pub suspend: bool,
+    /// The Jobs that it makes.
+    pub job_template: Template<JobSpec>,
+}
+
+/// What something is made from: a Job of a CronJob, a pod of a Job.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Template<T> {
+    /// What it is to be.
+    pub spec: T,
+}
+
+/// What a Job is to be.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct JobSpec {
+    /// The pods that it makes.
+    pub template: Template<PodSpec>,
+}
+
+/// What a pod is to be.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct PodSpec {
+    /// Its containers.
+    pub containers: Vec<Container>,
+}
+
+/// A container of a pod.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Container {
+    /// Its name.
+    pub name: String,
+    /// Its image.
+    pub image: String,
+    /// What is started, instead of what the image says.
+    pub command: Vec<String>,
+    /// With which arguments.
+    pub args: Vec<String>,
+    /// Variables, one by one; these win.
+    pub env: Vec<Variable>,
+    /// Variables, all of an object; the later ones win.
+    pub env_from: Vec<VariableSource>,
+}
+
+/// A variable of a container.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Variable {
+    /// Its name.
+    pub name: String,
+    /// Its value, where that is written here.
+    pub value: String,
+    /// Where its value is, else.
+    pub value_from: Option<ValueSource>,
+}
+
+/// Where a variable's value is; in neither of these, in a Secret or in the container's resources.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ValueSource {
+    /// In a ConfigMap.
+    pub config_map_key_ref: Option<KeyReference>,
+    /// In the pod itself.
+    pub field_ref: Option<FieldReference>,
+}
+
+/// An entry of a ConfigMap.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct KeyReference {
+    /// The ConfigMap.
+    pub name: String,
+    /// The entry.
+    pub key: String,
+    /// Whether it may be missing.
+    pub optional: bool,
+}
+
+/// A field of the pod.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct FieldReference {
+    /// `metadata.namespace`.
+    pub field_path: String,
+}
+
+/// An object whose entries are variables.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct VariableSource {
+    /// What the variables' names begin with before the entry's own.
+    pub prefix: String,
+    /// A ConfigMap; missing for a Secret.
+    pub config_map_ref: Option<ConfigMapReference>,
+}
+
+/// A ConfigMap.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct ConfigMapReference {
+    /// Its name.
+    pub name: String,
+    /// Whether it may be missing.
+    pub optional: bool,
+}
+
+/// A `ConfigMap`, as it is read.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct ConfigMap {
+    /// Its entries.
+    pub data: BTreeMap<String, String>,
+}
+
 /// A `Namespace`, as it is read.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]

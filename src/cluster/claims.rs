@@ -1,13 +1,14 @@
-//! What only a restore asks of the cluster: making a claim, and what is said of it.
+//! What only a restore and `list` ask of the cluster: making a claim, and what is said of it; what
+//! schedules there are.
 
 use kube::api::{GetParams, ListParams, PostParams};
 
 use super::{
-    CLAIMS, CLASSES, CREATE_CLAIM, Cluster, EVENTS, Error, GET_CLASS, GET_VOLUME, LIST_CLASSES, LIST_EVENTS,
-    PAGE, Scope, VOLUMES, action::Action, path,
+    CLAIMS, CLASSES, CONFIG_MAPS, CREATE_CLAIM, CRON_JOBS, Cluster, EVENTS, Error, GET_CLASS, GET_CONFIG_MAP,
+    GET_VOLUME, LIST_CLASSES, LIST_CRON_JOBS, LIST_EVENTS, PAGE, Scope, VOLUMES, action::Action, path,
 };
 use crate::{
-    api::{Claim, NewClaim, ObjectEvent, Page, StorageClass, Volume},
+    api::{Claim, ConfigMap, CronJob, NewClaim, ObjectEvent, Page, StorageClass, Volume},
     names,
     snapshot::ClaimId,
 };
@@ -70,6 +71,33 @@ impl Cluster {
         let action = Action::new("list the StorageClasses".to_owned(), &Scope::All, LIST_CLASSES);
         let (classes, _) = self.list(&action, &path(&Scope::All, CLASSES), "", Some).await?;
         Ok(classes)
+    }
+
+    /// Lists the CronJobs that a label selector matches and `keep` keeps.
+    ///
+    /// # Errors
+    /// [`super::Cause::Forbidden`] without the right.
+    pub async fn cron_jobs(
+        &self,
+        scope: &Scope,
+        selector: &str,
+        keep: impl Fn(&CronJob) -> bool,
+    ) -> Result<Vec<CronJob>, Error> {
+        let action = Action::new("list the CronJobs".to_owned(), scope, LIST_CRON_JOBS);
+        let keep = |cron_job: CronJob| keep(&cron_job).then_some(cron_job);
+        let (cron_jobs, _) = self.list(&action, &path(scope, CRON_JOBS), selector, keep).await?;
+        Ok(cron_jobs)
+    }
+
+    /// Reads a ConfigMap.
+    ///
+    /// # Errors
+    /// [`super::Cause::NotFound`] if there is none of that name, [`super::Cause::Forbidden`] without the right.
+    pub async fn config_map(&self, namespace: &str, name: &str) -> Result<ConfigMap, Error> {
+        let scope = Scope::Namespace(namespace.to_owned());
+        let action = Action::new(format!("read ConfigMap {name}"), &scope, GET_CONFIG_MAP);
+        let get = || path(&scope, CONFIG_MAPS).get(name, &GetParams::default());
+        self.requests.send(&action, get).await
     }
 
     /// Reads a PersistentVolume.

@@ -53,6 +53,9 @@ const NAMESPACES: &str = "namespaces";
 const EVENTS: &str = "events";
 const CLASSES: &str = "storageclasses";
 const VOLUMES: &str = "persistentvolumes";
+const CRON_JOBS: &str = "cronjobs";
+const CONFIG_MAPS: &str = "configmaps";
+const BATCH_GROUP: &str = "batch";
 const STORAGE_GROUP: &str = "storage.k8s.io";
 
 const fn on_claims(verb: &'static str) -> Right {
@@ -75,6 +78,8 @@ const LIST_NAMESPACES: Right = Right { group: "", resource: NAMESPACES, verb: "l
 const LIST_EVENTS: Right = Right { group: "", resource: EVENTS, verb: "list" };
 const GET_CLASS: Right = Right { group: STORAGE_GROUP, resource: CLASSES, verb: "get" };
 const LIST_CLASSES: Right = Right { group: STORAGE_GROUP, resource: CLASSES, verb: "list" };
+const LIST_CRON_JOBS: Right = Right { group: BATCH_GROUP, resource: CRON_JOBS, verb: "list" };
+const GET_CONFIG_MAP: Right = Right { group: "", resource: CONFIG_MAPS, verb: "get" };
 const GET_VOLUME: Right = Right { group: "", resource: VOLUMES, verb: "get" };
 
 /// Every right that a run uses. No request can be made without naming one of these or of the lists
@@ -91,6 +96,9 @@ pub const RESTORE_RIGHTS: &[Right] = &[GET_CLAIM, CREATE_CLAIM, GET, LIST, LIST_
 /// sooner then, and which there are; and whose a volume is that does not carry the claim's uid in its
 /// name. These lie outside of namespaces, so a Role cannot give them.
 pub const RESTORE_CLASS_RIGHTS: &[Right] = &[GET_CLASS, LIST_CLASSES, GET_VOLUME];
+
+/// What `list` uses where it may, besides two of a run's: the settings of the schedules.
+pub const SCHEDULE_RIGHTS: &[Right] = &[LIST_CRON_JOBS, GET_CONFIG_MAP];
 
 /// How many objects a page of a list has. 500 is what kubectl asks for.
 const PAGE: u32 = 500;
@@ -427,6 +435,7 @@ fn path(scope: &Scope, resource: &str) -> ApiRequest {
     let api = match resource {
         SNAPSHOTS => format!("/apis/{SNAPSHOT_API}"),
         CLASSES => format!("/apis/{STORAGE_GROUP}/v1"),
+        CRON_JOBS => format!("/apis/{BATCH_GROUP}/v1"),
         _ => "/api/v1".to_owned(),
     };
     ApiRequest::new(match scope {

@@ -45,6 +45,8 @@ fn item(row: &Row) -> Value {
     let (verdict, reason) = match retention {
         Retention::Kept(reason) => ("kept", Some(reason)),
         Retention::Goes(reason) => ("goes", Some(reason)),
+        Retention::WouldGo(reason) => ("would-go", Some(reason)),
+        Retention::Unknown(reason) => ("unknown", Some(reason)),
         Retention::NotOurs => ("other-schedule", None),
     };
     json!({
@@ -61,6 +63,7 @@ fn item(row: &Row) -> Value {
         "run": snapshot.run,
         "held": snapshot.held,
         "state": state.word(),
+        "terminatingSince": snapshot.terminating_since.map(|since| since.to_string()),
         "retention": {"verdict": verdict, "reason": reason},
         "error": snapshot.error,
     })

@@ -141,7 +141,7 @@ fn cells(row: &Row, look: Look, now: Timestamp) -> Vec<Cell> {
             State::Ok => Style::Plain,
             State::Held => Style::Good,
             State::Waiting | State::Terminating => Style::Warning,
-            State::Error => Style::Bad,
+            State::Error | State::Stuck => Style::Bad,
         },
     ));
     if look.jobs || look.wide {
@@ -153,6 +153,8 @@ fn cells(row: &Row, look: Look, now: Timestamp) -> Vec<Cell> {
     cells.push(match retention {
         Retention::Kept(reason) => Cell::new(format!("kept: {reason}"), Style::Plain),
         Retention::Goes(reason) => Cell::new(format!("will go: {reason}"), Style::Warning),
+        Retention::WouldGo(reason) => Cell::new(format!("would go: {reason}"), Style::Warning),
+        Retention::Unknown(reason) => Cell::new(format!("unknown: {}", text::foreign(reason)), Style::Faint),
         Retention::NotOurs => Cell::new("another schedule's", Style::Faint),
     });
     if look.wide {

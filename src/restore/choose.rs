@@ -1,6 +1,6 @@
 //! Which snapshot is restored. Pure: the moment is handed in.
 
-use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use k8s_openapi::jiff::Timestamp;
 
 use crate::{
     report::Failure,
@@ -11,10 +11,6 @@ use crate::{
 
 /// The most snapshots that a message names one by one.
 const NAMED: usize = 3;
-
-/// By how much a storage system's clock may be ahead before what it dates is of the future: the latest
-/// snapshot is not to be passed over for a minute.
-const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_mins(5);
 
 /// The snapshot that is restored, and what the user should know of the choice.
 #[derive(Debug)]
@@ -43,7 +39,7 @@ pub(super) fn choose(
         Choice::Latest | Choice::At(_) => latest(records, settings, now)?,
     };
     let snapshot = &chosen.record.snapshot;
-    if is_of_the_future(snapshot, now) {
+    if snapshot.is_of_the_future(now) {
         chosen.warnings.push(format!(
             "snapshot {} is dated in the future, {}: some clock is wrong, and when its data was taken is not known",
             snapshot.name,
@@ -57,10 +53,6 @@ pub(super) fn choose(
         ));
     }
     Ok(chosen)
-}
-
-fn is_of_the_future(snapshot: &Snapshot, now: Timestamp) -> bool {
-    snapshot.time().duration_since(now) > CLOCK_TOLERANCE
 }
 
 fn named(records: Vec<Record>, settings: &RestoreSettings) -> Result<Chosen, Failure> {
@@ -80,7 +72,7 @@ fn named(records: Vec<Record>, settings: &RestoreSettings) -> Result<Chosen, Fai
              snapshot"
         )));
     }
-    match hindrance(&record.snapshot) {
+    match record.snapshot.hindrance() {
         None => Ok(Chosen { record, warnings: Vec::new() }),
         Some(why) => Err(Failure {
             message: format!(
@@ -103,17 +95,17 @@ fn latest(mut records: Vec<Record>, settings: &RestoreSettings, now: Timestamp) 
              namespace"
         )));
     }
-    records.sort_unstable_by(|a, b| order(b).cmp(&order(a)));
+    records.sort_unstable_by(|a, b| b.snapshot.order().cmp(&a.snapshot.order()));
     let why_not = |snapshot: &Snapshot| {
         let of_future = || {
-            is_of_the_future(snapshot, now).then(|| {
+            snapshot.is_of_the_future(now).then(|| {
                 format!(
                     "it is dated in the future, {}; to restore it all the same, name it with --snapshot",
                     snapshot.time()
                 )
             })
         };
-        hindrance(snapshot).or_else(of_future)
+        snapshot.hindrance().or_else(of_future)
     };
     let (usable, unusable): (Vec<Record>, Vec<Record>) =
         records.into_iter().partition(|record| why_not(&record.snapshot).is_none());
@@ -135,7 +127,7 @@ fn latest(mut records: Vec<Record>, settings: &RestoreSettings, now: Timestamp) 
             may_pass: unusable.iter().any(|record| !record.snapshot.is_terminating()),
         });
     };
-    let of_future = |record: &&Record| hindrance(&record.snapshot).is_none();
+    let of_future = |record: &&Record| record.snapshot.hindrance().is_none();
     let mut warnings: Vec<String> = unusable
         .iter()
         .filter(of_future)
@@ -169,22 +161,6 @@ fn latest(mut records: Vec<Record>, settings: &RestoreSettings, now: Timestamp) 
         ))
     })?;
     Ok(Chosen { record, warnings })
-}
-
-/// A place in time: when the data was taken, then the API server's clock.
-fn order(record: &Record) -> (Timestamp, Timestamp, &str) {
-    (record.snapshot.time(), record.snapshot.created, &record.snapshot.name)
-}
-
-/// Why a snapshot cannot be restored.
-fn hindrance(snapshot: &Snapshot) -> Option<String> {
-    match snapshot {
-        Snapshot { terminating_since: Some(_), .. } => Some("it is being deleted".to_owned()),
-        Snapshot { unreadable: true, .. } => Some("its status cannot be understood".to_owned()),
-        Snapshot { ready: true, .. } => None,
-        Snapshot { error: Some(error), .. } => Some(format!("it is not ready: {error}")),
-        _ => Some("it is not ready yet".to_owned()),
-    }
 }
 
 fn hopeless(message: String) -> Failure {
