@@ -2,7 +2,6 @@
 //!
 //! Whether the object is valid is decided in `validation`.
 
-use crate::cluster::Cluster;
 use crate::event;
 use crate::failure::Failure;
 use crate::object;
@@ -47,7 +46,7 @@ pub(crate) fn stamp(resource: &Resource, object: &mut Value) {
     let metadata = object::metadata(object);
     metadata.entry("uid").or_insert_with(|| object::new_uid().into());
     metadata.entry("creationTimestamp").or_insert_with(|| object::now().into());
-    if resource.custom {
+    if resource.has_generation() {
         metadata.entry("generation").or_insert_with(|| 1.into());
     }
     if !resource.namespaced {
@@ -77,6 +76,14 @@ pub(crate) fn set_defaults(resource: &Resource, object: &mut Value) {
             }
             object::section(object, "status").entry("phase").or_insert_with(|| "Pending".into());
         }
+        "persistentvolumes" => {
+            let spec = object::section(object, "spec");
+            spec.entry("volumeMode").or_insert_with(|| "Filesystem".into());
+            spec.entry("persistentVolumeReclaimPolicy").or_insert_with(|| "Retain".into());
+            object::section(object, "status").entry("phase").or_insert_with(|| "Available".into());
+        }
+        "pods" => drop(object::section(object, "status").entry("phase").or_insert_with(|| "Pending".into())),
+        "jobs" | "cronjobs" => drop(object::section(object, "status")),
         "storageclasses" => {
             let fields = object.as_object_mut();
             if let Some(fields) = fields {
@@ -115,27 +122,6 @@ pub(crate) fn admit(
         }
     }
     Ok(())
-}
-
-/// Whether the namespace's quota has room for one more.
-pub(crate) fn check_quota(
-    cluster: &Cluster,
-    writer: &Writer<'_>,
-    resource: &Resource,
-    object: &Value,
-) -> Result<(), Failure> {
-    if resource.plural != "volumesnapshots" {
-        return Ok(());
-    }
-    let namespace = object::namespace(object);
-    let Some(limit) = cluster.quota(namespace) else { return Ok(()) };
-    let used = writer.count(resource.plural, namespace);
-    if used < limit {
-        return Ok(());
-    }
-    let what = format!("count/{}", resource.qualified());
-    let why = format!("exceeded quota: q, requested: {what}=1, used: {what}={used}, limited: {what}={limit}");
-    Err(Failure::forbidden(resource.group, resource.plural, object::name(object), &why))
 }
 
 /// Gives a changed object the metadata that clients cannot change, from the object that it replaces.
@@ -188,7 +174,7 @@ pub(crate) fn prepare_changed(resource: &Resource, subresource: &str, object: &m
             .chain(old.keys())
             .filter(|key| unversioned(key))
             .any(|key| fields.get(key) != old.get(key));
-        if resource.custom && changed {
+        if resource.has_generation() && changed {
             let generation = old["metadata"]["generation"].as_i64().unwrap_or(0) + 1;
             object::metadata(object).insert("generation".into(), generation.into());
         }

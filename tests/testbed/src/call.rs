@@ -10,6 +10,8 @@ use http::{HeaderMap, Method, header};
 pub(crate) struct Call {
     pub(crate) method: Method,
     pub(crate) path: String,
+    /// Path and query as they came.
+    pub(crate) uri: String,
     pub(crate) query: Vec<(String, String)>,
     /// `get`, `list`, `watch`, `create`, `update`, `patch`, `delete` or `deletecollection`; for a path that is no
     /// resource's, the method in lower case.
@@ -31,14 +33,17 @@ pub(crate) struct Target {
 }
 
 impl Call {
-    pub(crate) fn read(method: &Method, path: &str, query: &str, headers: &HeaderMap) -> Call {
-        let query: Vec<(String, String)> = form_urlencoded::parse(query.as_bytes()).into_owned().collect();
+    pub(crate) fn read(method: &Method, path: &str, raw_query: &str, headers: &HeaderMap) -> Call {
+        let query: Vec<(String, String)> =
+            form_urlencoded::parse(raw_query.as_bytes()).into_owned().collect();
         let text =
             |name| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
         let target = target(path);
+        let uri = if raw_query.is_empty() { path.to_owned() } else { format!("{path}?{raw_query}") };
         let mut call = Call {
             method: method.clone(),
             path: path.to_owned(),
+            uri,
             query,
             verb: "",
             target,

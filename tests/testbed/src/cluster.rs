@@ -1,15 +1,22 @@
-//! What all requests and controllers share: the store, the tokens, the plans, the faults, the quotas and the log.
+//! What all requests and controllers share: the store, the tokens, the plans, the faults, the actions and the log.
 
 use crate::auth::Tokens;
+use crate::controller::{Orders, SnapshotData};
 use crate::fault::Faults;
 use crate::log::Log;
+use crate::meanwhile::Meanwhile;
+use crate::object;
+use crate::policy::Policies;
 use crate::registry::{Resource, SNAPSHOT_GROUP};
-use crate::store::Store;
+use crate::store::{Key, Store};
 use crate::{Options, Plan, Provision};
 use serde_json::Value;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::watch;
 
 type Provider = Arc<dyn Fn(&Value) -> Option<Provision> + Send + Sync>;
 type Planner = Arc<dyn Fn(&Value) -> Option<Plan> + Send + Sync>;
@@ -24,9 +31,22 @@ pub(crate) struct Cluster {
     pub(crate) tokens: Tokens,
     pub(crate) log: Log,
     pub(crate) faults: Faults,
+    pub(crate) meanwhile: Meanwhile,
+    pub(crate) policies: Policies,
+    /// How often all watches that there were have been made mute.
+    mute: AtomicU64,
+    /// How the snapshot controller is to work through its queue.
+    pub(crate) orders: watch::Sender<Orders>,
+    /// What snapshots have the data of, by their uids. It is known of those, too, that are gone.
+    data: Mutex<HashMap<String, SnapshotData>>,
+    /// The uids of the snapshots that volumes were made from, by the names of the volumes.
+    restored: Mutex<HashMap<String, String>>,
+    /// The claims of which snapshots are being made, with the uids of those.
+    sources: Mutex<HashMap<Key, HashSet<String>>>,
     planner: Mutex<Option<Planner>>,
     provider: Mutex<Option<Provider>>,
-    quotas: Mutex<HashMap<String, usize>>,
+    /// How long a namespace's quota takes to notice that a snapshot is gone.
+    quota_delays: Mutex<HashMap<String, Duration>>,
 }
 
 impl fmt::Debug for Cluster {
@@ -43,15 +63,58 @@ impl Cluster {
             tokens: Tokens::new(),
             log: Log::default(),
             faults: Faults::default(),
+            meanwhile: Meanwhile::default(),
+            policies: Policies::default(),
+            mute: AtomicU64::new(0),
+            orders: watch::Sender::new(Orders::default()),
+            data: Mutex::default(),
+            restored: Mutex::default(),
+            sources: Mutex::default(),
             planner: Mutex::default(),
             provider: Mutex::default(),
-            quotas: Mutex::default(),
+            quota_delays: Mutex::default(),
         }
     }
 
     /// Whether a resource is served: that of snapshots can be left out, as in a cluster without its definitions.
     pub(crate) fn serves(&self, resource: &Resource) -> bool {
         self.options.snapshot_api || resource.group != SNAPSHOT_GROUP
+    }
+
+    /// How often watches were made mute: for those to remember that begin now.
+    pub(crate) fn muted(&self) -> u64 {
+        self.mute.load(Ordering::SeqCst)
+    }
+
+    /// Makes all watches mute that there are.
+    pub(crate) fn mute(&self) {
+        self.mute.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// What a snapshot has the data of, as far as that is known.
+    pub(crate) fn data(&self, snapshot: &Value) -> Option<SnapshotData> {
+        let data = self.data.lock().unwrap_or_else(PoisonError::into_inner);
+        data.get(object::uid(snapshot)).cloned()
+    }
+
+    pub(crate) fn set_data(&self, snapshot_uid: &str, of: SnapshotData) {
+        self.data.lock().unwrap_or_else(PoisonError::into_inner).insert(snapshot_uid.to_owned(), of);
+    }
+
+    /// The uid of the snapshot that a volume was made from.
+    pub(crate) fn restored(&self, volume: &str) -> Option<String> {
+        self.restored.lock().unwrap_or_else(PoisonError::into_inner).get(volume).cloned()
+    }
+
+    pub(crate) fn set_restored(&self, volume: &str, snapshot_uid: &str) {
+        let mut restored = self.restored.lock().unwrap_or_else(PoisonError::into_inner);
+        restored.insert(volume.to_owned(), snapshot_uid.to_owned());
+    }
+
+    /// The claims of which snapshots are being made, with the uids of those. Whoever writes to the store as well
+    /// locks this second.
+    pub(crate) fn sources(&self) -> MutexGuard<'_, HashMap<Key, HashSet<String>>> {
+        self.sources.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn set_planner(&self, planner: Planner) {
@@ -79,12 +142,14 @@ impl Cluster {
             .unwrap_or_else(|| Provision::after(self.options.provisioner.bound_after))
     }
 
-    pub(crate) fn set_quota(&self, namespace: &str, snapshots: usize) {
-        self.quotas.lock().unwrap_or_else(PoisonError::into_inner).insert(namespace.to_owned(), snapshots);
+    pub(crate) fn set_quota_delay(&self, namespace: &str, delay: Duration) {
+        let mut delays = self.quota_delays.lock().unwrap_or_else(PoisonError::into_inner);
+        delays.insert(namespace.to_owned(), delay);
     }
 
-    /// How many snapshots a namespace may have.
-    pub(crate) fn quota(&self, namespace: &str) -> Option<usize> {
-        self.quotas.lock().unwrap_or_else(PoisonError::into_inner).get(namespace).copied()
+    /// How long a namespace's quota takes to notice that a snapshot is gone.
+    pub(crate) fn quota_delay(&self, namespace: &str) -> Duration {
+        let delays = self.quota_delays.lock().unwrap_or_else(PoisonError::into_inner);
+        delays.get(namespace).copied().unwrap_or_default()
     }
 }

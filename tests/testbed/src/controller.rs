@@ -1,24 +1,26 @@
 //! The snapshot controller: takes new VolumeSnapshots through the states that a real one does, at the speed and with
 //! the errors that a test's [`Plan`] says, and lets deleted ones go.
 //!
-//! It works on what the store reports. Delays count from the write that they follow, and each has a timer of its own,
-//! so a thousand snapshots at once are as exact as one. A snapshot that was put into the store with a status of its own
-//! is only looked after when it is deleted.
+//! It works on what the store reports. What there is to do waits in a queue, which is worked through at the [`Pace`] that
+//! a test chooses; a snapshot's claim is looked up by its name, and only when its turn has come. Delays count from the
+//! write that they follow, or from that turn, and each has a timer of its own, so a thousand snapshots at once are as
+//! exact as one. A snapshot that was put into the store with a status of its own is only looked after when it is deleted.
 
 use crate::announce::{Announcement, announce};
 use crate::cluster::Cluster;
-use crate::object::{self, BOUND_PROTECTION, SOURCE_PROTECTION};
+use crate::object::{self, BOUND_PROTECTION, CLAIM_SOURCE_PROTECTION, SOURCE_PROTECTION};
 use crate::registry::{SNAPSHOT_GROUP, known};
 use crate::store::{Change, Key, Kind, Writer};
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::{Instant, sleep_until};
 
 const SNAPSHOTS: &str = "volumesnapshots";
+const CLAIMS: &str = "persistentvolumeclaims";
 const CLASSES: &str = "volumesnapshotclasses";
 const CONTENTS: &str = "volumesnapshotcontents";
 
@@ -47,7 +49,7 @@ impl Default for Controller {
 #[derive(Debug, Clone, Default)]
 pub struct Plan {
     /// From the snapshot's creation until it is ready; `None`: never. If an error of the cluster's (a missing class,
-    /// say) held it up, from when that was over.
+    /// say) or the controller's [`Pace`] held it up, from when that was over.
     pub ready_after: Option<Duration>,
     /// `status.error.message` from the given times after the creation on; an empty text clears the error.
     pub errors: Vec<(Duration, String)>,
@@ -121,6 +123,10 @@ impl Id {
         (object::uid(&object.value) == self.uid).then(|| object.value.clone())
     }
 
+    fn exists(&self, cluster: &Cluster) -> bool {
+        cluster.store.get(SNAPSHOTS, &self.key).is_some_and(|object| object::uid(&object.value) == self.uid)
+    }
+
     fn modify(&self, writer: &mut Writer<'_>, f: impl FnOnce(&mut Value)) -> Option<Value> {
         self.get(writer)?;
         Some(writer.modify(known(SNAPSHOTS), &self.key, f)?.value.clone())
@@ -129,6 +135,41 @@ impl Id {
     fn content(&self) -> Key {
         (String::new(), format!("snapcontent-{}", self.uid))
     }
+}
+
+/// How fast the snapshot controller takes snapshots out of its queue: new ones, those whose class or claim has come, and
+/// deleted ones. What the storage has begun goes on at any pace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pace {
+    /// As soon as they are there.
+    AtOnce,
+    /// The first at once, and then this many in each second, at equal distances; none if it is 0.
+    PerSecond(u32),
+    /// Not before a test says so with [`TestBed::controller_takes`](crate::TestBed::controller_takes) or another pace.
+    Stopped,
+}
+
+/// How the queue is worked through at this moment.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Orders {
+    pub(crate) pace: Pace,
+    /// How many are to be taken whatever the pace.
+    pub(crate) granted: usize,
+}
+
+impl Default for Orders {
+    fn default() -> Orders {
+        Orders { pace: Pace::AtOnce, granted: 0 }
+    }
+}
+
+/// What a snapshot holds the data of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SnapshotData {
+    /// The uid of the claim.
+    pub claim: String,
+    /// The name of the claim's volume.
+    pub volume: String,
 }
 
 /// How far a snapshot came.
@@ -141,72 +182,162 @@ enum Step {
     Over,
 }
 
+/// Something to look after.
+struct Turn {
+    id: Id,
+    /// What delays count from; `None`: from when the turn comes, because it had to wait.
+    since: Option<Instant>,
+}
+
+struct Worker {
+    cluster: Arc<Cluster>,
+    /// By uid.
+    plans: HashMap<String, Plan>,
+    /// Not begun yet, with the name of the claim, so that a change of one claim is not a reason to look at everything.
+    new: HashMap<Id, String>,
+    /// Deleted, but claims are being made from them.
+    held: HashSet<Id>,
+    queue: VecDeque<Turn>,
+    /// When the last one was taken from the queue.
+    taken: Option<Instant>,
+}
+
 /// Runs until the store is gone.
 pub(crate) async fn run(cluster: Arc<Cluster>, mut changes: UnboundedReceiver<Arc<Change>>) {
-    let mut plans: HashMap<String, Plan> = HashMap::new();
-    // With the name of the claim, so that a change of one claim is not a reason to look at everything.
-    let mut stuck: HashMap<Id, String> = HashMap::new();
-    // Deleted, but claims are being made from them.
-    let mut held: HashSet<Id> = HashSet::new();
-    while let Some(change) = changes.recv().await {
+    let mut orders = cluster.orders.subscribe();
+    let mut worker = Worker {
+        cluster,
+        plans: HashMap::new(),
+        new: HashMap::new(),
+        held: HashSet::new(),
+        queue: VecDeque::new(),
+        taken: None,
+    };
+    loop {
+        let now = *orders.borrow_and_update();
+        let due = worker.due(now);
+        tokio::select! {
+            biased;
+            // Changes first: what is taken from the queue is judged by all that is known.
+            change = changes.recv() => match change {
+                Some(change) => worker.see(&change, now.pace == Pace::AtOnce),
+                None => return,
+            },
+            changed = orders.changed() => if changed.is_err() { return },
+            () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => worker.take(),
+        }
+    }
+}
+
+impl Worker {
+    /// When the next one is to be taken from the queue; `None`: not until something changes.
+    fn due(&mut self, orders: Orders) -> Option<Instant> {
+        // One that is gone takes nobody's turn.
+        while self.queue.front().is_some_and(|turn| !turn.id.exists(&self.cluster)) {
+            self.queue.pop_front();
+        }
+        self.queue.front()?;
+        let now = Instant::now();
+        match orders.pace {
+            _ if orders.granted > 0 => Some(now),
+            Pace::AtOnce => Some(now),
+            Pace::PerSecond(0) | Pace::Stopped => None,
+            Pace::PerSecond(number) => {
+                Some(self.taken.map_or(now, |taken| taken + Duration::from_secs(1) / number))
+            }
+        }
+    }
+
+    fn take(&mut self) {
+        let Some(Turn { id, since }) = self.queue.pop_front() else { return };
+        self.taken = Some(Instant::now());
+        self.cluster.orders.send_modify(|orders| orders.granted = orders.granted.saturating_sub(1));
+        self.look_after(id, since.unwrap_or_else(Instant::now));
+    }
+
+    fn put_in_queue(&mut self, id: Id, at: Instant, at_once: bool) {
+        if !self.queue.iter().any(|turn| turn.id == id) {
+            self.queue.push_back(Turn { id, since: at_once.then_some(at) });
+        }
+    }
+
+    /// Puts into the queue what a change is a reason to look after.
+    fn see(&mut self, change: &Change, at_once: bool) {
         match (change.resource.plural, change.kind) {
             (SNAPSHOTS, Kind::Added) => {
                 let snapshot = &change.object.value;
                 let claim = object::text(snapshot, "/spec/source/persistentVolumeClaimName").to_owned();
                 if !claim.is_empty() && snapshot.get("status").is_none() && !object::is_deleting(snapshot) {
-                    let plan = cluster.plan(snapshot);
-                    plans.insert(object::uid(snapshot).to_owned(), plan.clone());
-                    let id = Id::of(&change);
-                    match begin(&cluster, &id) {
-                        Step::Begun => follow(&cluster, id, plan, change.at),
-                        Step::Stuck => drop(stuck.insert(id, claim)),
-                        Step::Over => {}
-                    }
+                    let id = Id::of(change);
+                    self.plans.insert(id.uid.clone(), self.cluster.plan(snapshot));
+                    self.new.insert(id.clone(), claim);
+                    self.put_in_queue(id, change.at, at_once);
                 }
             }
             (SNAPSHOTS, Kind::Modified) => {
                 let was = change.before.as_ref().is_some_and(|before| object::is_deleting(&before.value));
                 if !was && object::is_deleting(&change.object.value) {
-                    let id = Id::of(&change);
-                    stuck.remove(&id);
-                    let plan =
-                        plans.entry(id.uid.clone()).or_insert_with(|| cluster.plan(&change.object.value));
-                    if !plan.on_delete_keep && !release(&cluster, &id, change.at) {
-                        held.insert(id);
-                    }
+                    let id = Id::of(change);
+                    self.new.remove(&id);
+                    self.put_in_queue(id, change.at, at_once);
                 }
             }
             (SNAPSHOTS, Kind::Deleted) => {
-                let id = Id::of(&change);
-                plans.remove(&id.uid);
-                stuck.remove(&id);
-                held.remove(&id);
+                let id = Id::of(change);
+                self.plans.remove(&id.uid);
+                self.new.remove(&id);
+                self.held.remove(&id);
                 // Whatever way the snapshot went, its content goes with it.
-                cluster.store.write(|writer| writer.remove(known(CONTENTS), &id.content()));
+                self.cluster.store.write(|writer| {
+                    writer.remove(known(CONTENTS), &id.content());
+                    release_claim(&self.cluster, writer, &change.object.value);
+                });
             }
-            (CLASSES | "persistentvolumeclaims", _) => {
-                let concerns = |id: &Id, claim: &String| {
-                    change.resource.plural == CLASSES || (id.key.0 == change.key.0 && *claim == change.key.1)
-                };
-                let again: Vec<Id> = stuck
+            (CLASSES | CLAIMS, _) => {
+                let of_class = change.resource.plural == CLASSES;
+                let (namespace, name) = &change.key;
+                let new = self
+                    .new
                     .iter()
-                    .filter(|(id, claim)| concerns(id, claim))
-                    .map(|(id, _)| id.clone())
-                    .collect();
-                for id in again {
-                    match begin(&cluster, &id) {
-                        Step::Stuck => continue,
-                        Step::Begun => {
-                            let plan = plans.get(&id.uid).cloned().unwrap_or_default();
-                            follow(&cluster, id.clone(), plan, change.at);
-                        }
-                        Step::Over => {}
-                    }
-                    stuck.remove(&id);
+                    .filter(|(id, claim)| of_class || (id.key.0 == *namespace && *claim == name));
+                // Those that wait for their first turn have their place in the queue already.
+                let again: Vec<Id> = new.map(|(id, _)| id.clone()).collect();
+                let is_source = |id: &&Id| {
+                    let states = [Some(&change.object), change.before.as_ref()];
+                    states.into_iter().flatten().any(|claim| {
+                        id.key.0 == *namespace
+                            && object::text(&claim.value, "/spec/dataSource/name") == id.key.1
+                    })
+                };
+                let free: Vec<Id> = self.held.iter().filter(is_source).cloned().collect();
+                for id in again.into_iter().chain(free) {
+                    self.put_in_queue(id, change.at, at_once);
                 }
-                held.retain(|id| !release(&cluster, id, change.at));
             }
             _ => {}
+        }
+    }
+
+    fn look_after(&mut self, id: Id, since: Instant) {
+        let Some(snapshot) = self.cluster.store.get(SNAPSHOTS, &id.key) else { return };
+        if object::is_deleting(&snapshot.value) {
+            let cluster = &self.cluster;
+            let plan = self.plans.entry(id.uid.clone()).or_insert_with(|| cluster.plan(&snapshot.value));
+            if plan.on_delete_keep || release(cluster, &id, since) {
+                self.held.remove(&id);
+            } else {
+                self.held.insert(id);
+            }
+        } else if self.new.contains_key(&id) {
+            match begin(&self.cluster, &id) {
+                Step::Stuck => return,
+                Step::Begun => {
+                    let plan = self.plans.get(&id.uid).cloned().unwrap_or_default();
+                    follow(&self.cluster, id.clone(), plan, since);
+                }
+                Step::Over => {}
+            }
+            self.new.remove(&id);
         }
     }
 }
@@ -249,9 +380,12 @@ fn begin(cluster: &Cluster, id: &Id) -> Step {
             }
         };
         let driver = driver_of(writer, &claim);
+        protect_claim(cluster, writer, &snapshot);
         let (content_namespace, content_name) = id.content();
         if writer.get(CONTENTS, &(content_namespace, content_name.clone())).is_none() {
-            writer.put(known(CONTENTS), content(id, &snapshot, &class, &claim));
+            let handle = volume_handle(writer, &claim);
+            writer.put(known(CONTENTS), content(id, &snapshot, &class, &claim, &handle));
+            cluster.set_data(&id.uid, data_of(&claim));
         }
         id.modify(writer, |snapshot| {
             let status = object::section(snapshot, "status");
@@ -312,7 +446,7 @@ impl Hindrance {
 fn bound_claim(writer: &Writer<'_>, snapshot: &Value) -> Result<Value, Hindrance> {
     let name = object::text(snapshot, "/spec/source/persistentVolumeClaimName").to_owned();
     let key = (object::namespace(snapshot).to_owned(), name.clone());
-    let Some(claim) = writer.get("persistentvolumeclaims", &key) else {
+    let Some(claim) = writer.get(CLAIMS, &key) else {
         return Err(Hindrance::Missing(name));
     };
     if object::text(&claim.value, "/status/phase") != "Bound" {
@@ -366,7 +500,48 @@ fn class_of(writer: &Writer<'_>, snapshot: &Value) -> Result<Value, (&'static st
     }
 }
 
-fn content(id: &Id, snapshot: &Value, class: &Value, claim: &Value) -> Value {
+/// What a snapshot has that is made of a claim now.
+pub(crate) fn data_of(claim: &Value) -> SnapshotData {
+    SnapshotData {
+        claim: object::uid(claim).to_owned(),
+        volume: object::text(claim, "/spec/volumeName").to_owned(),
+    }
+}
+
+/// How the storage calls a claim's volume; a claim that was put in bound may have none that is known.
+fn volume_handle(writer: &Writer<'_>, claim: &Value) -> String {
+    let name = object::text(claim, "/spec/volumeName");
+    let volume = writer.get("persistentvolumes", &(String::new(), name.to_owned()));
+    let handle = volume.map(|volume| object::text(&volume.value, "/spec/csi/volumeHandle").to_owned());
+    handle.filter(|handle| !handle.is_empty()).unwrap_or_else(|| name.to_owned())
+}
+
+/// Puts a claim under protection while a snapshot is being made of it.
+fn protect_claim(cluster: &Cluster, writer: &mut Writer<'_>, snapshot: &Value) {
+    let key = claim_of(snapshot);
+    cluster.sources().entry(key.clone()).or_default().insert(object::uid(snapshot).to_owned());
+    writer.modify(known(CLAIMS), &key, |claim| object::add_finalizer(claim, CLAIM_SOURCE_PROTECTION));
+}
+
+/// Takes the protection off a snapshot's claim, unless another snapshot is still being made of it.
+fn release_claim(cluster: &Cluster, writer: &mut Writer<'_>, snapshot: &Value) {
+    let key = claim_of(snapshot);
+    let mut sources = cluster.sources();
+    let Some(being_made) = sources.get_mut(&key) else { return };
+    being_made.remove(object::uid(snapshot));
+    if being_made.is_empty() {
+        sources.remove(&key);
+        writer.modify(known(CLAIMS), &key, |claim| object::remove_finalizer(claim, CLAIM_SOURCE_PROTECTION));
+    }
+}
+
+/// Where a snapshot's claim is, if it is there.
+fn claim_of(snapshot: &Value) -> Key {
+    let name = object::text(snapshot, "/spec/source/persistentVolumeClaimName");
+    (object::namespace(snapshot).to_owned(), name.to_owned())
+}
+
+fn content(id: &Id, snapshot: &Value, class: &Value, claim: &Value, volume_handle: &str) -> Value {
     json!({
         "apiVersion": format!("{SNAPSHOT_GROUP}/v1"),
         "kind": "VolumeSnapshotContent",
@@ -383,7 +558,7 @@ fn content(id: &Id, snapshot: &Value, class: &Value, claim: &Value) -> Value {
                 policy => policy,
             },
             "driver": object::text(class, "/driver"),
-            "source": {"volumeHandle": object::text(claim, "/spec/volumeName")},
+            "source": {"volumeHandle": volume_handle},
             "sourceVolumeMode": object::volume_mode(claim),
             "volumeSnapshotClassName": object::name(class),
             "volumeSnapshotRef": {
@@ -413,7 +588,7 @@ fn set_error(writer: &mut Writer<'_>, id: &Id, message: &str, with_ready: bool) 
 }
 
 /// What a plan says happens at one time.
-enum Turn {
+enum Happening {
     Error(String),
     Ready,
 }
@@ -421,31 +596,31 @@ enum Turn {
 /// Carries a snapshot's plan out, each step at its time.
 fn follow(cluster: &Arc<Cluster>, id: Id, plan: Plan, since: Instant) {
     let cut = Timestamp::now();
-    let mut turns: Vec<(Duration, Turn)> =
-        plan.errors.iter().map(|(at, message)| (*at, Turn::Error(message.clone()))).collect();
+    let mut planned: Vec<(Duration, Happening)> =
+        plan.errors.iter().map(|(at, message)| (*at, Happening::Error(message.clone()))).collect();
     if let Some(at) = plan.ready_after {
-        turns.push((at, Turn::Ready));
+        planned.push((at, Happening::Ready));
     }
-    turns.sort_by_key(|(at, _)| *at);
-    if turns.is_empty() {
+    planned.sort_by_key(|(at, _)| *at);
+    if planned.is_empty() {
         return;
     }
     let cluster = cluster.clone();
     tokio::spawn(async move {
-        for (after, turn) in turns {
+        for (after, happening) in planned {
             // A delay too long to be counted is never over.
             let Some(at) = since.checked_add(after) else { return };
             sleep_until(at).await;
             let exists = cluster.store.write(|writer| {
-                match &turn {
-                    Turn::Error(message) if message.is_empty() => id.modify(writer, |snapshot| {
+                match &happening {
+                    Happening::Error(message) if message.is_empty() => id.modify(writer, |snapshot| {
                         object::section(snapshot, "status").remove("error");
                     }),
-                    Turn::Error(message) => {
+                    Happening::Error(message) => {
                         set_error(writer, &id, message, false);
                         id.get(writer)
                     }
-                    Turn::Ready => make_ready(&cluster, writer, &id, &plan, cut),
+                    Happening::Ready => make_ready(&cluster, writer, &id, &plan, cut),
                 }
                 .is_some()
             });
@@ -465,7 +640,7 @@ fn make_ready(
 ) -> Option<Value> {
     let snapshot = id.get(writer)?;
     let claim = object::text(&snapshot, "/spec/source/persistentVolumeClaimName").to_owned();
-    let claim = writer.get("persistentvolumeclaims", &(id.key.0.clone(), claim));
+    let claim = writer.get(CLAIMS, &(id.key.0.clone(), claim));
     let size = claim.and_then(|claim| {
         let found = claim.value.pointer("/status/capacity/storage");
         found.or_else(|| claim.value.pointer("/spec/resources/requests/storage")).cloned()
@@ -490,6 +665,7 @@ fn make_ready(
             status.remove("error");
         }
     });
+    release_claim(cluster, writer, &snapshot);
     let what = format!("Snapshot {}/{}", id.key.0, id.key.1);
     tell(
         cluster,
@@ -513,7 +689,7 @@ fn release(cluster: &Arc<Cluster>, id: &Id, since: Instant) -> bool {
             && object::text(claim, "/spec/dataSource/name") == name
     };
     let free = cluster.store.write(|writer| {
-        if id.get(writer).is_some() && writer.list("persistentvolumeclaims").any(|claim| uses(&claim.value)) {
+        if id.get(writer).is_some() && writer.list(CLAIMS).any(|claim| uses(&claim.value)) {
             return false;
         }
         id.modify(writer, |snapshot| object::remove_finalizer(snapshot, SOURCE_PROTECTION));

@@ -51,6 +51,12 @@ impl Cause {
         Cause { reason: "FieldValueForbidden", field: field.to_owned(), message: format!("Forbidden: {why}") }
     }
 
+    /// A field that has too many bytes.
+    pub(crate) fn too_long(field: &str, bytes: usize) -> Cause {
+        let message = format!("Too long: may not be more than {bytes} bytes");
+        Cause { reason: "FieldValueTooLong", field: field.to_owned(), message }
+    }
+
     /// A field of another type than the schema's.
     pub(crate) fn wrong_type(field: &str, found: &Value, expected: &str) -> Cause {
         let found = match found {
@@ -193,6 +199,20 @@ impl Failure {
     /// Not allowed for a path that is no resource's.
     pub(crate) fn forbidden_path(why: &str) -> Failure {
         Failure::new(403, "Forbidden", format!("forbidden: {why}")).with("", "", "", None)
+    }
+
+    /// An admission policy does not want it; its binding has the policy's name.
+    pub(crate) fn denied_by_policy(resource: &Resource, name: &str, policy: &str, message: &str) -> Failure {
+        let why =
+            format!("ValidatingAdmissionPolicy '{policy}' with binding '{policy}' denied request: {message}");
+        let causes = json!([{"message": why}]);
+        let forbidden = Failure::forbidden(resource.group, resource.plural, name, &why);
+        Failure::new(422, "Invalid", forbidden.message).with(
+            name,
+            resource.group,
+            resource.plural,
+            Some(causes),
+        )
     }
 
     pub(crate) fn namespace_terminating(resource: &Resource, name: &str, namespace: &str) -> Failure {

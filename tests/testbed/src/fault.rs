@@ -5,6 +5,7 @@
 
 use crate::failure::Failure;
 use crate::log::{Entry, Request};
+use crate::meanwhile::{Actions, Meanwhile};
 use crate::server::Server;
 use crate::watch;
 use futures::{Stream, StreamExt, stream};
@@ -16,7 +17,7 @@ use std::ops::RangeInclusive;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::task::yield_now;
 use tokio::time::sleep;
 
@@ -90,6 +91,9 @@ pub enum WatchFault {
     Twice,
     /// It is open, and nothing ever comes, not even its end: somewhere on the way the connection was forgotten.
     Silent,
+    /// As a silent one, but only after this many events: from then on no events, bookmarks or end. For all watches that
+    /// are open at a moment of the test's choice there is [`TestBed::mute_watches`](crate::TestBed::mute_watches).
+    MuteAfter(usize),
     /// After this many events, half of the next one's line, and the connection is closed.
     CutLine(usize),
     /// Right after this many events, a line that is no JSON. Then it goes on.
@@ -199,6 +203,7 @@ impl Disturbed {
                 WatchFault::Expires(_) if self.struck => return None,
                 WatchFault::EndsAfterEvents(events) if self.events >= events => return None,
                 WatchFault::Silent => pending().await,
+                WatchFault::MuteAfter(events) if self.events >= events => pending().await,
                 WatchFault::Expires(events) if self.events >= events => {
                     let mut line = Vec::new();
                     watch::error(&self.server.cluster.store.expired(), &mut line);
@@ -235,12 +240,55 @@ impl Disturbed {
     }
 }
 
+/// How long a server that has just started answers as if it did not know what it should.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lasts {
+    /// For this time, counted from when it listens.
+    For(Duration),
+    /// For this many requests that match.
+    Requests(usize),
+}
+
+/// What a server does not know yet after a restart, because its caches are not full.
+pub(crate) struct Cold {
+    matches: Arc<dyn Fn(&Request) -> bool + Send + Sync>,
+    code: u16,
+    lasts: Lasts,
+}
+
+impl Cold {
+    pub(crate) fn new(
+        matches: impl Fn(&Request) -> bool + Send + Sync + 'static,
+        code: u16,
+        lasts: Lasts,
+    ) -> Cold {
+        Cold { matches: Arc::new(matches), code, lasts }
+    }
+
+    /// The rule that holds from now on.
+    fn rule(&self) -> Arc<Rule> {
+        let (matches, code) = (self.matches.clone(), self.code);
+        let fault = Fault::Error(code, When::Before);
+        match self.lasts {
+            Lasts::Requests(number) => Arc::new(counted(move |request| matches(request), 1..=number, fault)),
+            Lasts::For(time) => {
+                let began = Instant::now();
+                Arc::new(move |request| {
+                    (request.at.duration_since(began) < time && matches(request)).then(|| fault.clone())
+                })
+            }
+        }
+    }
+}
+
 type Rule = dyn Fn(&Request) -> Option<Fault> + Send + Sync;
 
 /// Who gets which fault.
 #[derive(Default)]
 pub(crate) struct Faults {
     rules: Mutex<Vec<Arc<Rule>>>,
+    /// What the server is to be like after each restart.
+    cold: Mutex<Vec<Cold>>,
     turn: Mutex<()>,
 }
 
@@ -251,11 +299,32 @@ impl Faults {
 
     pub(crate) fn clear(&self) {
         self.rules.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.cold.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
-    /// Takes a request in and gives it the fault of the first rule that has one for it.
-    pub(crate) fn choose(&self, arrive: impl FnOnce() -> Arc<Entry>) -> Arc<Entry> {
-        // One by one: rules that count see the requests in the order of the log.
+    /// Lets the server be cold now, or after each restart.
+    pub(crate) fn chill(&self, cold: Cold, now: bool) {
+        if now {
+            self.rules.lock().unwrap_or_else(PoisonError::into_inner).push(cold.rule());
+        } else {
+            self.cold.lock().unwrap_or_else(PoisonError::into_inner).push(cold);
+        }
+    }
+
+    /// The server has started again.
+    pub(crate) fn restarted(&self) {
+        let cold = self.cold.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut rules = self.rules.lock().unwrap_or_else(PoisonError::into_inner);
+        rules.extend(cold.iter().map(Cold::rule));
+    }
+
+    /// Takes a request in and gives it the fault of the first rule that has one for it, and the actions that go with it.
+    pub(crate) fn choose(
+        &self,
+        meanwhile: &Meanwhile,
+        arrive: impl FnOnce() -> Arc<Entry>,
+    ) -> (Arc<Entry>, Actions) {
+        // One by one: rules and hooks that count see the requests in the order of the log.
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let entry = arrive();
         // Rules are a test's: they run without the lock, so that they may add others.
@@ -265,7 +334,8 @@ impl Faults {
         if let Some(fault) = faults.into_iter().next() {
             entry.suffers(fault);
         }
-        entry
+        let actions = meanwhile.choose(entry.request());
+        (entry, actions)
     }
 }
 

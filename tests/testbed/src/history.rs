@@ -1,6 +1,8 @@
 //! What happened to snapshots, whoever did it: for tests that look back after a run and ask whether each deletion was
 //! right at its moment.
 
+use crate::cluster::Cluster;
+use crate::controller::SnapshotData;
 use crate::object;
 use crate::store::{Change, Kind};
 use serde_json::Value;
@@ -18,6 +20,9 @@ pub struct Milestone {
     pub user: String,
     /// When it was.
     pub at: Instant,
+    /// What the snapshot has the data of; `None`: nobody knows, or it has none yet. What is known at last is told of
+    /// all that happened to the snapshot.
+    pub data: Option<SnapshotData>,
 }
 
 /// What can happen to a snapshot, each once.
@@ -59,11 +64,13 @@ pub(crate) fn stages(change: &Change) -> Vec<Stage> {
 }
 
 /// The stages of a change as a test sees them.
-pub(crate) fn milestones(change: &Change) -> impl Iterator<Item = Milestone> {
-    stages(change).into_iter().map(|stage| Milestone {
+pub(crate) fn milestones(cluster: &Cluster, change: &Change) -> impl Iterator<Item = Milestone> {
+    let data = cluster.data(&change.object.value);
+    stages(change).into_iter().map(move |stage| Milestone {
         stage,
         object: change.object.value.clone(),
         user: change.user.clone(),
         at: change.at.into_std(),
+        data: data.clone(),
     })
 }

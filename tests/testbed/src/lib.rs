@@ -12,19 +12,21 @@
 //! |---|---|
 //! | `server` | the port, its connections, and the way of a request through the server |
 //! | `fault` | what goes wrong with requests |
+//! | `meanwhile` | what others do around a request |
 //! | `call` | what a request means |
 //! | `auth`, `rbac` | who asks, and whether they may |
 //! | `verbs` | carrying requests out |
-//! | `admission`, `validation` | what happens to an object on its way in, and what it must be like |
+//! | `admission`, `policy`, `validation` | what happens to an object on its way in, and what it must be like |
 //! | `watch`, `paging`, `table`, `selector`, `patch`, `event` | the parts of the API that are a topic of their own |
 //! | `failure` | every message of refusal |
 //! | `registry`, `discovery` | which resources there are |
 //! | `store` | the objects, their history, those who watch |
-//! | `controller`, `volumes`, `namespaces` | what moves by itself |
+//! | `controller`, `volumes`, `namespaces`, `quota` | what moves by itself |
 //! | `announce` | what the controllers say in Events |
 //! | `cluster` | what all of these share |
 //! | `log`, `history`, `traffic` | what was asked, what became of the snapshots, and what went over the wire |
 //! | `tls`, `kubeconfig` | how clients get in |
+//! | [`Others`] | what happens to objects past the API |
 //! | [`objects`], [`http`] | helpers for tests |
 //!
 //! The server and its controllers have threads of their own. A test may block, panic or stop its own clock.
@@ -43,11 +45,15 @@ mod history;
 pub mod http;
 mod kubeconfig;
 mod log;
+mod meanwhile;
 mod namespaces;
 mod object;
 pub mod objects;
+mod others;
 mod paging;
 mod patch;
+mod policy;
+mod quota;
 mod rbac;
 mod registry;
 mod selector;
@@ -61,10 +67,11 @@ mod verbs;
 mod volumes;
 mod watch;
 
-pub use controller::{Controller, Plan};
-pub use fault::{Fault, History, WatchFault, When};
+pub use controller::{Controller, Pace, Plan, SnapshotData};
+pub use fault::{Fault, History, Lasts, WatchFault, When};
 pub use history::{Milestone, Stage};
 pub use log::Request;
+pub use others::Others;
 pub use traffic::Traffic;
 pub use volumes::{Provision, Provisioner};
 
@@ -117,6 +124,7 @@ impl Default for Options {
 #[derive(Debug)]
 pub struct TestBed {
     cluster: Arc<Cluster>,
+    others: Others,
     server: Arc<Server>,
     /// `None` once it is being stopped.
     runtime: Option<Runtime>,
@@ -141,9 +149,11 @@ impl TestBed {
         runtime.spawn(controller::run(cluster.clone(), cluster.store.subscribe()));
         runtime.spawn(volumes::run(cluster.clone(), cluster.store.subscribe()));
         runtime.spawn(namespaces::run(cluster.clone(), cluster.store.subscribe()));
+        runtime.spawn(quota::run(cluster.clone(), cluster.store.subscribe()));
         let server = Server::new(cluster.clone(), tls, runtime.handle().clone()).expect("a port is free");
         server.open().await.expect("a bound socket can listen");
-        let bed = TestBed { cluster, server, runtime: Some(runtime) };
+        let others = Others { cluster: cluster.clone() };
+        let bed = TestBed { cluster, others, server, runtime: Some(runtime) };
         bed.put(objects::namespace("default"));
         bed.put(objects::namespace("kube-system"));
         bed
@@ -201,48 +211,18 @@ impl TestBed {
     /// # Panics
     ///
     /// `apiVersion` and `kind` are of no resource, or there is no name.
-    pub fn put(&self, mut object: Value) -> Value {
-        let (api_version, kind) = (object::text(&object, "/apiVersion"), object::text(&object, "/kind"));
-        let Some(resource) = registry::of_kind(api_version, kind) else {
-            panic!("no resource is of kind {kind:?} in {api_version:?}");
-        };
-        assert!(!object::name(&object).is_empty(), "an object has a name: {object}");
-        if resource.is_new_event() {
-            object = event::to_core(object);
-        }
-        let namespace = object::namespace(&object).to_owned();
-        if resource.namespaced {
-            assert!(
-                !namespace.is_empty(),
-                "an object of kind {kind} has a namespace: {object}",
-                kind = resource.kind
-            );
-            if self.get("namespaces", "", &namespace).is_none() {
-                self.put(objects::namespace(&namespace));
-            }
-        }
-        self.cluster.store.write(|writer| {
-            let key = (namespace, object::name(&object).to_owned());
-            if let Some(old) = writer.get(resource.plural, &key) {
-                let uid = object::uid(&old.value).to_owned();
-                object::metadata(&mut object).entry("uid").or_insert_with(|| uid.into());
-            }
-            admission::stamp(resource, &mut object);
-            admission::set_defaults(resource, &mut object);
-            writer.put(resource, object).value.clone()
-        })
+    pub fn put(&self, object: Value) -> Value {
+        self.others.put(object)
     }
 
     /// An object as it is now.
     pub fn get(&self, resource: &str, namespace: &str, name: &str) -> Option<Value> {
-        let key = (namespace.to_owned(), name.to_owned());
-        self.cluster.store.get(resource, &key).map(|object| object.value.clone())
+        self.others.get(resource, namespace, name)
     }
 
     /// All objects of a resource, by namespace and name; of all namespaces if `namespace` is empty.
     pub fn list(&self, resource: &str, namespace: &str) -> Vec<Value> {
-        let namespace = (!namespace.is_empty()).then_some(namespace);
-        self.cluster.store.list(resource, namespace).iter().map(|object| object.value.clone()).collect()
+        self.others.list(resource, namespace)
     }
 
     /// Changes an object, past validation and admission, and answers it as stored; `None` if it is not there. Removing
@@ -254,18 +234,109 @@ impl TestBed {
         name: &str,
         f: impl FnOnce(&mut Value),
     ) -> Option<Value> {
-        let key = (namespace.to_owned(), name.to_owned());
-        let resource = registry::stored(resource)?;
-        let changed = self.cluster.store.write(|writer| writer.modify(resource, &key, f));
-        changed.map(|object| object.value.clone())
+        self.others.update(resource, namespace, name, f)
+    }
+
+    /// Sets a label of an object; `None` takes it away.
+    ///
+    /// # Panics
+    ///
+    /// The object is not there.
+    pub fn label(&self, resource: &str, namespace: &str, name: &str, label: &str, value: Option<&str>) {
+        self.others.label(resource, namespace, name, label, value);
+    }
+
+    /// Sets an annotation of an object; `None` takes it away.
+    ///
+    /// # Panics
+    ///
+    /// The object is not there.
+    pub fn annotate(
+        &self,
+        resource: &str,
+        namespace: &str,
+        name: &str,
+        annotation: &str,
+        value: Option<&str>,
+    ) {
+        self.others.annotate(resource, namespace, name, annotation, value);
+    }
+
+    /// Deletes an object as `kubectl delete` does: one with finalizers is terminating until those are gone.
+    pub fn delete(&self, resource: &str, namespace: &str, name: &str) {
+        self.others.delete(resource, namespace, name);
     }
 
     /// Takes an object out at once, whatever its finalizers, and answers its last state.
     pub fn remove(&self, resource: &str, namespace: &str, name: &str) -> Option<Value> {
-        let key = (namespace.to_owned(), name.to_owned());
-        let resource = registry::stored(resource)?;
-        let removed = self.cluster.store.write(|writer| writer.remove(resource, &key));
-        removed.map(|object| object.value.clone())
+        self.others.remove(resource, namespace, name)
+    }
+
+    /// Deletes a claim and makes it anew from the same manifest, all in one moment, and answers the new one: another
+    /// uid, and if the old one was bound, another volume. Labels, annotations and size are those of the old one.
+    ///
+    /// # Panics
+    ///
+    /// The claim is not there.
+    pub fn replace_claim(&self, namespace: &str, name: &str) -> Value {
+        self.others.replace_claim(namespace, name)
+    }
+
+    /// The same with a manifest that was changed before.
+    ///
+    /// # Panics
+    ///
+    /// The claim is not there.
+    pub fn replace_claim_with(&self, namespace: &str, name: &str, f: impl FnOnce(&mut Value)) -> Value {
+        self.others.replace_claim_with(namespace, name, f)
+    }
+
+    /// What a snapshot has the data of, which nothing on it tells: the claim that the controller found by the name when
+    /// it got to the snapshot, and that claim's volume. `None`: the controller has not got there. Of a snapshot that was
+    /// put in with a status it is the claim that was there by then; of a claim of before, say so with
+    /// [`TestBed::set_snapshot_data`]. Of snapshots that are gone [`Milestone::data`] tells it.
+    pub fn snapshot_data(&self, namespace: &str, name: &str) -> Option<SnapshotData> {
+        self.others.snapshot_data(namespace, name)
+    }
+
+    /// Says what a snapshot has the data of.
+    ///
+    /// # Panics
+    ///
+    /// The snapshot is not there.
+    pub fn set_snapshot_data(&self, namespace: &str, name: &str, data: SnapshotData) {
+        self.others.set_snapshot_data(namespace, name, data);
+    }
+
+    /// The uid of the snapshot whose data a claim has, as its volume was made from that; `None`: it has no volume yet, or
+    /// one that was made empty or was there before, whatever the claim says that it is to be made from.
+    pub fn restored_from(&self, namespace: &str, name: &str) -> Option<String> {
+        self.others.restored_from(namespace, name)
+    }
+
+    /// Lets a pod use a claim for the first time: one whose class waits for that is bound then, if it can be. The same
+    /// happens when a pod is created that has the claim among its volumes.
+    ///
+    /// # Panics
+    ///
+    /// The claim is not there.
+    pub fn use_claim(&self, namespace: &str, name: &str) {
+        self.others.use_claim(namespace, name);
+    }
+
+    /// A handle with which others change objects, for tasks of their own.
+    pub fn others(&self) -> Others {
+        self.others.clone()
+    }
+
+    /// Lets the snapshot controller work through its queue at another pace from now on.
+    pub fn controller_pace(&self, pace: Pace) {
+        self.cluster.orders.send_modify(|orders| orders.pace = pace);
+    }
+
+    /// Lets the snapshot controller take this many from its queue at once, whatever its pace: the oldest first.
+    pub fn controller_takes(&self, number: usize) {
+        self.cluster.orders.send_modify(|orders| orders.granted += number);
     }
 
     /// A token of a ServiceAccount, which is made if it is missing. It may do what the bindings in the bed allow.
@@ -292,9 +363,16 @@ impl TestBed {
         self.cluster.set_provider(Arc::new(f));
     }
 
-    /// Allows a namespace this many snapshots.
+    /// Allows a namespace this many snapshots, with the ResourceQuota `q`. Those that are terminating count. More of
+    /// them, of other names or on other resources, can be put in or created as in a real cluster, as long as they limit
+    /// a `count/...`.
     pub fn quota(&self, namespace: &str, snapshots: usize) {
-        self.cluster.set_quota(namespace, snapshots);
+        self.put(objects::quota(namespace, "q", snapshots));
+    }
+
+    /// Lets the quotas of a namespace notice only after this time that a snapshot is gone, and leave its place.
+    pub fn quota_frees_after(&self, namespace: &str, delay: Duration) {
+        self.cluster.set_quota_delay(namespace, delay);
     }
 
     /// Forgets the history: a watch from, or the next page of a list of, any resourceVersion given out so far is
@@ -313,6 +391,12 @@ impl TestBed {
     /// Ends every running watch as a timeout does: without an event.
     pub fn end_watches(&self) {
         self.cluster.store.end_watches(None);
+    }
+
+    /// Makes every running watch mute: it stays open, and nothing comes of it any more, not even its end. Watches that
+    /// begin later are not touched.
+    pub fn mute_watches(&self) {
+        self.cluster.mute();
     }
 
     /// Lets something go wrong with requests from now on. The closure gets each as it arrives, in the order of
@@ -342,9 +426,103 @@ impl TestBed {
         self.fault(fault::counted(matches, 1..=times, fault));
     }
 
+    /// Lets the server answer requests that match with `code`, 401 or 403, after each restart from now on, as one does
+    /// whose caches are not full yet: whatever the user and its roles, in the words of a refusal that is meant.
+    pub fn cold_after_restart(
+        &self,
+        matches: impl Fn(&Request) -> bool + Send + Sync + 'static,
+        code: u16,
+        lasts: Lasts,
+    ) {
+        self.cluster.faults.chill(fault::Cold::new(matches, code, lasts), false);
+    }
+
+    /// The same from now on and once, as if the server had just started.
+    pub fn cold(&self, matches: impl Fn(&Request) -> bool + Send + Sync + 'static, code: u16, lasts: Lasts) {
+        self.cluster.faults.chill(fault::Cold::new(matches, code, lasts), true);
+    }
+
     /// Lets nothing go wrong with requests from now on.
     pub fn clear_faults(&self) {
         self.cluster.faults.clear();
+    }
+
+    /// Lets an admission policy change what users create or write, in the requests that match from now on: labels,
+    /// annotations, the class, anything. The closure gets the object with its defaults; it is validated afterwards.
+    pub fn admission_changes(
+        &self,
+        matches: impl Fn(&Request) -> bool + Send + Sync + 'static,
+        change: impl Fn(&mut Value) + Send + Sync + 'static,
+    ) {
+        self.cluster.policies.change(matches, change);
+    }
+
+    /// Lets the ValidatingAdmissionPolicy `policy` refuse the creations, changes and deletions that match from now on.
+    /// The requests have to make sense: an object that is not there is not found, preconditions come first.
+    pub fn admission_denies(
+        &self,
+        matches: impl Fn(&Request) -> bool + Send + Sync + 'static,
+        policy: &str,
+        message: &str,
+    ) {
+        self.cluster.policies.deny(matches, policy, message);
+    }
+
+    /// Takes all admission policies away.
+    pub fn clear_admission(&self) {
+        self.cluster.policies.clear();
+    }
+
+    /// Lets others do something just before the `n`th of the requests that match from now on is carried out; the first is
+    /// 1. Whoever made the request reads, changes or deletes what is there after the action.
+    ///
+    /// A request that a fault keeps from being carried out counts as well: then the action runs just before the answer,
+    /// or the end of the connection, and of one that hangs it does not run. So the `n`th try of a request that is
+    /// repeated is the `n`th that matches.
+    ///
+    /// The action runs on the server's thread and must not wait. It can change everything through [`Others`], and what
+    /// the controllers make of that comes later.
+    ///
+    /// ```no_run
+    /// # let bed: testbed::TestBed = todo!();
+    /// // Between the look at the claims and the first deletion somebody wants everything kept.
+    /// bed.before(|request| request.is("delete", "volumesnapshots"), 1, |others| {
+    ///     others.annotate("persistentvolumeclaims", "app", "data", "volume-snapshotter/retention", Some("all"));
+    /// });
+    /// ```
+    pub fn before(
+        &self,
+        matches: impl Fn(&Request) -> bool + Send + Sync + 'static,
+        n: usize,
+        action: impl FnOnce(&Others) + Send + 'static,
+    ) {
+        self.cluster.meanwhile.add(When::Before, matches, Some(n), meanwhile::once(action));
+    }
+
+    /// The same just after it was carried out and before it is answered: whoever made the request is told what was there
+    /// before the action. A watch has begun by then.
+    pub fn after(
+        &self,
+        matches: impl Fn(&Request) -> bool + Send + Sync + 'static,
+        n: usize,
+        action: impl FnOnce(&Others) + Send + 'static,
+    ) {
+        self.cluster.meanwhile.add(When::After, matches, Some(n), meanwhile::once(action));
+    }
+
+    /// The same with every request that matches, which the action gets to see.
+    pub fn at_each(
+        &self,
+        when: When,
+        matches: impl Fn(&Request) -> bool + Send + Sync + 'static,
+        action: impl Fn(&Others, &Request) + Send + Sync + 'static,
+    ) {
+        self.cluster.meanwhile.add(when, matches, None, action);
+    }
+
+    /// Lets others do nothing more with requests from now on.
+    pub fn clear_actions(&self) {
+        self.cluster.meanwhile.clear();
     }
 
     /// Closes this many of the next connections as soon as they are there, without a byte.
@@ -401,7 +579,12 @@ impl TestBed {
 
     /// What happened to snapshots since the start, in order.
     pub fn snapshot_history(&self) -> Vec<Milestone> {
-        self.cluster.store.milestones().iter().flat_map(|change| history::milestones(change)).collect()
+        self.cluster
+            .store
+            .milestones()
+            .iter()
+            .flat_map(|change| history::milestones(&self.cluster, change))
+            .collect()
     }
 
     /// What went over the wire since the start or the last [`TestBed::clear_requests`].

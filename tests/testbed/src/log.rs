@@ -18,8 +18,10 @@ pub struct Request {
     pub at: Instant,
     /// HTTP method.
     pub method: String,
-    /// Path without the query.
+    /// Path without the query, as it came.
     pub path: String,
+    /// Path and query as they came: nothing is decoded.
+    pub uri: String,
     /// Query parameters, decoded, in order.
     pub query: Vec<(String, String)>,
     /// Name of the user; empty if the token was not valid.
@@ -171,6 +173,7 @@ impl Log {
                 at: Instant::now(),
                 method: call.method.to_string(),
                 path: call.path.clone(),
+                uri: call.uri.clone(),
                 query: call.query.clone(),
                 user: user.to_owned(),
                 verb: call.verb.to_owned(),

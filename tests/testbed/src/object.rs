@@ -12,6 +12,8 @@ pub(crate) const SOURCE_PROTECTION: &str =
     "snapshot.storage.kubernetes.io/volumesnapshot-as-source-protection";
 /// Puts snapshots under protection while their content exists.
 pub(crate) const BOUND_PROTECTION: &str = "snapshot.storage.kubernetes.io/volumesnapshot-bound-protection";
+/// Puts claims under protection while a snapshot is being made of them.
+pub(crate) const CLAIM_SOURCE_PROTECTION: &str = "snapshot.storage.kubernetes.io/pvc-as-source-protection";
 /// Puts claims under protection while they are used.
 pub(crate) const CLAIM_PROTECTION: &str = "kubernetes.io/pvc-protection";
 

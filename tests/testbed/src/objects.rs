@@ -24,11 +24,37 @@ pub fn storage_class(name: &str) -> Value {
     })
 }
 
+/// A StorageClass of [`DRIVER`] that claims without a class get.
+pub fn default_storage_class(name: &str) -> Value {
+    let mut class = storage_class(name);
+    class["metadata"]["annotations"] = json!({"storageclass.kubernetes.io/is-default-class": "true"});
+    class
+}
+
 /// A StorageClass of [`DRIVER`] that binds a claim only when a pod uses it.
 pub fn waiting_storage_class(name: &str) -> Value {
     let mut class = storage_class(name);
     class["volumeBindingMode"] = "WaitForFirstConsumer".into();
     class
+}
+
+/// A volume of a class that nobody has claimed. A claim of the class that fits in is bound to it, whatever the claim is to
+/// be made from; when the claim is gone the volume is kept.
+pub fn free_volume(name: &str, class: &str, size: &str) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "PersistentVolume",
+        "metadata": {"name": name, "finalizers": ["kubernetes.io/pv-protection"]},
+        "spec": {
+            "capacity": {"storage": size},
+            "csi": {"driver": DRIVER, "volumeHandle": format!("handle-{name}")},
+            "accessModes": ["ReadWriteOnce"],
+            "persistentVolumeReclaimPolicy": "Retain",
+            "storageClassName": class,
+            "volumeMode": "Filesystem",
+        },
+        "status": {"phase": "Available"},
+    })
 }
 
 /// A VolumeSnapshotClass of [`DRIVER`].
@@ -88,6 +114,22 @@ pub fn bound_claim(namespace: &str, name: &str, labels: &[(&str, &str)]) -> Valu
     claim
 }
 
+/// An object with an annotation `example.com/large` of this many bytes. Of all annotations together the API server takes
+/// 256 kB.
+#[must_use]
+pub fn enlarged(mut object: Value, bytes: usize) -> Value {
+    crate::object::annotate(&mut object, "example.com/large", &"x".repeat(bytes));
+    object
+}
+
+/// A claim as a client creates it, to be made from a snapshot of its namespace.
+pub fn claim_from_snapshot(namespace: &str, name: &str, snapshot: &str) -> Value {
+    let mut claim = claim(namespace, name);
+    claim["spec"]["dataSource"] =
+        json!({"apiGroup": "snapshot.storage.k8s.io", "kind": "VolumeSnapshot", "name": snapshot});
+    claim
+}
+
 /// A snapshot as a client creates it: of the class `default`, with the labels `job=volume-snapshotter` and `name`.
 pub fn snapshot(namespace: &str, name: &str, claim: &str) -> Value {
     json!({
@@ -128,6 +170,106 @@ pub fn unready_snapshot(namespace: &str, name: &str, claim: &str, time: impl ToS
         "readyToUse": false,
     });
     snapshot
+}
+
+/// A ConfigMap.
+pub fn config_map(namespace: &str, name: &str, data: &[(&str, &str)]) -> Value {
+    let data: serde_json::Map<String, Value> =
+        data.iter().map(|(key, value)| ((*key).to_owned(), (*value).into())).collect();
+    json!({
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": name, "namespace": namespace},
+        "data": data,
+    })
+}
+
+/// A CronJob of this program as the manifests have it: one container `volume-snapshotter` with variables of its own and
+/// all those of ConfigMaps.
+pub fn cron_job(namespace: &str, name: &str, env: &[(&str, &str)], config_maps: &[&str]) -> Value {
+    let env: Vec<Value> = env.iter().map(|(name, value)| json!({"name": name, "value": value})).collect();
+    let env_from: Vec<Value> =
+        config_maps.iter().map(|name| json!({"configMapRef": {"name": name}})).collect();
+    let container = json!({
+        "name": "volume-snapshotter",
+        "image": "volume-snapshotter:0.1.0",
+        "env": env,
+        "envFrom": env_from,
+    });
+    json!({
+        "apiVersion": "batch/v1",
+        "kind": "CronJob",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {
+            "schedule": "@hourly",
+            "concurrencyPolicy": "Forbid",
+            "jobTemplate": {"spec": {"template": {"spec": {
+                "serviceAccountName": "volume-snapshotter",
+                "restartPolicy": "Never",
+                "containers": [container],
+            }}}},
+        },
+    })
+}
+
+/// A pod that has a claim among its volumes.
+pub fn pod(namespace: &str, name: &str, claim: &str) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {
+            "containers": [{"name": "main", "image": "busybox:1"}],
+            "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": claim}}],
+        },
+    })
+}
+
+/// An object that belongs to others, as `ownerReferences` say it; the first is its controller.
+#[must_use]
+pub fn owned(mut object: Value, owners: &[&Value]) -> Value {
+    let references: Vec<Value> = owners
+        .iter()
+        .enumerate()
+        .map(|(number, owner)| {
+            json!({
+                "apiVersion": owner["apiVersion"],
+                "kind": owner["kind"],
+                "name": owner["metadata"]["name"],
+                "uid": owner["metadata"]["uid"],
+                "controller": number == 0,
+            })
+        })
+        .collect();
+    object["metadata"]["ownerReferences"] = references.into();
+    object
+}
+
+/// An object with one more finalizer, of nobody who will ever take it off.
+#[must_use]
+pub fn kept(mut object: Value) -> Value {
+    crate::object::add_finalizer(&mut object, "example.com/stays");
+    object
+}
+
+/// An object that has been terminating since a time in RFC 3339, and stays so.
+#[must_use]
+pub fn terminating(object: Value, since: impl ToString) -> Value {
+    let mut object = kept(object);
+    object["metadata"]["deletionTimestamp"] = since.to_string().into();
+    object["metadata"]["deletionGracePeriodSeconds"] = 0.into();
+    object
+}
+
+/// A ResourceQuota that allows this many snapshots.
+pub fn quota(namespace: &str, name: &str, snapshots: usize) -> Value {
+    let hard = json!({"count/volumesnapshots.snapshot.storage.k8s.io": snapshots.to_string()});
+    json!({
+        "apiVersion": "v1",
+        "kind": "ResourceQuota",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {"hard": hard},
+    })
 }
 
 /// A Role with rules given as group, resource and verbs.

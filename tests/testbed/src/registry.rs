@@ -43,6 +43,7 @@ pub(crate) static RESOURCES: &[Resource] = &[
     builtin("", "serviceaccounts", "serviceaccount", "ServiceAccount", &["sa"], true),
     builtin("", "nodes", "node", "Node", &["no"], false),
     builtin("", "configmaps", "configmap", "ConfigMap", &["cm"], true),
+    builtin("", "resourcequotas", "resourcequota", "ResourceQuota", &["quota"], true).with_status(),
     builtin("events.k8s.io", "events", "event", "Event", &["ev"], true),
     custom("volumesnapshots", "volumesnapshot", "VolumeSnapshot", &["vs"], true).with_status(),
     custom(
@@ -61,6 +62,9 @@ pub(crate) static RESOURCES: &[Resource] = &[
     )
     .with_status(),
     builtin("storage.k8s.io", "storageclasses", "storageclass", "StorageClass", &["sc"], false),
+    builtin("", "pods", "pod", "Pod", &["po"], true).with_status(),
+    builtin("batch", "cronjobs", "cronjob", "CronJob", &["cj"], true).with_status(),
+    builtin("batch", "jobs", "job", "Job", &[], true).with_status(),
     builtin("rbac.authorization.k8s.io", "roles", "role", "Role", &[], true),
     builtin("rbac.authorization.k8s.io", "rolebindings", "rolebinding", "RoleBinding", &[], true),
     builtin("rbac.authorization.k8s.io", "clusterroles", "clusterrole", "ClusterRole", &[], false),
@@ -120,6 +124,11 @@ const fn custom(
 impl Resource {
     const fn with_status(self) -> Resource {
         Resource { status: true, ..self }
+    }
+
+    /// Whether its objects count how often what is wished of them was changed.
+    pub(crate) fn has_generation(&self) -> bool {
+        self.custom || self.group == "batch" || self.plural == "pods"
     }
 
     /// `v1` or `group/v1`.

@@ -1,18 +1,19 @@
 //! The port, its connections, and the way of a request through the server.
 //!
 //! [`answer`] is that way, step by step: read, recognise the user, log, delay, judge, carry out, answer. What disturbs
-//! a request on it is in `fault`.
+//! a request on it is in `fault`, and what others do around it in `meanwhile`.
 
 use crate::call::Call;
 use crate::cluster::Cluster;
 use crate::failure::Failure;
 use crate::fault::{self, Fault, History, When};
 use crate::log::Entry;
+use crate::others::Others;
 use crate::rbac;
 use crate::tls::Tls;
 use crate::traffic::{Meter, Metered};
 use crate::verbs::{self, Answer, Content};
-use futures::StreamExt;
+use futures::{StreamExt, stream};
 use http::{HeaderValue, Response, StatusCode, header};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
@@ -33,6 +34,10 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::sleep;
 
 type Body = UnsyncBoxBody<Bytes, io::Error>;
+
+/// Up to this many bytes the server says how long an answer is; a longer one is sent in chunks.
+const UNCHUNKED: usize = 2048;
+const CHUNK: usize = 32 * 1024;
 
 const JSON: &str = "application/json";
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -144,6 +149,7 @@ impl Server {
                 server.cluster.store.compact();
             }
             sleep(down_for).await;
+            server.cluster.faults.restarted();
             server.open().await.expect("the port is held");
         })
     }
@@ -207,7 +213,10 @@ async fn answer(server: Arc<Server>, request: http::Request<Incoming>) -> io::Re
         head.headers.get(header::AUTHORIZATION).map(|value| value.to_str().unwrap_or_default());
     let user = cluster.tokens.user(&cluster.store, authorization);
     let user_name = user.as_ref().map_or("", |user| &user.name);
-    let entry = cluster.faults.choose(|| cluster.log.arrived(&call, user_name, &body));
+    let (entry, actions) =
+        cluster.faults.choose(&cluster.meanwhile, || cluster.log.arrived(&call, user_name, &body));
+    let others = Others { cluster: cluster.clone() };
+    let meanwhile = |when| actions.run(when, &others, entry.request());
     let running = (call.verb != "watch").then(|| cluster.log.begin_request());
     let deed = call.deed();
     let strike = async |when| match entry.fault() {
@@ -218,13 +227,18 @@ async fn answer(server: Arc<Server>, request: http::Request<Incoming>) -> io::Re
     if !cluster.options.latency.is_zero() {
         sleep(cluster.options.latency).await;
     }
-    let mut outcome = match (strike(When::Before).await?, &user) {
+    let struck = strike(When::Before).await;
+    meanwhile(When::Before);
+    if struck.is_err() {
+        meanwhile(When::After);
+    }
+    let mut outcome = match (struck?, &user) {
         (Some(failure), _) => Err(failure),
         (None, None) => Err(Failure::unauthorized()),
         (None, Some(user)) => {
             let verdict = rbac::judge(&cluster.store, user, &deed);
             if verdict.allowed {
-                verbs::carry_out(cluster, &call, user, &body)
+                verbs::carry_out(cluster, &call, entry.request(), user, &body)
             } else {
                 Err(deed.forbidden(user_name, &verdict.reason))
             }
@@ -233,6 +247,7 @@ async fn answer(server: Arc<Server>, request: http::Request<Incoming>) -> io::Re
     if outcome.is_ok() {
         entry.carried_out();
     }
+    meanwhile(When::After);
     if let Some(failure) = strike(When::After).await? {
         outcome = Err(failure);
     }
@@ -275,7 +290,7 @@ fn respond(server: &Arc<Server>, answer: Answer, entry: Arc<Entry>) -> Response<
     response
 }
 
-fn refuse(failure: &Failure, entry: &Entry) -> Response<Body> {
+fn refuse(failure: &Failure, entry: &Arc<Entry>) -> Response<Body> {
     let mut response = match failure.reason {
         Some(_) => whole(failure.code, JSON, failure.status().to_string().into(), entry),
         None => {
@@ -289,9 +304,12 @@ fn refuse(failure: &Failure, entry: &Entry) -> Response<Body> {
     response
 }
 
-fn whole(code: u16, content_type: &'static str, bytes: Bytes, entry: &Entry) -> Response<Body> {
+fn whole(code: u16, content_type: &'static str, bytes: Bytes, entry: &Arc<Entry>) -> Response<Body> {
     entry.answered(code);
     let Some(Fault::CutBody(sent)) = entry.fault() else {
+        if bytes.len() > UNCHUNKED {
+            return in_chunks(code, content_type, bytes, entry.clone());
+        }
         entry.received(bytes.len());
         let body = Full::new(bytes).map_err(|never| match never {});
         return with_body(code, content_type, body.boxed_unsync());
@@ -303,6 +321,18 @@ fn whole(code: u16, content_type: &'static str, bytes: Bytes, entry: &Entry) -> 
     // The client has to know that something is missing.
     response.headers_mut().insert(header::CONTENT_LENGTH, bytes.len().into());
     response
+}
+
+/// An answer whose length the client learns from its end.
+fn in_chunks(code: u16, content_type: &'static str, mut bytes: Bytes, entry: Arc<Entry>) -> Response<Body> {
+    let chunks = std::iter::from_fn(move || {
+        let chunk = bytes.split_to(bytes.len().min(CHUNK));
+        (!chunk.is_empty()).then(|| {
+            entry.received(chunk.len());
+            Ok(Frame::data(chunk))
+        })
+    });
+    with_body(code, content_type, StreamBody::new(stream::iter(chunks)).boxed_unsync())
 }
 
 fn with_body(code: u16, content_type: &'static str, body: Body) -> Response<Body> {

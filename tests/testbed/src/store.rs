@@ -371,6 +371,24 @@ impl Writer<'_> {
         self.inner.range(resource, None, None).map(|(_, object)| object)
     }
 
+    /// All objects of a resource in a namespace.
+    pub(crate) fn list_in(&self, resource: &str, namespace: &str) -> impl Iterator<Item = &Arc<Object>> {
+        let namespace = namespace.to_owned();
+        let first = (namespace.clone(), String::new());
+        let objects = self.inner.objects.get(resource).into_iter();
+        let from_first = objects.flat_map(move |objects| objects.range(first.clone()..));
+        from_first.take_while(move |(key, _)| key.0 == namespace).map(|(_, object)| object)
+    }
+
+    /// How many snapshots of a namespace went since a time; `None`: ever.
+    pub(crate) fn removed_snapshots(&self, namespace: &str, since: Option<Instant>) -> usize {
+        let milestones = self.inner.milestones.iter().rev();
+        milestones
+            .take_while(|change| since.is_none_or(|since| change.at > since))
+            .filter(|change| change.kind == Kind::Deleted && change.key.0 == namespace)
+            .count()
+    }
+
     /// How many objects of a resource a namespace has.
     pub(crate) fn count(&self, resource: &str, namespace: &str) -> usize {
         self.inner.range(resource, Some(namespace), None).count()

@@ -21,6 +21,9 @@ const KEY_RULE: &str = "name part must consist of alphanumeric characters, '-', 
     with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is \
     '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')";
 
+/// How many bytes all annotations of an object may have together.
+const ANNOTATIONS: usize = 256 * 1024;
+
 /// Everything wrong with an object that is to be stored; `old` is what it replaces.
 pub(crate) fn check(resource: &Resource, object: &Value, old: Option<&Value>) -> Vec<Cause> {
     let mut causes = metadata(resource, object);
@@ -67,6 +70,11 @@ fn metadata(resource: &Resource, object: &Value) -> Vec<Cause> {
             if let Err(why) = label_key(&key.to_lowercase()) {
                 causes.push(Cause::invalid("metadata.annotations", Some(key), &why));
             }
+        }
+        let text = |value: &Value| value.as_str().map_or(0, str::len);
+        let bytes: usize = annotations.iter().map(|(key, value)| key.len() + text(value)).sum();
+        if bytes > ANNOTATIONS {
+            causes.push(Cause::too_long("metadata.annotations", ANNOTATIONS));
         }
     }
     causes

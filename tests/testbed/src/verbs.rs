@@ -10,9 +10,11 @@ use crate::cluster::Cluster;
 use crate::discovery::{self, Page};
 use crate::event;
 use crate::failure::{Cause, Failure};
+use crate::log::Request;
 use crate::object;
 use crate::paging::{self, Place};
 use crate::patch;
+use crate::quota;
 use crate::rbac::{self, Deed};
 use crate::registry::{self, Resource};
 use crate::selector::Filter;
@@ -60,6 +62,8 @@ struct Act<'a> {
     cluster: &'a Cluster,
     user: &'a User,
     call: &'a Call,
+    /// The same as a test sees it.
+    request: &'a Request,
     target: &'a Target,
     resource: &'static Resource,
     form: Form,
@@ -70,6 +74,7 @@ struct Act<'a> {
 pub(crate) fn carry_out(
     cluster: &Cluster,
     call: &Call,
+    request: &Request,
     user: &User,
     body: &Bytes,
 ) -> Result<Answer, Failure> {
@@ -96,7 +101,7 @@ pub(crate) fn carry_out(
     if !body.is_empty() && call.content_type.contains("protobuf") && target.subresource != "token" {
         return Err(Failure::unsupported_media_type("application/json"));
     }
-    let act = Act { cluster, user, call, target, resource, form: form(call)?, body };
+    let act = Act { cluster, user, call, request, target, resource, form: form(call)?, body };
     match (target.plural.as_str(), target.subresource.as_str(), call.verb) {
         ("serviceaccounts", "token", "create") => return act.token(),
         ("selfsubjectaccessreviews", "", "create") => return act.access_review(),
@@ -436,11 +441,14 @@ impl Act<'_> {
         if self.resource.namespaced {
             object::metadata(&mut object).insert("namespace".into(), self.target.namespace.clone().into());
         }
+        let verdict = self.cluster.policies.verdict(self.request);
         admission::prepare_new(self.resource, &mut object);
+        verdict.apply(&mut object);
         let mut answer = self.write(|writer| {
             admission::admit(writer, self.resource, &mut object)?;
             self.check(&object, None)?;
-            admission::check_quota(self.cluster, writer, self.resource, &object)?;
+            verdict.check(self.resource, object::name(&object))?;
+            quota::check(self.cluster, writer, self.resource, &object)?;
             let name = object::name(&object).to_owned();
             if writer.get(self.resource.plural, &self.key_of(&name)).is_some() {
                 return Err(Failure::already_exists(self.resource, &name));
@@ -502,6 +510,7 @@ impl Act<'_> {
     /// Replaces the object that the path names with what `change` makes of it.
     fn replace(&self, change: impl FnOnce(&Value) -> Result<Value, Failure>) -> Result<Answer, Failure> {
         let key = self.key();
+        let verdict = self.cluster.policies.verdict(self.request);
         self.write(|writer| {
             let stored = self.found(writer.get(self.resource.plural, &key))?;
             let old = shown(self.resource, &stored.value).into_owned();
@@ -519,8 +528,10 @@ impl Act<'_> {
                 return Err(Failure::precondition(self.resource, &key.1, &why));
             }
             let warnings = self.prune(&mut object)?;
+            verdict.apply(&mut object);
             admission::prepare_changed(self.resource, &self.target.subresource, &mut object, &old);
             self.check(&object, Some(&old))?;
+            verdict.check(self.resource, &key.1)?;
             let object = self.to_stored(object);
             let mut answer = if self.call.is_dry_run() {
                 self.one_unstored(200, &object)
@@ -556,9 +567,11 @@ impl Act<'_> {
     fn delete(&self) -> Result<Answer, Failure> {
         let options = self.delete_options()?;
         let key = self.key();
+        let verdict = self.cluster.policies.verdict(self.request);
         self.write(|writer| {
             let stored = self.found(writer.get(self.resource.plural, &key))?;
             self.check_preconditions(&options, &stored.value)?;
+            verdict.check(self.resource, &key.1)?;
             if object::is_deleting(&stored.value) {
                 return Ok(self.one(200, &stored));
             }
@@ -614,9 +627,13 @@ impl Act<'_> {
             return Err(Failure::method_not_allowed());
         }
         let dry_run = self.is_dry_run(&options);
+        let verdict = self.cluster.policies.verdict(self.request);
         let found = self.cluster.store.list(self.resource.plural, self.namespace());
         let doomed: Vec<Arc<Object>> =
             found.into_iter().filter(|object| filter.matches(&object.value)).collect();
+        for object in &doomed {
+            verdict.check(self.resource, object::name(&object.value))?;
+        }
         if !dry_run {
             for object in &doomed {
                 let key =
@@ -710,7 +727,7 @@ fn mark_deleted(resource: &Resource, value: &mut Value) {
         return;
     }
     metadata.insert("deletionGracePeriodSeconds".into(), 0.into());
-    if resource.custom {
+    if resource.has_generation() {
         let generation = metadata.get("generation").and_then(Value::as_i64).unwrap_or(0) + 1;
         metadata.insert("generation".into(), generation.into());
     }

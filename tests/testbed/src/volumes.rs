@@ -1,5 +1,6 @@
-//! The controllers of claims: bind them to volumes that they make, empty or from a snapshot, say in Events what they do
-//! and what hinders them, and let deleted ones go.
+//! The controllers of claims: bind them to volumes that are free, whatever the claims are to be made from, or else to
+//! volumes that they make, empty or from a snapshot; say in Events what they do and what hinders them; and let deleted
+//! ones go.
 //!
 //! They work on what the store reports, without polling: what fails is tried again when something changed that it needs.
 //! A claim that was put into the store with a phase of its own other than Pending is left alone.
@@ -9,7 +10,7 @@ use crate::cluster::Cluster;
 use crate::object;
 use crate::registry::known;
 use crate::store::{Change, Key, Kind, Writer};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +24,9 @@ const SNAPSHOTS: &str = "volumesnapshots";
 
 /// The controller that binds claims, as it calls itself in Events.
 const BINDER: &str = "persistentvolume-controller";
+
+/// With which the scheduler says where the first pod that uses a claim is to run.
+pub(crate) const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
 
 /// How the provisioner is where no [`Provision`] says otherwise.
 #[derive(Debug, Clone)]
@@ -82,7 +86,7 @@ pub(crate) async fn run(cluster: Arc<Cluster>, mut changes: UnboundedReceiver<Ar
             (CLAIMS, Kind::Deleted) => {
                 pending.remove(&change.key);
                 begun.remove(object::uid(&change.object.value));
-                remove_volume(&cluster, &change.object.value);
+                reclaim(&cluster, &change.object.value);
             }
             (CLAIMS, _) if object::is_deleting(&change.object.value) => {
                 pending.remove(&change.key);
@@ -100,9 +104,14 @@ pub(crate) async fn run(cluster: Arc<Cluster>, mut changes: UnboundedReceiver<Ar
                     expand(&cluster, &change.key);
                 }
             }
-            (CLASSES, Kind::Added | Kind::Modified) => {
+            (CLASSES | VOLUMES, Kind::Added | Kind::Modified) => {
+                let is_taken = object::text(&change.object.value, "/status/phase") != "Available";
+                if change.resource.plural == VOLUMES && is_taken {
+                    continue;
+                }
                 pending.retain(|key, _| waits(&cluster, key, change.at, &mut begun));
             }
+            ("pods", Kind::Added) => schedule(&cluster, &change.object.value),
             (SNAPSHOTS, _) => {
                 let (namespace, name) = &change.key;
                 pending.retain(|key, source| {
@@ -155,10 +164,13 @@ fn bind(cluster: &Cluster, key: &Key, is_begun: bool) -> Step {
                 format!("External provisioner is provisioning volume for claim \"{}/{}\"", key.0, key.1);
             tell(cluster, writer, key, &provisioner, "Normal", "Provisioning", &message);
         }
-        if let Err(why) = source(writer, key) {
-            tell(cluster, writer, key, &provisioner, "Warning", "ProvisioningFailed", &why);
-            return Step::Waits;
-        }
+        let source = match source(writer, key) {
+            Ok(source) => source,
+            Err(why) => {
+                tell(cluster, writer, key, &provisioner, "Warning", "ProvisioningFailed", &why);
+                return Step::Waits;
+            }
+        };
         if let Some(error) = &plan.error {
             let why = format!(
                 "failed to provision volume with StorageClass \"{}\": {error}",
@@ -168,7 +180,7 @@ fn bind(cluster: &Cluster, key: &Key, is_begun: bool) -> Step {
         }
         match plan.after {
             Some(Duration::ZERO) => {
-                make(cluster, writer, key, &provisioner);
+                make(cluster, writer, key, &provisioner, source);
                 Step::Over
             }
             Some(after) => Step::Begun(after),
@@ -182,7 +194,7 @@ fn finish(cluster: &Cluster, key: &Key) {
     cluster.store.write(|writer| {
         let Ok(provisioner) = take(cluster, writer, key) else { return };
         match source(writer, key) {
-            Ok(()) => make(cluster, writer, key, &provisioner),
+            Ok(source) => make(cluster, writer, key, &provisioner, source),
             Err(why) => tell(cluster, writer, key, &provisioner, "Warning", "ProvisioningFailed", &why),
         }
     });
@@ -196,7 +208,27 @@ fn take(cluster: &Cluster, writer: &mut Writer<'_>, key: &Key) -> Result<String,
         return Err(Step::Over);
     }
     let class_name = object::text(claim, "/spec/storageClassName").to_owned();
-    let Some(class) = writer.get(CLASSES, &(String::new(), class_name.clone())) else {
+    // Whatever becomes of it, a claim is under protection as soon as it is seen.
+    writer.modify(known(CLAIMS), key, |claim| object::add_finalizer(claim, object::CLAIM_PROTECTION));
+    let class = writer.get(CLASSES, &(String::new(), class_name.clone()));
+    let waits = class.as_ref().is_some_and(|class| {
+        object::text(&class.value, "/volumeBindingMode") == "WaitForFirstConsumer"
+            && object::annotation(claim, SELECTED_NODE).is_none()
+    });
+    if waits {
+        let message = "waiting for first consumer to be created before binding";
+        tell(cluster, writer, key, BINDER, "Normal", "WaitForFirstConsumer", message);
+        return Err(Step::Waits);
+    }
+    if let Some(volume) = free_volume(writer, claim) {
+        bind_to_free(writer, key, &volume);
+        return Err(Step::Over);
+    }
+    if !object::text(claim, "/spec/volumeName").is_empty() {
+        // It wants that volume and no other.
+        return Err(Step::Waits);
+    }
+    let Some(class) = class else {
         if class_name.is_empty() {
             let why = "no persistent volumes available for this claim and no storage class is set";
             tell(cluster, writer, key, BINDER, "Normal", "FailedBinding", why);
@@ -207,21 +239,10 @@ fn take(cluster: &Cluster, writer: &mut Writer<'_>, key: &Key) -> Result<String,
         return Err(Step::Waits);
     };
     let provisioner = object::text(&class.value, "/provisioner").to_owned();
-    let waits = object::text(&class.value, "/volumeBindingMode") == "WaitForFirstConsumer"
-        && object::annotation(claim, "volume.kubernetes.io/selected-node").is_none();
-    if waits {
-        let message = "waiting for first consumer to be created before binding";
-        tell(cluster, writer, key, BINDER, "Normal", "WaitForFirstConsumer", message);
-        return Err(Step::Waits);
-    }
     if provisioner.is_empty() {
         return Err(Step::Waits);
     }
-    writer.modify(known(CLAIMS), key, |claim| {
-        object::annotate(claim, "volume.beta.kubernetes.io/storage-provisioner", &provisioner);
-        object::annotate(claim, "volume.kubernetes.io/storage-provisioner", &provisioner);
-        object::add_finalizer(claim, object::CLAIM_PROTECTION);
-    });
+    writer.modify(known(CLAIMS), key, |claim| give(claim, &provisioner));
     let message = format!(
         "Waiting for a volume to be created either by the external provisioner '{provisioner}' or manually by the \
          system administrator. If volume creation is delayed, please verify that the provisioner is running and \
@@ -231,61 +252,189 @@ fn take(cluster: &Cluster, writer: &mut Writer<'_>, key: &Key) -> Result<String,
     Ok(provisioner)
 }
 
-/// Makes a volume and binds a claim to it.
-fn make(cluster: &Cluster, writer: &mut Writer<'_>, key: &Key, provisioner: &str) {
-    let Some(claim) = writer.get(CLAIMS, key) else { return };
-    let claim = claim.value.clone();
-    let volume = format!("pvc-{}", object::uid(&claim));
-    let size = claim.pointer("/spec/resources/requests/storage").cloned().unwrap_or_else(|| "1Gi".into());
-    let modes = claim.pointer("/spec/accessModes").cloned().unwrap_or_default();
-    writer.put(
-        known(VOLUMES),
-        json!({
-            "kind": "PersistentVolume",
-            "apiVersion": "v1",
-            "metadata": {
-                "name": volume,
-                "uid": object::new_uid(),
-                "creationTimestamp": object::now(),
-                "annotations": {"pv.kubernetes.io/provisioned-by": provisioner},
-                "finalizers": ["kubernetes.io/pv-protection"],
-            },
-            "spec": {
-                "capacity": {"storage": size},
-                "csi": {"driver": provisioner, "volumeHandle": object::new_uid()},
-                "accessModes": modes,
-                "claimRef": {
-                    "kind": "PersistentVolumeClaim",
-                    "namespace": key.0,
-                    "name": key.1,
-                    "uid": object::uid(&claim),
-                    "apiVersion": "v1",
-                    "resourceVersion": object::resource_version(&claim),
-                },
-                "persistentVolumeReclaimPolicy": "Delete",
-                "storageClassName": object::text(&claim, "/spec/storageClassName"),
-                "volumeMode": object::volume_mode(&claim),
-            },
-            "status": {"phase": "Bound"},
-        }),
-    );
-    let message = format!("Successfully provisioned volume {volume}");
-    tell(cluster, writer, key, provisioner, "Normal", "ProvisioningSucceeded", &message);
+/// The smallest free volume that a claim can have: of its class and mode, large enough, and with its access modes; or the
+/// one that it names.
+fn free_volume(writer: &Writer<'_>, claim: &Value) -> Option<Value> {
+    let wanted = object::bytes(size(claim).as_str().unwrap_or_default()).unwrap_or(0);
+    let capacity =
+        |volume: &Value| object::bytes(object::text(volume, "/spec/capacity/storage")).unwrap_or(0);
+    let modes = |object: &Value| -> Vec<Value> {
+        object.pointer("/spec/accessModes").and_then(Value::as_array).cloned().unwrap_or_default()
+    };
+    let is_for = |volume: &Value| {
+        let (uid, name) =
+            (object::text(volume, "/spec/claimRef/uid"), object::text(volume, "/spec/claimRef/name"));
+        let namespace = object::text(volume, "/spec/claimRef/namespace");
+        let is_free = volume.pointer("/spec/claimRef").is_none_or(Value::is_null);
+        is_free || (uid.is_empty() && (namespace, name) == (object::namespace(claim), object::name(claim)))
+    };
+    let named = object::text(claim, "/spec/volumeName");
+    let volumes = writer.list(VOLUMES).map(|volume| &volume.value);
+    let fit = volumes.filter(|volume| {
+        object::text(volume, "/status/phase") == "Available"
+            && !object::is_deleting(volume)
+            && is_for(volume)
+            && (named.is_empty() || named == object::name(volume))
+            && object::text(volume, "/spec/storageClassName") == object::text(claim, "/spec/storageClassName")
+            && object::volume_mode(volume) == object::volume_mode(claim)
+            && capacity(volume) >= wanted
+            && modes(claim).iter().all(|mode| modes(volume).contains(mode))
+    });
+    fit.min_by_key(|volume| capacity(volume)).cloned()
+}
+
+/// Binds a claim to a volume that was free. Nobody looks at what the claim is to be made from.
+fn bind_to_free(writer: &mut Writer<'_>, key: &Key, volume: &Value) {
+    let Some(claim) = writer.get(CLAIMS, key).map(|claim| claim.value.clone()) else { return };
+    let volume_key = (String::new(), object::name(volume).to_owned());
+    writer.modify(known(VOLUMES), &volume_key, |volume| {
+        object::annotate(volume, "pv.kubernetes.io/bound-by-controller", "yes");
+        object::section(volume, "spec").insert("claimRef".into(), reference(&claim));
+        volume["status"] = json!({"phase": "Bound", "lastPhaseTransitionTime": object::now()});
+    });
     writer.modify(known(CLAIMS), key, |claim| {
         object::annotate(claim, "pv.kubernetes.io/bind-completed", "yes");
-        object::annotate(claim, "pv.kubernetes.io/bound-by-controller", "yes");
-        object::section(claim, "spec").insert("volumeName".into(), volume.into());
-        claim["status"] = json!({"phase": "Bound", "accessModes": modes, "capacity": {"storage": size}});
+        if object::text(claim, "/spec/volumeName").is_empty() {
+            object::annotate(claim, "pv.kubernetes.io/bound-by-controller", "yes");
+        }
+        object::section(claim, "spec").insert("volumeName".into(), object::name(volume).into());
+        claim["status"] = json!({
+            "phase": "Bound",
+            "accessModes": volume["spec"]["accessModes"],
+            "capacity": volume["spec"]["capacity"],
+        });
     });
 }
 
-/// Whether what a claim is to be made from is there: nothing, or a ready snapshot that fits in and is of the same mode;
-/// else what the provisioner says of it.
-fn source(writer: &Writer<'_>, key: &Key) -> Result<(), String> {
-    let Some(claim) = writer.get(CLAIMS, key).map(|claim| claim.value.clone()) else { return Ok(()) };
+/// A claim as its volume refers to it.
+fn reference(claim: &Value) -> Value {
+    json!({
+        "kind": "PersistentVolumeClaim",
+        "namespace": object::namespace(claim),
+        "name": object::name(claim),
+        "uid": object::uid(claim),
+        "apiVersion": "v1",
+        "resourceVersion": object::resource_version(claim),
+    })
+}
+
+/// Makes a volume and binds a claim to it.
+fn make(cluster: &Cluster, writer: &mut Writer<'_>, key: &Key, provisioner: &str, source: Option<String>) {
+    let Some(claim) = writer.get(CLAIMS, key) else { return };
+    let claim = claim.value.clone();
+    let volume = format!("pvc-{}", object::uid(&claim));
+    if let Some(source) = source {
+        cluster.set_restored(&volume, &source);
+    }
+    writer.put(known(VOLUMES), provisioned(&claim, provisioner));
+    let message = format!("Successfully provisioned volume {volume}");
+    tell(cluster, writer, key, provisioner, "Normal", "ProvisioningSucceeded", &message);
+    writer.modify(known(CLAIMS), key, bind_to_own);
+}
+
+/// The volume that a provisioner makes for a claim.
+fn provisioned(claim: &Value, provisioner: &str) -> Value {
+    json!({
+        "kind": "PersistentVolume",
+        "apiVersion": "v1",
+        "metadata": {
+            "name": format!("pvc-{}", object::uid(claim)),
+            "uid": object::new_uid(),
+            "creationTimestamp": object::now(),
+            "annotations": {
+                "pv.kubernetes.io/provisioned-by": provisioner,
+                "volume.kubernetes.io/provisioner-deletion-secret-name": "",
+                "volume.kubernetes.io/provisioner-deletion-secret-namespace": "",
+            },
+            "finalizers": ["external-provisioner.volume.kubernetes.io/finalizer", "kubernetes.io/pv-protection"],
+        },
+        "spec": {
+            "capacity": {"storage": size(claim)},
+            "csi": {
+                "driver": provisioner,
+                "volumeHandle": object::new_uid(),
+                "volumeAttributes": {
+                    "storage.kubernetes.io/csiProvisionerIdentity": format!("1795265588442-1750-{provisioner}"),
+                },
+            },
+            "accessModes": claim.pointer("/spec/accessModes").cloned().unwrap_or_default(),
+            "claimRef": reference(claim),
+            "persistentVolumeReclaimPolicy": "Delete",
+            "storageClassName": object::text(claim, "/spec/storageClassName"),
+            "volumeMode": object::volume_mode(claim),
+        },
+        "status": {"phase": "Bound", "lastPhaseTransitionTime": object::now()},
+    })
+}
+
+/// The size that a claim asks for.
+fn size(claim: &Value) -> Value {
+    claim.pointer("/spec/resources/requests/storage").cloned().unwrap_or_else(|| "1Gi".into())
+}
+
+/// Binds a claim to the volume that was made for it.
+fn bind_to_own(claim: &mut Value) {
+    let volume = format!("pvc-{}", object::uid(claim));
+    let modes = claim.pointer("/spec/accessModes").cloned().unwrap_or_default();
+    let size = size(claim);
+    object::annotate(claim, "pv.kubernetes.io/bind-completed", "yes");
+    object::annotate(claim, "pv.kubernetes.io/bound-by-controller", "yes");
+    object::section(claim, "spec").insert("volumeName".into(), volume.into());
+    claim["status"] = json!({"phase": "Bound", "accessModes": modes, "capacity": {"storage": size}});
+}
+
+/// What a person once wrote of a claim: no more than what is kept in Git.
+pub(crate) fn manifest(claim: &Value) -> Value {
+    let mut metadata = json!({"name": object::name(claim), "namespace": object::namespace(claim)});
+    for section in ["labels", "annotations"] {
+        let entries = claim["metadata"].get(section).and_then(Value::as_object);
+        let own = |key: &str| !key.starts_with("pv.kubernetes.io/") && !key.starts_with("volume.");
+        let entries: Map<String, Value> = entries
+            .into_iter()
+            .flatten()
+            .filter(|(key, _)| own(key))
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect();
+        if !entries.is_empty() {
+            metadata[section] = entries.into();
+        }
+    }
+    let mut spec = claim["spec"].clone();
+    if let Some(spec) = spec.as_object_mut() {
+        spec.remove("volumeName");
+    }
+    json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": metadata, "spec": spec})
+}
+
+/// Binds a claim that is made anew to a volume of its own, as the one of before was bound.
+pub(crate) fn bind_anew(writer: &mut Writer<'_>, claim: &mut Value, old: &Value) {
+    let class = (String::new(), object::text(claim, "/spec/storageClassName").to_owned());
+    let of_class = writer.get(CLASSES, &class);
+    let provisioner = of_class
+        .map(|class| object::text(&class.value, "/provisioner").to_owned())
+        .or_else(|| object::annotation(old, "volume.kubernetes.io/storage-provisioner").map(str::to_owned))
+        .unwrap_or_default();
+    if !provisioner.is_empty() {
+        give(claim, &provisioner);
+        writer.put(known(VOLUMES), provisioned(claim, &provisioner));
+    }
+    object::add_finalizer(claim, object::CLAIM_PROTECTION);
+    bind_to_own(claim);
+}
+
+/// Hands a claim to a provisioner.
+fn give(claim: &mut Value, provisioner: &str) {
+    object::annotate(claim, "volume.beta.kubernetes.io/storage-provisioner", provisioner);
+    object::annotate(claim, "volume.kubernetes.io/storage-provisioner", provisioner);
+}
+
+/// What a claim is to be made from, if that is there: nothing, or a ready snapshot that fits in and is of the same mode,
+/// by its uid; else what the provisioner says of it.
+fn source(writer: &Writer<'_>, key: &Key) -> Result<Option<String>, String> {
+    let Some(claim) = writer.get(CLAIMS, key).map(|claim| claim.value.clone()) else { return Ok(None) };
     let kind = object::text(&claim, "/spec/dataSource/kind");
     if claim.pointer("/spec/dataSource").is_none_or(Value::is_null) {
-        return Ok(());
+        return Ok(None);
     }
     let name = object::text(&claim, "/spec/dataSource/name");
     let handle = |why: String| {
@@ -325,7 +474,7 @@ fn source(writer: &Writer<'_>, key: &Key) -> Result<(), String> {
             content.as_ref().map_or("", |content| object::name(&content.value))
         )));
     }
-    Ok(())
+    Ok(Some(object::uid(snapshot).to_owned()))
 }
 
 /// Makes the volume of a bound claim larger, if the claim asks for more and its class allows it.
@@ -350,6 +499,22 @@ fn expand(cluster: &Cluster, key: &Key) {
     });
 }
 
+/// Finds a node for a pod, which is what its claims may have waited for. The pod itself never runs.
+fn schedule(cluster: &Cluster, pod: &Value) {
+    let volumes = pod.pointer("/spec/volumes").and_then(Value::as_array);
+    let names =
+        volumes.into_iter().flatten().map(|one| object::text(one, "/persistentVolumeClaim/claimName"));
+    for name in names {
+        let key = (object::namespace(pod).to_owned(), name.to_owned());
+        cluster.store.write(|writer| {
+            let is_pending = |claim: &Value| object::text(claim, "/status/phase") == "Pending";
+            if writer.get(CLAIMS, &key).is_some_and(|claim| is_pending(&claim.value)) {
+                writer.modify(known(CLAIMS), &key, |claim| object::annotate(claim, SELECTED_NODE, "node-1"));
+            }
+        });
+    }
+}
+
 /// Nothing uses a claim here, so its protection goes at once.
 fn release(cluster: &Cluster, key: &Key) {
     cluster.store.write(|writer| {
@@ -358,9 +523,20 @@ fn release(cluster: &Cluster, key: &Key) {
     });
 }
 
-fn remove_volume(cluster: &Cluster, claim: &Value) {
+/// Does with the volume of a claim that is gone what it is to be done with it.
+fn reclaim(cluster: &Cluster, claim: &Value) {
     let key = (String::new(), object::text(claim, "/spec/volumeName").to_owned());
-    cluster.store.write(|writer| writer.remove(known(VOLUMES), &key));
+    cluster.store.write(|writer| {
+        let Some(volume) = writer.get(VOLUMES, &key) else { return };
+        if object::text(&volume.value, "/spec/persistentVolumeReclaimPolicy") == "Delete" {
+            writer.remove(known(VOLUMES), &key);
+        } else {
+            // It keeps its claimRef, so that nobody else gets the data.
+            writer.modify(known(VOLUMES), &key, |volume| {
+                volume["status"] = json!({"phase": "Released", "lastPhaseTransitionTime": object::now()});
+            });
+        }
+    });
 }
 
 /// Writes an Event about a claim, if that is wanted.

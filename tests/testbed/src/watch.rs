@@ -13,6 +13,7 @@ use crate::verbs::{Form, shown_json};
 use hyper::body::Bytes;
 use serde_json::{Value, json};
 use std::collections::VecDeque;
+use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc::error::TryRecvError;
@@ -85,8 +86,9 @@ impl Session {
         let running = cluster.log.begin_watch();
         let mut bookmark = interval_at(Instant::now() + self.bookmark_every, self.bookmark_every);
         bookmark.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let state = Stream { session: self, cluster, bookmark, over: false, _running: running };
-        futures::stream::unfold(state, |mut state| async { Some((state.next().await?, state)) })
+        let muted = cluster.muted();
+        let state = Stream { session: self, cluster, bookmark, over: false, muted, _running: running };
+        futures::stream::unfold(state, |mut state| async { Some((state.hear().await?, state)) })
     }
 
     fn event(&mut self, kind: &str, object: &Object, line: &mut Vec<u8>) {
@@ -135,10 +137,21 @@ struct Stream {
     cluster: Arc<Cluster>,
     bookmark: tokio::time::Interval,
     over: bool,
+    /// What the cluster said of mute watches when this one began.
+    muted: u64,
     _running: Running,
 }
 
 impl Stream {
+    /// The next chunk, or nothing for ever once the watch is mute.
+    async fn hear(&mut self) -> Option<Bytes> {
+        let chunk = self.next().await;
+        if self.cluster.muted() != self.muted {
+            pending::<()>().await;
+        }
+        chunk
+    }
+
     /// The next chunk; `None` at the end of the stream.
     async fn next(&mut self) -> Option<Bytes> {
         let mut chunk = Vec::new();

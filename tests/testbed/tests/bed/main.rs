@@ -1,11 +1,21 @@
 //! What the recordings do not show: plans, timing, paging over a changing cluster, watches, permissions, requests that
-//! make no sense, and faults.
+//! make no sense, and faults. What others do meanwhile is in modules of its own.
+
+mod meanwhile;
+mod odd;
+mod policy;
+mod queue;
+mod quota;
+mod resources;
+mod volumes;
 
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use testbed::http::{self as client, Response};
-use testbed::{Fault, History, Options, Plan, Provision, Request, Stage, TestBed, WatchFault, When, objects};
+use testbed::{
+    Fault, History, Lasts, Options, Plan, Provision, Request, Stage, TestBed, WatchFault, When, objects,
+};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
@@ -203,7 +213,7 @@ fn restored(name: &str, size: &str, class: &str) -> Value {
 
 #[tokio::test]
 async fn what_hinders_a_restore_is_said_as_recorded() {
-    let recording = include_str!("../../data/recordings/37-restore-too-small-events.json");
+    let recording = include_str!("../../../data/recordings/37-restore-too-small-events.json");
     let recording: Value = serde_json::from_str(recording).expect("JSON");
     let recorder = TestBed::start(Options::default()).await;
     for mut event in recording["answer"]["body"]["items"].as_array().expect("items").clone() {
@@ -854,6 +864,7 @@ async fn watches_go_wrong_as_their_fault_says() {
         (WatchFault::Expires(1), &[a, "ERROR 410", "end"]),
         (WatchFault::OnlyBookmarks, &["BOOKMARK", "BOOKMARK"]),
         (WatchFault::Twice, &[a, a, b, b, c, c, "BOOKMARK"]),
+        (WatchFault::MuteAfter(3), &[a, b, c]),
         (WatchFault::CutLine(0), &["broken"]),
         (WatchFault::CutLine(2), &[a, b, "broken"]),
         (WatchFault::Garbage(0), &["broken", a, b, c, "BOOKMARK"]),
@@ -882,6 +893,81 @@ async fn a_silent_watch_says_nothing_whatever_its_timeout() {
     assert_eq!(last_request(&bed).received, 0);
     drop(lines);
     until("closed", || bed.watches() == 0).await;
+}
+
+#[tokio::test]
+async fn a_watch_goes_mute_after_its_events() {
+    let bed = bed(|options| options.bookmark_every = Duration::from_millis(1)).await;
+    bed.fault_nth(|request| request.verb == "watch", 1, Fault::Watch(WatchFault::MuteAfter(1)));
+    let url = format!("{}{PATH}?watch=true&resourceVersion={}", bed.url(), bed.resource_version());
+    let timed = format!("{url}&allowWatchBookmarks=true&timeoutSeconds=1");
+    let mut mute = client::lines(&timed, Some(bed.admin_token())).await.expect("a watch");
+    let mut other = client::lines(&url, Some(bed.admin_token())).await.expect("a watch");
+    for name in ["a", "b"] {
+        bed.put(objects::ready_snapshot("app", name, "data", "2020-01-01T00:00:00Z"));
+    }
+    let mut seen = Vec::new();
+    while let Ok(event) = timeout(Duration::from_millis(1100), mute.next()).await {
+        let event = event.expect("the stream is whole").expect("no end");
+        if event["type"] != "BOOKMARK" {
+            seen.push(event["object"]["metadata"]["name"].clone());
+        }
+    }
+    assert_eq!(seen, ["a"]);
+    for name in ["a", "b"] {
+        let event = other.next().await.expect("a line").expect("an event");
+        assert_eq!(event["object"]["metadata"]["name"], name);
+    }
+}
+
+#[tokio::test]
+async fn all_watches_can_go_mute_at_once() {
+    let bed = bed(|options| options.bookmark_every = Duration::from_millis(1)).await;
+    bed.put(objects::ready_snapshot("app", "a", "data", "2020-01-01T00:00:00Z"));
+    let url = format!("{}{PATH}?watch=true&timeoutSeconds=1", bed.url());
+    let watch = async || client::lines(&url, Some(bed.admin_token())).await.expect("a watch");
+    let (mut one, mut two) = (watch().await, watch().await);
+    for lines in [&mut one, &mut two] {
+        assert_eq!(lines.next().await.expect("a line").expect("an event")["type"], "ADDED");
+    }
+    bed.mute_watches();
+    bed.remove(SNAPSHOTS, "app", "a");
+    let mut later = watch().await;
+    assert_eq!(later.next().await.expect("the end in time"), None, "those that begin later are as always");
+    let wait = Duration::from_millis(200);
+    assert!(timeout(wait, one.next()).await.is_err());
+    assert!(timeout(wait, two.next()).await.is_err());
+}
+
+#[tokio::test]
+async fn a_server_that_has_just_restarted_does_not_know_everybody_yet() {
+    let bed = bed(|_| {}).await;
+    let claim = "/api/v1/namespaces/app/persistentvolumeclaims/data";
+    let status = async |path: &str| send(&bed, "GET", path, None).await.status.as_u16();
+    bed.cold_after_restart(|request| request.resource == SNAPSHOTS, 403, Lasts::Requests(2));
+    bed.cold_after_restart(
+        |request| request.resource == "persistentvolumeclaims",
+        401,
+        Lasts::For(Duration::from_millis(200)),
+    );
+    assert_eq!((status(PATH).await, status(claim).await), (200, 200));
+    for _ in 0..2 {
+        bed.restart(Duration::ZERO, History::Kept).await;
+        let listens = Instant::now();
+        let refused = send(&bed, "GET", PATH, None).await;
+        assert_eq!(refused.status.as_u16(), 403);
+        let message = refused.json()["message"].as_str().unwrap_or_default().to_owned();
+        assert!(message.contains("cannot list resource \"volumesnapshots\""), "{message}");
+        assert_eq!((status(PATH).await, status(PATH).await), (403, 200));
+        assert_eq!(status(claim).await, 401);
+        until("known", || listens.elapsed() > Duration::from_millis(210)).await;
+        assert_eq!(status(claim).await, 200);
+    }
+    bed.cold(|_| true, 401, Lasts::Requests(1));
+    assert_eq!((status(PATH).await, status(PATH).await), (401, 200));
+    bed.clear_faults();
+    bed.restart(Duration::ZERO, History::Kept).await;
+    assert_eq!(status(PATH).await, 200);
 }
 
 #[tokio::test]

@@ -1,0 +1,90 @@
+//! Quotas on the number of snapshots.
+
+use crate::{PATH, SNAPSHOTS, bed, create, is_ready, send, until};
+use serde_json::json;
+use std::time::{Duration, Instant};
+use testbed::{Plan, TestBed, objects};
+use tokio::time::sleep;
+
+const WHAT: &str = "count/volumesnapshots.snapshot.storage.k8s.io";
+
+async fn try_to_create(bed: &TestBed, name: &str) -> u16 {
+    send(bed, "POST", PATH, Some(&objects::snapshot("app", name, "data"))).await.status.as_u16()
+}
+
+#[tokio::test]
+async fn a_quota_is_full_until_a_snapshot_is_gone() {
+    let bed = bed(|_| {}).await;
+    bed.plan(|snapshot| {
+        let plan = Plan::ready_after(Duration::ZERO);
+        Some(if snapshot["metadata"]["name"] == "stays" { plan.kept_on_delete() } else { plan })
+    });
+    bed.quota("app", 2);
+    for name in ["stays", "goes"] {
+        create(&bed, &objects::snapshot("app", name, "data")).await;
+        until("ready", || is_ready(&bed, name)).await;
+    }
+    let refused = send(&bed, "POST", PATH, Some(&objects::snapshot("app", "more", "data"))).await;
+    assert_eq!(refused.status.as_u16(), 403);
+    let why = format!("exceeded quota: q, requested: {WHAT}=1, used: {WHAT}=2, limited: {WHAT}=2");
+    let message = format!("volumesnapshots.snapshot.storage.k8s.io \"more\" is forbidden: {why}");
+    assert_eq!(refused.json()["message"], message);
+    let other = objects::snapshot("other", "more", "data");
+    bed.put(objects::namespace("other"));
+    let elsewhere = PATH.replace("/app/", "/other/");
+    assert_eq!(send(&bed, "POST", &elsewhere, Some(&other)).await.status.as_u16(), 201);
+
+    // One that is terminating has its place still.
+    bed.delete(SNAPSHOTS, "app", "stays");
+    sleep(Duration::from_millis(30)).await;
+    assert_eq!(try_to_create(&bed, "more").await, 403);
+    bed.delete(SNAPSHOTS, "app", "goes");
+    until("gone", || bed.get(SNAPSHOTS, "app", "goes").is_none()).await;
+    assert_eq!(try_to_create(&bed, "more").await, 201);
+    assert_eq!(try_to_create(&bed, "one-more").await, 403);
+    bed.remove("resourcequotas", "app", "q");
+    assert_eq!(try_to_create(&bed, "one-more").await, 201);
+}
+
+#[tokio::test]
+async fn a_quota_may_notice_late_that_a_snapshot_is_gone() {
+    let bed = bed(|_| {}).await;
+    bed.quota("app", 1);
+    bed.quota_frees_after("app", Duration::from_millis(200));
+    let used = || bed.get("resourcequotas", "app", "q").expect("a quota")["status"]["used"][WHAT].clone();
+    create(&bed, &objects::snapshot("app", "one", "data")).await;
+    until("counted", || used() == "1").await;
+    bed.remove(SNAPSHOTS, "app", "one");
+    let gone = Instant::now();
+    assert_eq!(try_to_create(&bed, "two").await, 403);
+    assert_eq!(used(), "1");
+    while try_to_create(&bed, "two").await != 201 {
+        assert!(gone.elapsed() < Duration::from_secs(10));
+        sleep(Duration::from_millis(5)).await;
+    }
+    assert!(gone.elapsed() >= Duration::from_millis(195), "{:?}", gone.elapsed());
+    bed.remove(SNAPSHOTS, "app", "two");
+    until("counted again", || used() == "0").await;
+}
+
+#[tokio::test]
+async fn quotas_are_made_and_read_as_other_objects_are() {
+    let bed = bed(|_| {}).await;
+    let path = "/api/v1/namespaces/app/resourcequotas";
+    let mut quota = objects::quota("app", "strict", 0);
+    quota["spec"]["hard"]["count/configmaps"] = "1".into();
+    assert_eq!(send(&bed, "POST", path, Some(&quota)).await.status.as_u16(), 201);
+    assert_eq!(try_to_create(&bed, "one").await, 403);
+    let map = |name: &str| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}});
+    let maps = "/api/v1/namespaces/app/configmaps";
+    assert_eq!(send(&bed, "POST", maps, Some(&map("a"))).await.status.as_u16(), 201);
+    let refused = send(&bed, "POST", maps, Some(&map("b"))).await.json();
+    let message = "configmaps \"b\" is forbidden: exceeded quota: strict, requested: count/configmaps=1, used: \
+                   count/configmaps=1, limited: count/configmaps=1";
+    assert_eq!(refused["message"], message);
+    let expected =
+        json!({"hard": {WHAT: "0", "count/configmaps": "1"}, "used": {WHAT: "0", "count/configmaps": "1"}});
+    until("counted", || bed.get("resourcequotas", "app", "strict").expect("a quota")["status"] == expected)
+        .await;
+    assert_eq!(send(&bed, "GET", &format!("{path}/strict"), None).await.json()["status"], expected);
+}
