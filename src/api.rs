@@ -13,7 +13,7 @@ use serde::{
 };
 use serde_json::{Value, json};
 
-use crate::names;
+use crate::{names, snapshot::ClaimId};
 
 /// Group of the snapshot API, as it stands in a Role.
 pub const SNAPSHOT_GROUP: &str = "snapshot.storage.k8s.io";
@@ -189,6 +189,13 @@ pub struct Claim {
     pub spec: ClaimSpec,
     /// Whether there is a volume.
     pub status: ClaimStatus,
+}
+
+impl Claim {
+    /// Which claim it is.
+    pub fn id(&self) -> ClaimId {
+        ClaimId { namespace: self.metadata.namespace.clone(), name: self.metadata.name.clone() }
+    }
 }
 
 /// What a claim asks for.

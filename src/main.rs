@@ -47,10 +47,17 @@ fn run_once() -> u8 {
         }
     };
     process::start_log(settings.log_format, settings.log_filter.clone());
-    let access = Access { namespace: settings.namespace.as_deref(), context: None };
+    let access = Access {
+        namespace: settings.namespace.as_deref(),
+        kubeconfig: None,
+        context: None,
+        impersonate: None,
+        concurrency: settings.concurrency,
+        patience: cluster::PATIENCE,
+    };
     let id = settings.run_id.clone().unwrap_or_else(|| names::run_id(rand::random()));
     let run = async |cluster: Cluster, stop: Stopping<'_>| run::run(&cluster, &settings, &id, stop).await;
-    let report = match with_cluster(access, settings.concurrency, run) {
+    let report = match with_cluster(access, run) {
         Ok(report) => report,
         Err(Unbegun::Stopped(stop)) => Report::of_stop(stop),
         Err(Unbegun::Trouble(failure)) => Report::of_trouble(failure),
@@ -74,7 +81,14 @@ fn list_once(command: ListCommand) -> u8 {
         }
     };
     process::start_plain_log(None, settings.log_filter.clone());
-    let access = Access { namespace: settings.namespace.as_deref(), context: command.context.as_deref() };
+    let access = Access {
+        namespace: settings.namespace.as_deref(),
+        kubeconfig: None,
+        context: command.context.as_deref(),
+        impersonate: None,
+        concurrency: ONE_AT_A_TIME,
+        patience: cluster::PATIENCE_OF_A_PERSON,
+    };
     let now = Timestamp::now();
     let list = async |cluster: Cluster, stop: Stopping<'_>| {
         tokio::select! {
@@ -85,7 +99,7 @@ fn list_once(command: ListCommand) -> u8 {
             }
         }
     };
-    match with_cluster(access, ONE_AT_A_TIME, list).flatten() {
+    match with_cluster(access, list).flatten() {
         Ok(listing) => show(&listing, command.output, now),
         Err(Unbegun::Stopped(stop)) => Report::of_stop(stop).exit_code(),
         Err(Unbegun::Trouble(failure)) => {
@@ -139,13 +153,20 @@ fn restore_once(command: RestoreCommand) -> u8 {
     };
     settings.context.clone_from(&command.context);
     process::start_plain_log(settings.log_format, settings.log_filter.clone());
-    let access = Access { namespace: settings.namespace.as_deref(), context: command.context.as_deref() };
+    let access = Access {
+        namespace: settings.namespace.as_deref(),
+        kubeconfig: None,
+        context: command.context.as_deref(),
+        impersonate: None,
+        concurrency: ONE_AT_A_TIME,
+        patience: cluster::PATIENCE,
+    };
     let id = settings.run_id.clone().unwrap_or_else(|| names::restore_id(rand::random()));
     let waiting = process::waiting_line(settings.log_format);
     let restore = async |cluster: Cluster, stop: Stopping<'_>| {
         restore::restore(&cluster, &settings, &id, stop, &waiting).await
     };
-    let report = match with_cluster(access, ONE_AT_A_TIME, restore) {
+    let report = match with_cluster(access, restore) {
         Ok(report) => report,
         Err(Unbegun::Stopped(stop)) => RestoreReport::of_stop(stop, &settings.to),
         Err(Unbegun::Trouble(failure)) => RestoreReport::of_trouble(failure),
@@ -166,7 +187,6 @@ enum Unbegun {
 /// Connects to the cluster and does something there, which is told when to stop.
 fn with_cluster<T>(
     access: Access<'_>,
-    concurrency: usize,
     work: impl AsyncFnOnce(Cluster, Stopping<'_>) -> T,
 ) -> Result<T, Unbegun> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(cannot_start)?;
@@ -174,7 +194,7 @@ fn with_cluster<T>(
     {
         // By reference, so that there is one copy of the runtime's code for all commands.
         let work: Pin<&mut dyn Future<Output = ()>> = pin!(async {
-            done = Some(match begin(access, concurrency).await {
+            done = Some(match begin(access).await {
                 Ok((cluster, mut stop)) => Ok(work(cluster, stop.as_mut()).await),
                 Err(unbegun) => Err(unbegun),
             });
@@ -186,16 +206,13 @@ fn with_cluster<T>(
     done.unwrap_or_else(|| Err(cannot_start(io::Error::other("nothing was done"))))
 }
 
-async fn begin(
-    access: Access<'_>,
-    concurrency: usize,
-) -> Result<(Cluster, Pin<Box<dyn Future<Output = Stop>>>), Unbegun> {
+async fn begin(access: Access<'_>) -> Result<(Cluster, Pin<Box<dyn Future<Output = Stop>>>), Unbegun> {
     let mut stop: Pin<Box<dyn Future<Output = Stop>>> =
         Box::pin(process::stop_signals().map_err(cannot_start)?);
     let connected = tokio::select! {
         biased;
         stop = &mut stop => return Err(Unbegun::Stopped(stop)),
-        connected = cluster::connect(access, concurrency) => connected,
+        connected = cluster::connect(access) => connected,
     };
     match connected {
         Ok(cluster) => Ok((cluster, stop)),

@@ -38,6 +38,8 @@ pub struct ClaimReport {
     pub ready_after: Option<Duration>,
     /// How many older snapshots were deleted.
     pub deleted: usize,
+    /// How many deletions are under way. Those of a run that is stopped may be carried out or not.
+    pub deleting: usize,
     /// How many older snapshots stay.
     pub kept: usize,
     /// How it ended.
@@ -55,6 +57,8 @@ pub enum End {
     Failed(Failure),
     /// There is a new ready snapshot, but older ones that had to go could not be deleted.
     NotPruned(String),
+    /// There was nothing to snapshot, and that is no failure; why, in words.
+    PassedOver(String),
 }
 
 /// What was being done for a claim.
@@ -106,16 +110,22 @@ impl ClaimReport {
             taken_over: false,
             ready_after: None,
             deleted: 0,
+            deleting: 0,
             kept: 0,
             end: End::Unfinished(Step::Waiting),
         }
+    }
+
+    /// Whether there was nothing to snapshot.
+    pub fn is_passed_over(&self) -> bool {
+        matches!(self.end, End::PassedOver(_))
     }
 
     /// Whether there is a new ready snapshot of this claim.
     pub fn is_ready(&self) -> bool {
         match self.end {
             End::Done | End::NotPruned(_) | End::Unfinished(Step::Pruning) => true,
-            End::Unfinished(_) | End::Failed(_) => false,
+            End::Unfinished(_) | End::Failed(_) | End::PassedOver(_) => false,
         }
     }
 
@@ -129,8 +139,16 @@ impl ClaimReport {
                 format!("stopped while {snapshot} was not ready yet; the Job's next attempt goes on with it")
             }
             End::Unfinished(Step::Pruning) => {
-                format!("{snapshot} is ready; stopped while older snapshots were being deleted")
+                let perhaps = match self.deleting {
+                    0 => String::new(),
+                    deleting => format!(", {deleting} more perhaps deleted"),
+                };
+                format!(
+                    "{snapshot} is ready; stopped while older snapshots were being deleted: {} deleted{perhaps}",
+                    self.deleted
+                )
             }
+            End::PassedOver(why) => format!("passed over: {why}"),
             End::Done if dry_run => format!(
                 "would make a snapshot, delete {} and keep {}",
                 text::count(self.deleted, "older one"),
@@ -208,8 +226,10 @@ impl Report {
 
     /// The whole run in one line.
     pub fn summary(&self) -> String {
-        let claims = text::count(self.claims.len(), "claim");
-        let mut said = match (self.dry_run, self.claims.is_empty()) {
+        let passed_over = self.claims.iter().filter(|claim| claim.is_passed_over()).count();
+        let number = self.claims.len() - passed_over;
+        let claims = text::count(number, "claim");
+        let mut said = match (self.dry_run, number == 0) {
             (_, true) if self.has_nothing_to_do() => {
                 format!("no snapshot was made: none of the chosen claims is in {}", self.shard)
             }
@@ -218,12 +238,17 @@ impl Report {
                 format!("dry run: nothing was changed; {} of {claims} could be snapshotted", self.ready())
             }
             (false, _) => {
-                let have = if self.claims.len() == 1 || self.ready() == 1 { "has" } else { "have" };
+                let have = if number == 1 || self.ready() == 1 { "has" } else { "have" };
                 format!("{} of {claims} {have} a new ready snapshot", self.ready())
             }
         };
         if !self.shard.is_whole() && !self.claims.is_empty() {
             said.push_str(&format!(", in {}", self.shard));
+        }
+        match passed_over {
+            0 => {}
+            1 => said.push_str("; 1 claim was passed over"),
+            many => said.push_str(&format!("; {many} claims were passed over")),
         }
         match self.stopped {
             Some(Stop::Signal(_)) => said.push_str("; the run was told to stop"),
@@ -245,7 +270,7 @@ impl Report {
         truncate(&mut message, MAX_MESSAGE / 2);
         message.push('\n');
         let (well, badly): (Vec<_>, Vec<_>) =
-            self.claims.iter().partition(|claim| matches!(claim.end, End::Done));
+            self.claims.iter().partition(|claim| matches!(claim.end, End::Done | End::PassedOver(_)));
         let mut left = self.claims.len();
         for claim in badly.into_iter().chain(well) {
             let line = format!("{}: {}\n", claim.claim, claim.line(self.dry_run));

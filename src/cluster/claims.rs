@@ -5,7 +5,8 @@ use kube::api::{GetParams, ListParams, PostParams};
 
 use super::{
     CLAIMS, CLASSES, CONFIG_MAPS, CREATE_CLAIM, CRON_JOBS, Cluster, EVENTS, Error, GET_CLASS, GET_CONFIG_MAP,
-    GET_VOLUME, LIST_CLASSES, LIST_CRON_JOBS, LIST_EVENTS, PAGE, Scope, VOLUMES, action::Action, path,
+    GET_VOLUME, LIST_CLASSES, LIST_CRON_JOBS, LIST_EVENTS, PAGE, Scope, VOLUMES, action::Action, is_name,
+    path,
 };
 use crate::{
     api::{Claim, ConfigMap, CronJob, NewClaim, ObjectEvent, Page, StorageClass, Volume},
@@ -48,7 +49,7 @@ impl Cluster {
         // One page: of one claim there are a handful.
         let parameters = ListParams::default().fields(&selector).limit(PAGE);
         let list = || path(&scope, EVENTS).list(&parameters);
-        let page: Page<ObjectEvent> = self.requests.send(&action, list).await?;
+        let page: Page<ObjectEvent> = self.read(&action, list).await?;
         Ok(page.items)
     }
 
@@ -59,8 +60,10 @@ impl Cluster {
     /// which only a ClusterRole can give.
     pub async fn storage_class(&self, name: &str) -> Result<StorageClass, Error> {
         let action = Action::new(format!("read StorageClass {name}"), &Scope::All, GET_CLASS);
+        is_name(&action, name)?;
+        self.requests.believe_denial_of(GET_CLASS);
         let get = || path(&Scope::All, CLASSES).get(name, &GetParams::default());
-        self.requests.send(&action, get).await
+        self.read(&action, get).await
     }
 
     /// Lists the StorageClasses.
@@ -69,6 +72,7 @@ impl Cluster {
     /// [`super::Cause::Forbidden`] without the right, which only a ClusterRole can give.
     pub async fn storage_classes(&self) -> Result<Vec<StorageClass>, Error> {
         let action = Action::new("list the StorageClasses".to_owned(), &Scope::All, LIST_CLASSES);
+        self.requests.believe_denial_of(LIST_CLASSES);
         let (classes, _) = self.list(&action, &path(&Scope::All, CLASSES), "", Some).await?;
         Ok(classes)
     }
@@ -96,8 +100,9 @@ impl Cluster {
     pub async fn config_map(&self, namespace: &str, name: &str) -> Result<ConfigMap, Error> {
         let scope = Scope::Namespace(namespace.to_owned());
         let action = Action::new(format!("read ConfigMap {name}"), &scope, GET_CONFIG_MAP);
+        is_name(&action, name)?;
         let get = || path(&scope, CONFIG_MAPS).get(name, &GetParams::default());
-        self.requests.send(&action, get).await
+        self.read(&action, get).await
     }
 
     /// Reads a PersistentVolume.
@@ -107,8 +112,10 @@ impl Cluster {
     /// which only a ClusterRole can give.
     pub async fn volume(&self, name: &str) -> Result<Volume, Error> {
         let action = Action::new(format!("read PersistentVolume {name}"), &Scope::All, GET_VOLUME);
+        is_name(&action, name)?;
+        self.requests.believe_denial_of(GET_VOLUME);
         let get = || path(&Scope::All, VOLUMES).get(name, &GetParams::default());
-        self.requests.send(&action, get).await
+        self.read(&action, get).await
     }
 }
 

@@ -1,14 +1,17 @@
 //! Where the API server is and who we are to it: the pod's ServiceAccount in a cluster, the
 //! kubeconfig elsewhere.
 
-use std::{env, time::Duration};
+use std::{env, path::Path, time::Duration};
 
 use http::{HeaderValue, header::USER_AGENT};
-use kube::{Client, Config, config::KubeConfigOptions};
-
+use kube::{
+    Client, Config,
+    config::{AuthInfo, KubeConfigOptions, Kubeconfig, KubeconfigError},
+};
+use secrecy::ExposeSecret;
 use tokio::time::timeout;
 
-use super::{Cluster, Error, error::with_causes, request::Requests};
+use super::{Cluster, Error, credentials, error::with_causes, request::Requests};
 
 /// How long to wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -20,56 +23,96 @@ const CREDENTIALS_TIMEOUT: Duration = Duration::from_secs(60);
 /// (290 s), which may have nothing to tell; every other request has its own, shorter time.
 const SILENCE: Duration = Duration::from_secs(300);
 
-/// What a user says of where the cluster is.
-#[derive(Clone, Copy, Debug, Default)]
+/// How long one request is repeated on behalf of a run, which nobody watches.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long one request is repeated on behalf of a person who waits for the answer.
+pub const PATIENCE_OF_A_PERSON: Duration = Duration::from_secs(10);
+
+/// What a user says of where the cluster is, and how it is to be asked.
+#[derive(Clone, Copy, Debug)]
 pub struct Access<'a> {
     /// The namespace; without one it is the pod's own, or that of the kubeconfig's context.
     pub namespace: Option<&'a str>,
+    /// The kubeconfig; without one it is that of `KUBECONFIG`, or `~/.kube/config`.
+    pub kubeconfig: Option<&'a Path>,
     /// The kubeconfig's context; without one it is the current one.
     pub context: Option<&'a str>,
+    /// The user to act as.
+    pub impersonate: Option<&'a str>,
+    /// The most requests in flight at a time.
+    pub concurrency: usize,
+    /// How long one request is repeated.
+    pub patience: Duration,
 }
 
 /// Connects to the cluster; no request is made yet.
 ///
 /// # Errors
 /// If there is neither a ServiceAccount nor a kubeconfig that can be used.
-pub async fn connect(access: Access<'_>, concurrency: usize) -> Result<Cluster, Error> {
+pub async fn connect(access: Access<'_>) -> Result<Cluster, Error> {
     // As kubectl has it, a kubeconfig that somebody names wins, even in a pod, and so does a context,
     // which only a kubeconfig has.
     let in_pod = access.context.is_none()
+        && access.kubeconfig.is_none()
         && env::var_os("KUBERNETES_SERVICE_HOST").is_some()
         && env::var_os("KUBECONFIG").is_none_or(|path| path.is_empty());
-    let config = match in_pod {
+    let mut config = match in_pod {
         true => Config::incluster()
             .map_err(|error| Error::no_way(&format!("the pod's ServiceAccount: {}", with_causes(error))))?,
-        false => Config::from_kubeconfig(&KubeConfigOptions {
-            context: access.context.map(str::to_owned),
-            ..KubeConfigOptions::default()
-        })
-        .await
-        .map_err(|error| Error::no_way(&format!("the kubeconfig: {}", with_causes(error))))?,
+        false => from_kubeconfig(access)
+            .await
+            .map_err(|error| Error::no_way(&credentials::of_kubeconfig(&error)))?,
     };
+    if let Some(user) = access.impersonate {
+        config.auth_info.impersonate = Some(user.to_owned());
+    }
     // A kubeconfig may name a program that fetches the credentials. The client library waits for it
     // on the thread that asks, which here is the only one: the run would hear no signal meanwhile.
     let namespace = access.namespace.map(str::to_owned);
-    let cluster = tokio::task::spawn_blocking(move || Cluster::of(config, namespace, concurrency));
+    let (concurrency, patience) = (access.concurrency, access.patience);
+    let cluster =
+        tokio::task::spawn_blocking(move || Cluster::of(config, namespace, in_pod, concurrency, patience));
     match timeout(CREDENTIALS_TIMEOUT, cluster).await {
         Ok(Ok(cluster)) => cluster,
         Ok(Err(error)) => Err(Error::no_way(&with_causes(error))),
-        Err(_) => Err(Error::no_way("the kubeconfig's program for credentials gives none in time")),
+        Err(_) => Err(Error::no_way("the kubeconfig's exec plugin gives no credentials in time")),
+    }
+}
+
+async fn from_kubeconfig(access: Access<'_>) -> Result<Config, KubeconfigError> {
+    let options =
+        KubeConfigOptions { context: access.context.map(str::to_owned), ..KubeConfigOptions::default() };
+    match access.kubeconfig {
+        Some(path) => Config::from_custom_kubeconfig(Kubeconfig::read_from(path)?, &options).await,
+        None => Config::from_kubeconfig(&options).await,
     }
 }
 
 impl Cluster {
     /// The cluster of a configuration of the client library's; see [`connect`].
-    ///
-    /// # Errors
-    /// If the configuration cannot be used: its certificates, its credentials.
-    pub fn of(config: Config, namespace: Option<String>, concurrency: usize) -> Result<Self, Error> {
+    fn of(
+        config: Config,
+        namespace: Option<String>,
+        in_pod: bool,
+        concurrency: usize,
+        patience: Duration,
+    ) -> Result<Self, Error> {
         let namespace = namespace.unwrap_or_else(|| config.default_namespace.clone());
-        let client = Client::try_from(adapt(config)).map_err(|error| Error::no_way(&with_causes(error)))?;
-        Ok(Cluster { requests: Requests::new(client, concurrency), namespace })
+        let plugin = config.auth_info.exec.as_ref().and_then(|plugin| plugin.command.clone());
+        if !can_be_sent(&config.auth_info) {
+            return Err(Error::no_way(credentials::INVALID_HEADER));
+        }
+        let client = Client::try_from(adapt(config))
+            .map_err(|error| Error::no_way(&credentials::of_client(error, plugin.as_deref())))?;
+        Ok(Cluster { requests: Requests::new(client, concurrency, patience), namespace, in_pod })
     }
+}
+
+/// Whether a request can carry the credentials. The client library takes that for granted, and panics.
+fn can_be_sent(auth: &AuthInfo) -> bool {
+    let token = auth.token.as_ref().map(|token| token.expose_secret());
+    token.is_none_or(|token| HeaderValue::from_str(token).is_ok())
 }
 
 /// Sets what the client library's defaults leave open.

@@ -52,6 +52,10 @@ pub enum Cause {
     Unavailable,
     /// There was no answer, or half of one.
     Unreachable,
+    /// The answer is larger than it may be.
+    TooLarge,
+    /// The answer is not what the API's documents say.
+    Unreadable,
     /// We cannot say who we are: no kubeconfig, no token, no certificate.
     Credentials,
 }
@@ -146,6 +150,16 @@ impl Error {
         matches!(self.cause, Cause::Busy | Cause::Unavailable | Cause::Unreachable)
     }
 
+    /// Whether the API server refuses to let us do this.
+    pub(super) fn is_denied(&self) -> bool {
+        matches!(self.cause, Cause::Forbidden | Cause::Unauthorized)
+    }
+
+    /// The right that the request needs.
+    pub(super) fn right(&self) -> Option<Right> {
+        self.right
+    }
+
     /// Whether the request may have been carried out although it failed.
     pub(super) fn is_unclear(&self) -> bool {
         matches!(self.cause, Cause::Unavailable | Cause::Unreachable)
@@ -160,12 +174,15 @@ impl Error {
             | Cause::Quota
             | Cause::Busy
             | Cause::Unavailable
-            | Cause::Unreachable => true,
+            | Cause::Unreachable
+            // Who we are may be known late where things are new, or a token was just renewed.
+            | Cause::Unauthorized => true,
             Cause::NotFound
             | Cause::NotServed
             | Cause::Forbidden
             | Cause::Refused
-            | Cause::Unauthorized
+            | Cause::TooLarge
+            | Cause::Unreadable
             | Cause::Invalid
             | Cause::Credentials => false,
         }

@@ -8,6 +8,7 @@ mod action;
 mod backoff;
 mod claims;
 mod connect;
+mod credentials;
 mod error;
 mod request;
 
@@ -18,11 +19,12 @@ use kube::{
     api::{DeleteParams, GetParams, ListParams, PostParams, Preconditions, WatchEvent, WatchParams},
     core::{Request as ApiRequest, request::Error as BuildError},
 };
-use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::de::DeserializeOwned;
 
 pub use backoff::Pause;
-pub use connect::{Access, connect};
+pub use connect::{Access, PATIENCE, PATIENCE_OF_A_PERSON, connect};
 pub use error::{Cause, Error};
+pub use request::Slot;
 
 use crate::{
     api::{
@@ -32,12 +34,13 @@ use crate::{
     names,
     shard::Shard,
     snapshot::{ClaimId, Record, Snapshot},
+    text,
 };
 use action::Action;
-use request::{Build, Patience, Requests, built};
+use request::{Build, Built, Requests, decode};
 
 /// One thing that the Role has to allow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Right {
     /// API group; empty for the core group.
     pub group: &'static str,
@@ -103,6 +106,9 @@ pub const SCHEDULE_RIGHTS: &[Right] = &[LIST_CRON_JOBS, GET_CONFIG_MAP];
 /// How many objects a page of a list has. 500 is what kubectl asks for.
 const PAGE: u32 = 500;
 
+/// By how much a page is made smaller if its answer is too large: claims may have 256 kB of annotations each.
+const SMALLER_PAGE: u32 = 8;
+
 /// How often a list that expired half-way is begun anew.
 const LIST_ATTEMPTS: usize = 3;
 
@@ -114,6 +120,7 @@ const WATCH_SECONDS: u32 = 290;
 pub struct Cluster {
     requests: Requests,
     namespace: String,
+    in_pod: bool,
 }
 
 /// Where something is looked for.
@@ -138,6 +145,10 @@ pub struct NewSnapshot {
     pub job: String,
     /// The run that makes it.
     pub run: String,
+    /// The uid of the Job that makes it, by which its next attempt finds it.
+    pub run_uid: Option<String>,
+    /// The uid of the claim, as it was just read.
+    pub claim_uid: Option<String>,
     /// The part of all claims that its claim is in.
     pub shard: Shard,
     /// Whether it is held.
@@ -148,9 +159,9 @@ pub struct NewSnapshot {
 #[derive(Clone, Debug)]
 pub enum Event {
     /// A snapshot is there, or changed.
-    Seen(VolumeSnapshot),
+    Applied(VolumeSnapshot),
     /// A snapshot is gone.
-    Gone(VolumeSnapshot),
+    Deleted(VolumeSnapshot),
     /// Nothing changed up to this resourceVersion.
     Bookmark(String),
 }
@@ -162,12 +173,19 @@ pub enum Deleted {
     Accepted,
     /// There was nothing to delete any more.
     AlreadyGone,
+    /// It was not asked for: the guard did not let it.
+    Withheld,
 }
 
 impl Cluster {
     /// The namespace that the settings name, else the pod's own or the kubeconfig context's.
     pub fn namespace(&self) -> &str {
         &self.namespace
+    }
+
+    /// Whether we are the pod's ServiceAccount. Otherwise a person started this program.
+    pub fn is_in_pod(&self) -> bool {
+        self.in_pod
     }
 
     /// Lists the names of the namespaces that a label selector matches, but for those that are being
@@ -193,8 +211,9 @@ impl Cluster {
     pub async fn claim(&self, claim: &ClaimId) -> Result<Claim, Error> {
         let scope = Scope::Namespace(claim.namespace.clone());
         let action = Action::new(format!("read claim {}", claim.name), &scope, GET_CLAIM);
+        is_name(&action, &claim.name)?;
         let get = || path(&scope, CLAIMS).get(&claim.name, &GetParams::default());
-        self.requests.send(&action, get).await
+        self.read(&action, get).await
     }
 
     /// Lists the claims that a label selector matches and `keep` keeps something of.
@@ -207,7 +226,11 @@ impl Cluster {
         selector: &str,
         keep: impl FnMut(Claim) -> Option<T>,
     ) -> Result<Vec<T>, Error> {
-        let action = Action::new(format!("list the claims that match {selector:?}"), scope, LIST_CLAIMS);
+        let what = match selector {
+            "" => "list the claims".to_owned(),
+            selector => format!("list the claims that match {selector:?}"),
+        };
+        let action = Action::new(what, scope, LIST_CLAIMS);
         let (claims, _) = self.list(&action, &path(scope, CLAIMS), selector, keep).await?;
         Ok(claims)
     }
@@ -242,8 +265,27 @@ impl Cluster {
     pub async fn snapshot(&self, namespace: &str, name: &str) -> Result<VolumeSnapshot, Error> {
         let scope = Scope::Namespace(namespace.to_owned());
         let action = Action::new(format!("read snapshot {name}"), &scope, GET);
+        is_name(&action, name)?;
         let get = || path(&scope, SNAPSHOTS).get(name, &GetParams::default());
-        self.requests.send(&action, get).await
+        self.read(&action, get).await
+    }
+
+    /// Reads a snapshot, once, with a slot that is held already.
+    ///
+    /// # Errors
+    /// As [`Cluster::snapshot`], and whatever may pass in a moment.
+    pub async fn snapshot_in(
+        &self,
+        slot: &Slot<'_>,
+        namespace: &str,
+        name: &str,
+    ) -> Result<VolumeSnapshot, Error> {
+        let scope = Scope::Namespace(namespace.to_owned());
+        let action = Action::new(format!("read snapshot {name}"), &scope, GET);
+        is_name(&action, name)?;
+        let get = || path(&scope, SNAPSHOTS).get(name, &GetParams::default());
+        let body = slot.send(&action, &get, &mut self.requests.patience()).await?;
+        decode(&action, &body)
     }
 
     /// Watches the snapshots that a label selector matches, from a list's resourceVersion on. The
@@ -265,12 +307,12 @@ impl Cluster {
             bookmarks: true,
             ..WatchParams::default()
         };
-        let request = built(&action, path(scope, SNAPSHOTS).watch(&parameters, resource_version))?;
+        let request = path(scope, SNAPSHOTS).watch(&parameters, resource_version);
         let events = self.requests.watch::<VolumeSnapshot>(action.clone(), request).await?;
         Ok(events.map(move |event| {
             Ok(match event? {
-                WatchEvent::Added(snapshot) | WatchEvent::Modified(snapshot) => Event::Seen(snapshot),
-                WatchEvent::Deleted(snapshot) => Event::Gone(snapshot),
+                WatchEvent::Added(snapshot) | WatchEvent::Modified(snapshot) => Event::Applied(snapshot),
+                WatchEvent::Deleted(snapshot) => Event::Deleted(snapshot),
                 WatchEvent::Bookmark(bookmark) => Event::Bookmark(bookmark.metadata.resource_version),
                 WatchEvent::Error(status) => {
                     return Err(Error::answered(&action, status.code, Some(*status), "", None));
@@ -283,6 +325,8 @@ impl Cluster {
     /// so that there is never more than one.
     ///
     /// With `dry_run` the API server checks everything and stores nothing.
+    ///
+    /// The answer is what was stored, which admission may have changed: see [`NewSnapshot::changes`].
     ///
     /// # Errors
     /// [`Cause::AlreadyExists`] if somebody else's has the name. After an error that leaves open
@@ -313,24 +357,29 @@ impl Cluster {
         dry_run: bool,
         find: impl AsyncFn() -> Result<Option<T>, Error>,
     ) -> Result<T, Error> {
-        let mut patience = Patience::new();
+        let mut patience = self.requests.patience();
         let mut unclear = false;
         loop {
-            let error = match self.requests.send_once(action, build, &mut patience).await {
+            let answer = self.requests.slot(action).await?.send(action, build, &mut patience).await;
+            let error = match answer.and_then(|body| decode(action, &body)) {
                 Ok(made) => return Ok(made),
                 Err(error) => error,
             };
             unclear |= error.is_unclear() && !dry_run;
-            let again = error.is_passing() || unclear && error.cause() == Cause::AlreadyExists;
-            let given_up = match again {
-                true => patience.wait(error).await.err(),
-                false => Some(error),
+            let is_taken = unclear && error.cause() == Cause::AlreadyExists;
+            let given_up = match is_taken {
+                true => None,
+                false => patience.wait(error).await.err(),
             };
             // Whatever the last answer was, an earlier try may have made it meanwhile.
             if unclear {
                 match find().await {
                     Ok(Some(found)) => return Ok(found),
                     Ok(None) => return Err(given_up.unwrap_or_else(|| Error::name_taken(action))),
+                    // It was there a moment ago, and it was made by this run or by somebody else.
+                    Err(missing) if missing.cause() == Cause::NotFound && is_taken => {
+                        return Err(Error::name_taken(action));
+                    }
                     Err(missing) if missing.cause() == Cause::NotFound => {}
                     Err(error) => return Err(given_up.unwrap_or(error)),
                 }
@@ -344,6 +393,9 @@ impl Cluster {
     /// Deletes exactly the object, in exactly the state, that `snapshot` remembers. Carried out
     /// twice it does no harm.
     ///
+    /// Every try, a repeated one too, is made only if `guard` answers `true`. It is asked once the try
+    /// has its slot, so that nothing but the request itself lies between its word and the API server.
+    ///
     /// With `dry_run` the API server checks everything and deletes nothing.
     ///
     /// # Errors
@@ -353,9 +405,11 @@ impl Cluster {
         namespace: &str,
         snapshot: &Snapshot,
         dry_run: bool,
+        guard: impl AsyncFn(&Slot<'_>) -> bool,
     ) -> Result<Deleted, Error> {
         let scope = Scope::Namespace(namespace.to_owned());
         let action = Action::new(format!("delete snapshot {}", snapshot.name), &scope, DELETE);
+        is_name(&action, &snapshot.name)?;
         let parameters = DeleteParams {
             dry_run,
             preconditions: Some(Preconditions {
@@ -365,12 +419,36 @@ impl Cluster {
             ..DeleteParams::default()
         };
         let delete = || path(&scope, SNAPSHOTS).delete(&snapshot.name, &parameters);
-        // The answer is the object if finalizers keep it, else a Status: neither is needed.
-        match self.requests.send::<IgnoredAny>(&action, delete).await {
-            Ok(_) => Ok(Deleted::Accepted),
-            Err(error) if error.cause() == Cause::NotFound => Ok(Deleted::AlreadyGone),
-            Err(error) => Err(error),
+        let mut patience = self.requests.patience();
+        let mut unclear = false;
+        loop {
+            let slot = self.requests.slot(&action).await?;
+            if !guard(&slot).await {
+                return Ok(Deleted::Withheld);
+            }
+            let answer = slot.send(&action, &delete, &mut patience).await;
+            drop(slot);
+            match answer {
+                // The answer is the object if finalizers keep it, else a Status: neither is needed.
+                Ok(_) => return Ok(Deleted::Accepted),
+                // An earlier try was carried out although its answer was lost.
+                Err(error) if error.cause() == Cause::NotFound && unclear => return Ok(Deleted::Accepted),
+                Err(error) if error.cause() == Cause::NotFound => return Ok(Deleted::AlreadyGone),
+                Err(error) => {
+                    unclear |= error.is_unclear() && !dry_run;
+                    patience.wait(error).await?;
+                }
+            }
         }
+    }
+
+    /// Sends a request that does no harm if it is carried out twice, and reads the answer.
+    async fn read<T: DeserializeOwned>(
+        &self,
+        action: &Action,
+        build: impl Fn() -> Built,
+    ) -> Result<T, Error> {
+        decode(action, &self.requests.send(action, &build).await?)
     }
 
     /// Lists page by page, and keeps something of each object.
@@ -382,53 +460,87 @@ impl Cluster {
         mut keep: impl FnMut(T) -> Option<U>,
     ) -> Result<(Vec<U>, String), Error> {
         let mut kept = Vec::new();
-        let mut read = |body: &[u8], is_first: bool| {
-            let page: Page<T> = serde_json::from_slice(body)?;
-            if is_first {
+        let mut pages = Pages::new(selector);
+        while let Some(body) = pages.next(&self.requests, action, path).await? {
+            let page: Page<T> = decode(action, &body)?;
+            if pages.is_first() {
                 kept.clear();
             }
             kept.extend(page.items.into_iter().filter_map(&mut keep));
-            Ok(page.metadata)
-        };
-        let version = self.pages(action, path, selector, &mut read).await?;
-        Ok((kept, version))
-    }
-
-    /// Reads page by page, and tells the resourceVersion of the whole; begins anew, with a first
-    /// page again, if the pages expire under it.
-    async fn pages(
-        &self,
-        action: &Action,
-        path: &ApiRequest,
-        selector: &str,
-        read: &mut PageReader<'_>,
-    ) -> Result<String, Error> {
-        let first_page = ListParams::default().labels(selector).limit(PAGE);
-        let mut attempt = 1;
-        let mut parameters = first_page.clone();
-        loop {
-            let list = || path.list(&parameters);
-            let is_first = parameters.continue_token.is_none();
-            let mut metadata = PageMetadata::default();
-            let mut read_page = |body: &[u8]| read(body, is_first).map(|read| metadata = read);
-            match self.requests.send_to(action, &list, &mut read_page).await {
-                Err(error) if error.cause() == Cause::Expired && attempt < LIST_ATTEMPTS => {
-                    attempt += 1;
-                    parameters = first_page.clone();
-                    continue;
-                }
-                answer => answer?,
-            }
-            if metadata.next.is_empty() {
-                return Ok(metadata.resource_version);
-            }
-            parameters.continue_token = Some(metadata.next);
+            pages.goes_on(page.metadata);
         }
+        Ok((kept, pages.resource_version))
     }
 }
 
-/// Reads a page of a list, the first or another, and tells where the list stands.
-type PageReader<'a> = dyn FnMut(&[u8], bool) -> Result<PageMetadata, serde_json::Error> + 'a;
+/// The way through a list, page by page.
+struct Pages {
+    parameters: ListParams,
+    /// Whether the last page was read.
+    is_over: bool,
+    /// How often the list was begun.
+    attempt: usize,
+    /// The state of the cluster that the whole list shows.
+    resource_version: String,
+}
+
+impl Pages {
+    fn new(selector: &str) -> Self {
+        Pages {
+            parameters: ListParams::default().labels(selector).limit(PAGE),
+            is_over: false,
+            attempt: 1,
+            resource_version: String::new(),
+        }
+    }
+
+    /// Whether the page that was just read is the first.
+    fn is_first(&self) -> bool {
+        self.parameters.continue_token.is_none()
+    }
+
+    /// Reads the next page; `None` after the last. A page that is too large is asked for in smaller ones,
+    /// and a list that expires half-way is begun anew.
+    async fn next(
+        &mut self,
+        requests: &Requests,
+        action: &Action,
+        path: &ApiRequest,
+    ) -> Result<Option<Vec<u8>>, Error> {
+        while !self.is_over {
+            let limit = self.parameters.limit.unwrap_or(PAGE);
+            match requests.send(action, &|| path.list(&self.parameters)).await {
+                Ok(body) => return Ok(Some(body)),
+                Err(error) if error.cause() == Cause::TooLarge && limit > 1 => {
+                    let smaller = (limit / SMALLER_PAGE).max(1);
+                    tracing::debug!("asking for pages of {smaller} instead of {limit}: {error}");
+                    self.parameters.limit = Some(smaller);
+                }
+                Err(error) if error.cause() == Cause::Expired && self.attempt < LIST_ATTEMPTS => {
+                    self.attempt += 1;
+                    self.parameters.continue_token = None;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
+    }
+
+    fn goes_on(&mut self, page: PageMetadata) {
+        self.resource_version = page.resource_version;
+        self.is_over = page.next.is_empty();
+        self.parameters.continue_token = Some(page.next);
+    }
+}
+
+/// Checks a name before it becomes part of a URL: what others wrote into a field may be a path to
+/// something else.
+fn is_name(action: &Action, name: &str) -> Result<(), Error> {
+    match names::is_object_name(name) {
+        true => Ok(()),
+        false => Err(Error::other(action, Cause::Invalid, "that is not the name of an object")),
+    }
+}
 
 /// The path of a resource.
 fn path(scope: &Scope, resource: &str) -> ApiRequest {
@@ -455,13 +567,17 @@ impl NewSnapshot {
         if !self.shard.is_whole() {
             labels.insert(names::SHARD_LABEL, self.shard.label_value());
         }
+        if let Some(uid) = &self.run_uid {
+            labels.insert(names::RUN_UID_LABEL, uid.clone());
+        }
         if self.hold {
             labels.insert(names::HOLD_LABEL, "true".to_owned());
         }
+        let claim_uid = self.claim_uid.iter().map(|uid| (names::CLAIM_UID_ANNOTATION, uid.clone()));
         NewVolumeSnapshot {
             api_version: SNAPSHOT_API,
             kind: "VolumeSnapshot",
-            metadata: NewMetadata { name: self.name.clone(), labels, annotations: BTreeMap::new() },
+            metadata: NewMetadata { name: self.name.clone(), labels, annotations: claim_uid.collect() },
             spec: VolumeSnapshotSpec {
                 source: VolumeSnapshotSource { persistent_volume_claim_name: Some(self.claim.name.clone()) },
                 volume_snapshot_class_name: self.class.clone(),
@@ -469,11 +585,40 @@ impl NewSnapshot {
         }
     }
 
-    /// Whether `found` is what this asked for, made by this run, and not somebody else's.
+    /// Whether `found` was made by this run for this claim, whatever admission changed of it. The name is
+    /// random, and nobody else's by any chance worth counting.
     fn is(&self, found: &VolumeSnapshot) -> bool {
         let label = |key| found.metadata.labels.get(key).map(String::as_str);
-        label(names::JOB_LABEL) == Some(&self.job)
-            && label(names::RUN_LABEL) == Some(&self.run)
+        label(names::RUN_LABEL) == Some(&self.run)
+            && label(names::RUN_UID_LABEL) == self.run_uid.as_deref()
             && found.spec.source.persistent_volume_claim_name.as_deref() == Some(&self.claim.name)
+    }
+
+    /// What admission made another than was asked for, each in words; empty if nothing that matters.
+    /// Labels and annotations that were added matter to others only, but for one that holds it.
+    pub fn changes(&self, stored: &VolumeSnapshot) -> Vec<String> {
+        let asked = self.object();
+        let mut changes = Vec::new();
+        let mut compare = |what: &str, asked: Option<&str>, stored: Option<&str>| {
+            let say = |value: Option<&str>| value.map_or("missing".to_owned(), |value| format!("{value:?}"));
+            if asked != stored {
+                changes.push(text::foreign(&format!("{what} is {} instead of {}", say(stored), say(asked))));
+            }
+        };
+        let stored_label = |key: &str| stored.metadata.labels.get(key).map(String::as_str);
+        for (key, value) in &asked.metadata.labels {
+            compare(&format!("label {key}"), Some(value), stored_label(key));
+        }
+        if !asked.metadata.labels.contains_key(names::HOLD_LABEL) {
+            compare(&format!("label {}", names::HOLD_LABEL), None, stored_label(names::HOLD_LABEL));
+        }
+        let (asked, stored_spec) = (&asked.spec, &stored.spec);
+        let claim = |spec: &VolumeSnapshotSpec| spec.source.persistent_volume_claim_name.clone();
+        compare("the claim", claim(asked).as_deref(), claim(stored_spec).as_deref());
+        // Left out, it is the cluster's default that is stored.
+        if let Some(class) = &asked.volume_snapshot_class_name {
+            compare("the class", Some(class), stored_spec.volume_snapshot_class_name.as_deref());
+        }
+        changes
     }
 }

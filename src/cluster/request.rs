@@ -1,7 +1,7 @@
 //! How one request is sent: within the bound on requests in flight, within a time, repeated where
 //! that is safe. What is asked for is in [`super`].
 
-use std::time::Duration;
+use std::{cell::RefCell, collections::HashSet, time::Duration};
 
 use futures::{Stream, StreamExt};
 use http::{
@@ -17,30 +17,25 @@ use kube::{
 };
 use serde::de::DeserializeOwned;
 use tokio::{
-    sync::Semaphore,
+    sync::{Semaphore, SemaphorePermit},
     time::{Instant, sleep, timeout},
 };
 
-use super::{Cause, Error, Pause, action::Action, error::with_causes};
+use super::{
+    Cause, Error, PATIENCE_OF_A_PERSON, Pause, Right, action::Action, credentials, error::with_causes,
+};
 
 /// How long one try of a request may take, its whole answer included. The API server itself gives
 /// up after 60 s by default; a page of 500 snapshots takes well under a second.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Reads an answer.
-pub(super) type Reader<'a> = dyn FnMut(&[u8]) -> Result<(), serde_json::Error> + 'a;
+/// How long a 401 or 403 has to repeat until it is believed. An API server that has just started
+/// refuses what it allows, until it has read all roles and tokens.
+const DENIED_FOR: Duration = Duration::from_secs(10);
 
-/// Reads an answer into its place.
-fn reading<T: DeserializeOwned>(
-    answer: &mut Option<T>,
-) -> impl FnMut(&[u8]) -> Result<(), serde_json::Error> {
-    |body| serde_json::from_slice(body).map(|read| *answer = Some(read))
-}
-
-/// A success that nobody read, of which no case is known.
-fn unread(action: &Action) -> Error {
-    Error::other(action, Cause::Unreachable, "the answer was not read")
-}
+/// The most bytes of an answer. A page of 500 snapshots is 1.3 MB; a single object is never larger
+/// than what etcd stores, 1.5 MiB by default.
+const MAX_BODY: usize = 4 << 20;
 
 /// The most bytes of an answer that room is made for before they come.
 const MAX_ANNOUNCED: usize = 1 << 20;
@@ -52,85 +47,75 @@ pub(super) type Built = Result<Request<Vec<u8>>, BuildError>;
 pub(super) type Build<'a> = dyn Fn() -> Built + 'a;
 
 /// A request that could be put together, or why not in the words of this program.
-pub(super) fn built(action: &Action, request: Built) -> Result<Request<Vec<u8>>, Error> {
+fn built(action: &Action, request: Built) -> Result<Request<Vec<u8>>, Error> {
     request.map_err(|error| Error::other(action, Cause::Invalid, &error.to_string()))
+}
+
+/// Reads what was answered.
+///
+/// # Errors
+/// [`Cause::Unreadable`]: the same request would be answered in the same way.
+pub(super) fn decode<T: DeserializeOwned>(action: &Action, body: &[u8]) -> Result<T, Error> {
+    serde_json::from_slice(body).map_err(|error| {
+        Error::other(action, Cause::Unreadable, &format!("the answer cannot be understood: {error}"))
+    })
 }
 
 /// Sends requests.
 pub(super) struct Requests {
     client: Client,
     in_flight: Semaphore,
+    /// How long one request is repeated.
+    patience: Duration,
+    /// Whether a person waits for the answer, and wants one line.
+    is_for_a_person: bool,
+    /// The rights that were denied for so long that it is believed.
+    denied: RefCell<HashSet<Right>>,
+}
+
+/// A place among the requests in flight, which is given back when this is dropped.
+pub struct Slot<'a> {
+    requests: &'a Requests,
+    _permit: SemaphorePermit<'a>,
 }
 
 impl Requests {
-    /// At most `concurrency` requests are in flight at a time, besides the watch.
-    pub(super) fn new(client: Client, concurrency: usize) -> Self {
-        Requests { client, in_flight: Semaphore::new(concurrency) }
+    /// At most `concurrency` requests are in flight at a time, besides the watch, and each is repeated
+    /// for `patience` at most.
+    pub(super) fn new(client: Client, concurrency: usize, patience: Duration) -> Self {
+        let in_flight = Semaphore::new(concurrency);
+        let is_for_a_person = patience <= PATIENCE_OF_A_PERSON;
+        Requests { client, in_flight, patience, is_for_a_person, denied: RefCell::default() }
     }
 
-    /// Sends the request that `build` gives, which does no harm if it is carried out twice, again and again while the
-    /// failure may pass.
-    pub(super) async fn send<T: DeserializeOwned>(
-        &self,
-        action: &Action,
-        build: impl Fn() -> Built,
-    ) -> Result<T, Error> {
-        let mut answer = None;
-        self.send_to(action, &build, &mut reading(&mut answer)).await?;
-        answer.ok_or_else(|| unread(action))
+    /// Believes it at once if this right is denied: what it is for can be done without.
+    pub(super) fn believe_denial_of(&self, right: Right) {
+        self.denied.borrow_mut().insert(right);
     }
 
-    /// As [`Requests::send`], for what reads the answer itself. Not generic: every kind of answer
-    /// would have a copy of all that is done to get one.
-    pub(super) async fn send_to(
-        &self,
-        action: &Action,
-        build: &Build<'_>,
-        reader: &mut Reader<'_>,
-    ) -> Result<(), Error> {
-        let mut patience = Patience::new();
-        loop {
-            match self.send_once_to(action, build, &mut patience, reader).await {
-                Err(error) if error.is_passing() => patience.wait(error).await?,
-                answer => return answer,
-            }
+    pub(super) fn patience(&self) -> Patience<'_> {
+        Patience { requests: self, left: self.patience, pause: Pause::between_tries(), denied_since: None }
+    }
+
+    /// Waits for a place among the requests in flight.
+    pub(super) async fn slot(&self, action: &Action) -> Result<Slot<'_>, Error> {
+        match self.in_flight.acquire().await {
+            Ok(permit) => Ok(Slot { requests: self, _permit: permit }),
+            Err(_) => Err(Error::other(action, Cause::Unreachable, "no more requests are made")),
         }
     }
 
-    /// Sends a request once, at the cost of some patience.
-    pub(super) async fn send_once<T: DeserializeOwned>(
-        &self,
-        action: &Action,
-        build: &Build<'_>,
-        patience: &mut Patience,
-    ) -> Result<T, Error> {
-        let mut answer = None;
-        self.send_once_to(action, build, patience, &mut reading(&mut answer)).await?;
-        answer.ok_or_else(|| unread(action))
-    }
-
-    async fn send_once_to(
-        &self,
-        action: &Action,
-        build: &Build<'_>,
-        patience: &mut Patience,
-        reader: &mut Reader<'_>,
-    ) -> Result<(), Error> {
-        let Ok(_place) = self.in_flight.acquire().await else {
-            return Err(Error::other(action, Cause::Unreachable, "no more requests are made"));
-        };
-        // Only now: the time spent waiting for a place says nothing about the API server.
-        let began = Instant::now();
-        // Only now as well, and on the heap: a thousand claims wait for a place, and none of them
-        // holds a request or has room for an exchange meanwhile.
-        let exchange = Box::pin(async {
-            let request = built(action, build())?.map(Body::from);
-            let response = self.client.send(request).await.map_err(|error| failed(action, error))?;
-            answer(action, response, reader).await
-        });
-        let answer = in_time(action, exchange).await;
-        patience.spend(began.elapsed());
-        answer
+    /// Sends the request that `build` gives, which does no harm if it is carried out twice, again and
+    /// again while the failure may pass. Returns the answer's body.
+    pub(super) async fn send(&self, action: &Action, build: &Build<'_>) -> Result<Vec<u8>, Error> {
+        let mut patience = self.patience();
+        loop {
+            let answer = self.slot(action).await?.send(action, build, &mut patience).await;
+            match answer {
+                Err(error) => patience.wait(error).await?,
+                answer => return answer,
+            }
+        }
     }
 
     /// Opens a watch, once. It takes no place among the requests in flight: there is only one, and
@@ -138,8 +123,9 @@ impl Requests {
     pub(super) async fn watch<T: Clone + DeserializeOwned + 'static>(
         &self,
         action: Action,
-        request: Request<Vec<u8>>,
+        request: Built,
     ) -> Result<impl Stream<Item = Result<WatchEvent<T>, Error>> + use<T>, Error> {
+        let request = built(&action, request)?;
         let open =
             async { self.client.request_events(request).await.map_err(|error| failed(&action, error)) };
         let events = in_time(&action, open).await?;
@@ -147,31 +133,74 @@ impl Requests {
     }
 }
 
-/// How long one request is repeated before it has failed, its own time included.
-pub(super) struct Patience {
-    left: Duration,
-    pause: Pause,
+impl Slot<'_> {
+    /// Sends a request once, at the cost of some patience. Returns the answer's body.
+    pub(super) async fn send(
+        &self,
+        action: &Action,
+        build: &Build<'_>,
+        patience: &mut Patience<'_>,
+    ) -> Result<Vec<u8>, Error> {
+        // Only now: the time spent waiting for a slot says nothing about the API server.
+        let began = Instant::now();
+        // On the heap: thousands wait for a slot, and none of them has room for an exchange meanwhile.
+        let exchange = Box::pin(async {
+            let request = built(action, build())?.map(Body::from);
+            let response = self.requests.client.send(request).await.map_err(|error| failed(action, error))?;
+            answer(action, response).await
+        });
+        let answer = in_time(action, exchange).await;
+        patience.spend(began.elapsed());
+        answer
+    }
 }
 
-impl Patience {
-    pub(super) fn new() -> Self {
-        Patience { left: Duration::from_secs(60), pause: Pause::between_tries() }
-    }
+/// How long one request is repeated before it has failed, its own time included.
+pub(super) struct Patience<'a> {
+    requests: &'a Requests,
+    left: Duration,
+    pause: Pause,
+    denied_since: Option<Instant>,
+}
 
+impl Patience<'_> {
     fn spend(&mut self, time: Duration) {
         self.left = self.left.saturating_sub(time);
     }
 
-    /// Waits until a request may be repeated; gives the error back once patience is at an end.
+    /// Waits until the request may be repeated; gives the error back if that cannot help, or if the
+    /// patience is at an end.
     pub(super) async fn wait(&mut self, error: Error) -> Result<(), Error> {
-        if self.left.is_zero() {
+        let may_repeat = match error.is_denied() {
+            true => self.may_be_wrongly_denied(&error),
+            false => error.is_passing(),
+        };
+        if !may_repeat || self.left.is_zero() {
             return Err(error);
         }
-        let wait = self.pause.next(error.retry_after());
+        let wait = self.pause.next(error.retry_after()).min(self.left);
         self.spend(wait);
-        tracing::warn!(again_in_ms = wait.as_millis() as u64, "{error}");
+        match self.requests.is_for_a_person {
+            true => tracing::debug!(again_in_ms = wait.as_millis() as u64, "{error}"),
+            false => tracing::warn!(again_in_ms = wait.as_millis() as u64, "{error}"),
+        }
         sleep(wait).await;
         Ok(())
+    }
+
+    /// Whether a denial has not been repeated for long enough to be believed.
+    fn may_be_wrongly_denied(&mut self, error: &Error) -> bool {
+        let Some(right) = error.right() else { return false };
+        // Who looks and changes nothing looks again.
+        if self.requests.is_for_a_person || self.requests.denied.borrow().contains(&right) {
+            return false;
+        }
+        let now = Instant::now();
+        let is_wrong = now.duration_since(*self.denied_since.get_or_insert(now)) < DENIED_FOR;
+        if !is_wrong {
+            self.requests.denied.borrow_mut().insert(right);
+        }
+        is_wrong
     }
 }
 
@@ -184,29 +213,36 @@ async fn in_time<T>(action: &Action, exchange: impl Future<Output = Result<T, Er
 }
 
 /// Reads an answer to its end.
-async fn answer(action: &Action, response: Response<Body>, reader: &mut Reader<'_>) -> Result<(), Error> {
+async fn answer(action: &Action, response: Response<Body>) -> Result<Vec<u8>, Error> {
     let code = response.status();
     let number = |header: HeaderName| response.headers().get(header)?.to_str().ok()?.parse::<u64>().ok();
     let retry_after = number(RETRY_AFTER).map(Duration::from_secs);
     let announced = number(CONTENT_LENGTH).and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(0);
-    let body = whole(response.into_body(), announced).await.map_err(|error| failed(action, error))?;
-    if !code.is_success() {
-        let status = serde_json::from_slice::<Status>(&body).ok();
-        let text = String::from_utf8_lossy(&body);
-        return Err(Error::answered(action, code.as_u16(), status, &text, retry_after));
+    let body = whole(action, response.into_body(), announced).await?;
+    if code.is_success() {
+        return Ok(body);
     }
-    reader(&body).map_err(|error| {
-        let said = format!("the answer cannot be read: {error}");
-        Error::other(action, Cause::Unreachable, &said)
-    })
+    let status = serde_json::from_slice::<Status>(&body).ok();
+    let text = String::from_utf8_lossy(&body);
+    Err(Error::answered(action, code.as_u16(), status, &text, retry_after))
 }
 
 /// Reads a body to its end, into one buffer: pieces that are put together afterwards would take twice
-/// the room, and a page of a list is a megabyte.
-async fn whole(mut body: Body, announced: usize) -> Result<Vec<u8>, kube::Error> {
+/// the room. One that is too large is not read on.
+async fn whole(action: &Action, mut body: Body, announced: usize) -> Result<Vec<u8>, Error> {
+    let too_large = || {
+        let said = format!("the answer is larger than {} MiB", MAX_BODY >> 20);
+        Error::other(action, Cause::TooLarge, &said)
+    };
+    if announced > MAX_BODY {
+        return Err(too_large());
+    }
     let mut bytes = Vec::with_capacity(announced.min(MAX_ANNOUNCED));
     while let Some(frame) = body.frame().await {
-        if let Ok(data) = frame?.into_data() {
+        if let Ok(data) = frame.map_err(|error| failed(action, error))?.into_data() {
+            if bytes.len() + data.len() > MAX_BODY {
+                return Err(too_large());
+            }
             bytes.extend_from_slice(&data);
         }
     }
@@ -223,10 +259,13 @@ fn failed(action: &Action, error: kube::Error) -> Error {
             };
             Error::answered(action, code, Some(*status), "", None)
         }
-        kube::Error::Auth(error) => Error::other(action, Cause::Credentials, &with_causes(error)),
-        kube::Error::Service(error) => {
-            Error::other(action, Cause::Unreachable, &with_causes(anyhow::Error::from_boxed(error)))
+        kube::Error::Auth(error) => {
+            Error::other(action, Cause::Credentials, &credentials::of_auth(&error, None))
         }
+        kube::Error::Service(error) => match credentials::of_request(error.as_ref()) {
+            Some(said) => Error::other(action, Cause::Credentials, &said),
+            None => Error::other(action, Cause::Unreachable, &with_causes(anyhow::Error::from_boxed(error))),
+        },
         error => Error::other(action, Cause::Unreachable, &with_causes(error)),
     }
 }

@@ -191,24 +191,11 @@ async fn schedules(
     given: Given,
     records: &[Record],
 ) -> Result<Known, Failure> {
-    let found =
-        if given.job && given.retention { Ok(Vec::new()) } else { cron_jobs(cluster, scope, records).await };
-    let (cron_jobs, unread) = match found {
-        Ok(cron_jobs) => (cron_jobs, None),
+    let (schedules, unread) = match of_cluster(cluster, scope, settings, given, records).await {
+        Ok(schedules) => (schedules, None),
         Err(error) if error.cause() == Cause::Forbidden => (Vec::new(), Some(error)),
         Err(error) => return Err(error.into()),
     };
-    let maps = config_maps(cluster, &cron_jobs).await?;
-    let mut schedules: Vec<Schedule> =
-        cron_jobs.iter().map(|cron_job| schedules::schedule(cron_job, &maps)).collect();
-    schedules.retain(|schedule| !given.job || schedule.job == settings.job);
-    locate(cluster, scope, &mut schedules).await?;
-    let is_here = |schedule: &Schedule| match scope {
-        Scope::Namespace(namespace) => schedule.owns(&schedule.job, namespace),
-        Scope::All => true,
-    };
-    schedules.retain(is_here);
-
     let mut known = Known { schedules, notes: Vec::new(), warnings: Vec::new() };
     for schedule in &known.schedules {
         if let (Err(problem), Origin::CronJob { namespace, name, .. }) =
@@ -254,25 +241,52 @@ async fn schedules(
     Ok(known)
 }
 
-/// The CronJobs of this program in the namespaces; and, where these do not explain all snapshots and it
-/// may be seen, those of other namespaces.
-async fn cron_jobs(cluster: &Cluster, scope: &Scope, records: &[Record]) -> Result<Vec<CronJob>, Error> {
-    let mut cron_jobs = cluster.cron_jobs(scope, "", schedules::is_schedule).await?;
-    let Scope::Namespace(namespace) = scope else { return Ok(cron_jobs) };
-    let unread = ConfigMaps::new();
-    let known: HashSet<String> =
-        cron_jobs.iter().map(|cron_job| schedules::schedule(cron_job, &unread).job).collect();
-    // Their labels may be in ConfigMaps, so only their number tells for sure.
-    let jobs: HashSet<&str> = records.iter().filter_map(|record| record.job.as_deref()).collect();
-    if jobs.iter().all(|job| known.contains(*job)) || jobs.len() <= cron_jobs.len() {
-        return Ok(cron_jobs);
+/// The schedules of the namespaces' CronJobs; and, where these do not explain all snapshots and it may be
+/// seen, those of other namespaces.
+async fn of_cluster(
+    cluster: &Cluster,
+    scope: &Scope,
+    settings: &Settings,
+    given: Given,
+    records: &[Record],
+) -> Result<Vec<Schedule>, Error> {
+    if given.job && given.retention {
+        return Ok(Vec::new());
+    }
+    let is_asked_for = |schedule: &Schedule| !given.job || schedule.job == settings.job;
+    let mut schedules = of_cron_jobs(cluster, scope, "").await?;
+    schedules.retain(is_asked_for);
+    locate(cluster, scope, &mut schedules).await?;
+    let Scope::Namespace(namespace) = scope else { return Ok(schedules) };
+    schedules.retain(|schedule| schedule.owns(&schedule.job, namespace));
+
+    let is_explained = |job: &str| schedules.iter().any(|schedule| schedule.job == job);
+    let mut jobs = records.iter().filter_map(|record| record.job.as_deref());
+    if jobs.all(|job| is_explained(job) || given.job && job != settings.job) {
+        return Ok(schedules);
     }
     let label = format!("app.kubernetes.io/name={}", names::PROGRAM);
-    match cluster.cron_jobs(&Scope::All, &label, schedules::is_schedule).await {
-        Ok(all) => cron_jobs.extend(all.into_iter().filter(|one| one.metadata.namespace != *namespace)),
+    match of_cron_jobs(cluster, &Scope::All, &label).await {
+        Ok(mut elsewhere) => {
+            let is_there = |schedule: &Schedule| match &schedule.origin {
+                Origin::CronJob { namespace: of, .. } => of != namespace,
+                Origin::Given | Origin::Assumed => false,
+            };
+            elsewhere.retain(|schedule| is_asked_for(schedule) && is_there(schedule));
+            locate(cluster, scope, &mut elsewhere).await?;
+            elsewhere.retain(|schedule| schedule.owns(&schedule.job, namespace));
+            schedules.extend(elsewhere);
+        }
         Err(error) => tracing::debug!("{error}"),
     }
-    Ok(cron_jobs)
+    Ok(schedules)
+}
+
+/// The schedules of the CronJobs that a label selector matches.
+async fn of_cron_jobs(cluster: &Cluster, scope: &Scope, selector: &str) -> Result<Vec<Schedule>, Error> {
+    let cron_jobs = cluster.cron_jobs(scope, selector, schedules::is_schedule).await?;
+    let maps = config_maps(cluster, &cron_jobs).await?;
+    Ok(cron_jobs.iter().map(|cron_job| schedules::schedule(cron_job, &maps)).collect())
 }
 
 /// The ConfigMaps that the settings of CronJobs are in.

@@ -1,30 +1,56 @@
-//! One run: find the claims, list the snapshots that the schedule owns, and then, for every claim
-//! side by side, make a snapshot, wait until it is ready, and prune the older ones.
+//! One run: discover the targets, list the snapshots that the schedule owns, and then, for every target
+//! side by side, create a snapshot, wait until it is ready, and prune the older ones.
 //!
-//! Here is the order of things. Which claims there are is found in `find`; what is known of the
-//! snapshots at any moment is in `ledger`, and what keeps that up to date in `follow`; the way of one
-//! claim is `take` and then `prune`. Requests are made by [`crate::cluster`]; nothing here knows HTTP.
+//! Here is the order of things. Which claims are targets is found in `discover`. What is known of the
+//! snapshots at any moment is in `cache`, and what keeps that up to date in `watch`. The way of one target is
+//! `create`, `wait` and `prune`; what a deletion depends on besides is in `look`. Requests are made by
+//! [`crate::cluster`]; nothing here knows HTTP.
 
-mod find;
-mod follow;
-mod ledger;
+mod cache;
+mod create;
+mod discover;
+mod look;
 mod prune;
-mod take;
+mod shared;
+mod target;
+mod wait;
+mod watch;
 
-use std::{cell::RefCell, collections::HashSet, time::Duration};
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashSet,
+    time::Duration,
+};
 
 use futures::{StreamExt, stream::FuturesUnordered};
-use tokio::time::{Instant, sleep};
+use k8s_openapi::jiff::Timestamp;
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, sleep},
+};
 
 use crate::{
-    cluster::{Cluster, Scope},
+    cluster::{Cluster, Error, Scope},
     names,
-    report::{ClaimReport, End, Failure, Report, Stop},
+    report::{End, Failure, Report, Step, Stop},
     settings::Settings,
     snapshot::{ClaimId, Snapshot},
     text,
 };
-use ledger::Ledger;
+use cache::SnapshotCache;
+use look::Looks;
+use shared::Shared;
+use target::{ReportSlot, Target};
+
+/// How many targets may create or prune at a time, for each request that may be in flight. More than one,
+/// because a request that pauses before it is repeated holds no slot, and must not hold up the others.
+const ACTIVE_PER_REQUEST: usize = 8;
+
+/// With more targets than this, a read that serves all of them waits for company.
+const FEW: usize = 8;
+
+/// How long it waits.
+const COMPANY: Duration = Duration::from_secs(1);
 
 /// What every step of a run has at hand.
 struct Run<'a> {
@@ -32,41 +58,50 @@ struct Run<'a> {
     settings: &'a Settings,
     /// Where the snapshots are that are listed and watched.
     scope: Scope,
-    /// The Kubernetes Job that this pod belongs to, or a random name.
+    /// The Job that this pod belongs to, or a random name.
     id: &'a str,
     /// Selects every snapshot that the schedule owns.
     owned: String,
-    /// Selects, of these, what this pod makes in this run. Only they are waited for, so only they
-    /// are watched; that another one changed is noticed when it is to be deleted.
-    own: String,
-    ledger: Ledger,
+    /// Selects, of these, what this run made.
+    made: String,
+    targets: HashSet<ClaimId>,
+    cache: SnapshotCache,
+    looks: Looks,
+    made_lists: Shared<MadeList>,
+    /// Bounds the targets that create or prune at a time; waiting takes no place.
+    active: Semaphore,
+}
+
+/// When this run's snapshots were last listed, and whether that failed.
+struct MadeList {
+    began: Instant,
+    error: Option<Error>,
+}
+
+impl Run<'_> {
+    /// Brings the cache up to date with what this run has made, as of `after` or later: once for all targets
+    /// that ask meanwhile.
+    async fn made_again(&self, after: Instant) -> Result<(), Error> {
+        let ask = async || {
+            if self.targets.len() > FEW {
+                sleep(COMPANY).await;
+            }
+            MadeList { began: Instant::now(), error: watch::list_made(self).await.err() }
+        };
+        let list = self.made_lists.get(|list| list.began >= after, ask).await;
+        list.error.clone().map_or(Ok(()), Err)
+    }
 }
 
 /// Everything that is to be reported, filled in step by step, so that a run that is stopped can
 /// say how far it came.
 #[derive(Default)]
 struct Progress {
-    claims: RefCell<Vec<ClaimReport>>,
-    trouble: RefCell<Option<Failure>>,
+    claims: RefCell<Vec<ReportSlot>>,
+    trouble: Cell<Option<Failure>>,
 }
 
-/// The place in the report of one claim.
-#[derive(Clone, Copy)]
-struct Place<'a> {
-    progress: &'a Progress,
-    index: usize,
-}
-
-impl Place<'_> {
-    fn update(&self, change: impl FnOnce(&mut ClaimReport)) {
-        if let Some(report) = self.progress.claims.borrow_mut().get_mut(self.index) {
-            change(report);
-        }
-    }
-}
-
-/// Runs once, for at most [`Settings::bound`], and until `stop` comes. `id` is the Kubernetes Job's
-/// name: snapshots that it has made already are taken over.
+/// Runs once, for at most [`Settings::bound`], and until `stop` comes. `id` is the Job's name, for people.
 pub async fn run(
     cluster: &Cluster,
     settings: &Settings,
@@ -85,14 +120,22 @@ pub async fn run(
         bound_s = settings.bound().as_secs(),
         "the run begins"
     );
+    if !cluster.is_in_pod() && !settings.is_retention_given {
+        tracing::warn!(
+            "older snapshots stay: this is not a pod, and SNAPSHOT_RETENTION does not say what the schedule keeps"
+        );
+    }
     let stopped = tokio::select! {
         biased;
         stop = stop => Some(stop),
         () = sleep(settings.bound()) => Some(Stop::OutOfTime),
-        () = steps(cluster, settings, id, &progress) => None,
+        trouble = steps(cluster, settings, id, &progress) => {
+            progress.trouble.set(trouble.err());
+            None
+        }
     };
     Report {
-        claims: progress.claims.into_inner(),
+        claims: progress.claims.into_inner().iter().map(ReportSlot::get).collect(),
         trouble: progress.trouble.into_inner(),
         stopped,
         dry_run: settings.dry_run,
@@ -102,75 +145,114 @@ pub async fn run(
 }
 
 /// The run without its end.
-async fn steps(cluster: &Cluster, settings: &Settings, id: &str, progress: &Progress) {
-    let (scope, claims) = match find::claims(cluster, settings, progress).await {
-        Ok(found) => found,
-        Err(failure) => {
-            *progress.trouble.borrow_mut() = Some(failure);
-            return;
-        }
-    };
-    if claims.is_empty() {
-        return;
+///
+/// # Errors
+/// If the run as a whole came to nothing.
+async fn steps(cluster: &Cluster, settings: &Settings, id: &str, progress: &Progress) -> Result<(), Failure> {
+    let (scope, targets) = discover::targets(cluster, settings, progress).await?;
+    if targets.is_empty() {
+        return Ok(());
     }
-
-    let owned_by_schedule = format!("{}={}", names::JOB_LABEL, settings.job);
-    let ids: HashSet<&ClaimId> = claims.iter().map(|(_, chosen)| &chosen.id).collect();
-    let listed = cluster.snapshots(&scope, &owned_by_schedule, |object| {
+    let owned = format!("{}={}", names::JOB_LABEL, settings.job);
+    let ids: HashSet<ClaimId> = targets.iter().map(|target| target.id.clone()).collect();
+    let began = Instant::now();
+    let listed = cluster.snapshots(&scope, &owned, |object| {
         Snapshot::owned(object, &settings.job).filter(|(claim, _)| ids.contains(claim))
     });
-    let (owned, resource_version) = match listed.await {
-        Ok(listed) => listed,
-        Err(error) => {
-            *progress.trouble.borrow_mut() = Some(error.into());
-            return;
-        }
-    };
+    let (snapshots, resource_version) = listed.await?;
     tracing::info!(
-        claims = claims.len(),
-        snapshots = owned.len(),
+        claims = targets.len(),
+        snapshots = snapshots.len(),
         "found {} to snapshot, with {} that this schedule owns",
-        text::count(claims.len(), "claim"),
-        text::count(owned.len(), "snapshot"),
+        text::count(targets.len(), "claim"),
+        text::count(snapshots.len(), "snapshot"),
     );
+    warn_of_odd_ones(snapshots.iter().map(|(_, snapshot)| snapshot));
 
-    let ledger = Ledger::new(&settings.job, ids.into_iter().cloned(), owned);
-    let mut own = format!("{owned_by_schedule},{}={id}", names::RUN_LABEL);
-    if !settings.shard.is_whole() {
-        own.push_str(&format!(",{}={}", names::SHARD_LABEL, settings.shard.label_value()));
-    }
-    let run = Run { cluster, settings, scope, id, owned: owned_by_schedule, own, ledger };
-    let mut taking: FuturesUnordered<_> = claims
-        .iter()
-        .map(|(index, chosen)| take_and_prune(&run, chosen, Place { progress, index: *index }))
-        .collect();
-    let all_taken = async { while taking.next().await.is_some() {} };
+    let run = Run {
+        cluster,
+        settings,
+        scope,
+        id,
+        made: format!("{owned},{}={id}", names::RUN_LABEL),
+        owned,
+        cache: SnapshotCache::new(&settings.job, ids.iter().cloned(), snapshots, began),
+        looks: Looks::new(targets.len()),
+        targets: ids,
+        made_lists: Shared::new(),
+        active: Semaphore::new(settings.concurrency * ACTIVE_PER_REQUEST),
+    };
+    let mut under_way: FuturesUnordered<_> =
+        targets.iter().map(|target| snapshot_and_prune(&run, target)).collect();
+    let all = async { while under_way.next().await.is_some() {} };
     if settings.dry_run {
-        all_taken.await;
+        all.await;
     } else {
         tokio::select! {
-            () = all_taken => {}
-            never = follow::follow(&run, resource_version) => match never {},
+            () = all => {}
+            never = watch::watch(&run, resource_version) => match never {},
         }
     }
+    Ok(())
 }
 
-/// The whole way of one claim; the report says what came of it.
-async fn take_and_prune(run: &Run<'_>, chosen: &find::Chosen, place: Place<'_>) {
-    let taken_and_pruned = async {
-        let own = take::take(run, chosen, place).await?;
-        prune::prune(run, chosen, &own, place).await
+/// Says of snapshots whose status makes no sense that there are some, once for all.
+fn warn_of_odd_ones<'a>(snapshots: impl Iterator<Item = &'a Snapshot> + Clone) {
+    let say = |what: &str, is_odd: fn(&Snapshot) -> bool| {
+        let mut odd = snapshots.clone().filter(|snapshot| is_odd(snapshot));
+        if let Some(first) = odd.next() {
+            let more = text::count(1 + odd.count(), "snapshot");
+            tracing::warn!(snapshot = first.name, "{more}, {} first: {what}", first.name);
+        }
     };
-    match taken_and_pruned.await {
-        Ok(end) => place.update(|report| report.end = end),
-        Err(failure) => fail(place, &chosen.called, failure),
+    say("the status cannot be read; such snapshots count as not ready, and stay", |snapshot| {
+        snapshot.unreadable
+    });
+    say(
+        "the storage system's clock and the API server's differ by minutes, or the snapshot controller was slow; the \
+         later time counts",
+        |snapshot| snapshot.clocks_differ() && snapshot.created < Timestamp::MAX,
+    );
+}
+
+/// The whole way of one target; the report says what came of it. What is not needed while it waits is on
+/// the heap, and only while it is needed: thousands wait.
+async fn snapshot_and_prune(run: &Run<'_>, target: &Target) {
+    let report = &target.report;
+    let new = create_and_wait(run, target).await;
+    run.looks.settled();
+    let ended = match new {
+        Ok(new) => {
+            report.update(|report| report.end = End::Unfinished(Step::Pruning));
+            Box::pin(prune::prune(run, target, &new)).await
+        }
+        Err(failure) => Err(failure),
+    };
+    match ended {
+        Ok(end) => report.update(|report| report.end = end),
+        Err(failure) => report.fail(&target.called, failure),
     }
 }
 
-/// Notes that there is no new snapshot of a claim, and says so.
-fn fail(place: Place<'_>, claim: &str, failure: Failure) {
-    tracing::error!(claim, "{}", failure.message);
-    place.update(|report| report.end = End::Failed(failure));
+async fn create_and_wait(run: &Run<'_>, target: &Target) -> Result<create::New, Failure> {
+    let report = &target.report;
+    let new = {
+        let Ok(_active) = run.active.acquire().await else {
+            return Err(Failure { message: "no more requests are made".to_owned(), may_pass: true });
+        };
+        report.update(|report| report.end = End::Unfinished(Step::Creating));
+        Box::pin(create::create(run, target)).await?
+    };
+    report.update(|report| {
+        report.snapshot = Some(new.name.clone());
+        report.taken_over = new.is_taken_over;
+        report.end = End::Unfinished(Step::AwaitingReady);
+    });
+    if !run.settings.dry_run {
+        wait::wait(run, target, &new).await?;
+        report.update(|report| report.ready_after = Some(new.began.elapsed()));
+    }
+    Ok(new)
 }
 
 /// A duration for a log line's field, in milliseconds.

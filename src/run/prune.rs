@@ -1,38 +1,66 @@
-//! Deleting what the policy does not want any more, of one claim whose new snapshot is ready.
+//! Deleting what the policy does not want any more, of one target whose new snapshot is ready.
 //!
-//! What may go is judged in [`crate::retention`]. Here every deletion is made to hold for exactly
-//! what was judged, and only while the new snapshot is there and ready.
+//! What may go is judged in [`crate::retention`], by what the API server says after the new snapshot became
+//! ready ([`super::look`]). Here every try of every deletion is made to hold for exactly what was judged, and
+//! only while the new snapshot is there and ready.
 
-use std::time::Duration;
+use std::{cell::Cell, collections::HashSet, rc::Rc, time::Duration};
 
 use futures::{StreamExt, stream};
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use tokio::time::Instant;
 
 use super::{
-    Place, Run,
-    find::Chosen,
-    take::{Own, gone},
+    Run,
+    create::New,
+    look::{Look, Urgency},
+    target::{KnownClaim, Policy, Target},
+    wait::gone,
 };
 use crate::{
-    cluster::{Cause, Deleted},
-    report::{End, Failure, Step},
-    retention::{ClaimIdentity, Judgement, Rules, Verdict, judge},
+    api::VolumeSnapshot,
+    cluster::{Cause, Deleted, Error, Slot},
+    report::{End, Failure},
+    retention::{Judgement, Rules, Verdict, judge},
     snapshot::Snapshot,
     text,
 };
 
-/// How often a snapshot that changes under our hands is judged again.
-const JUDGEMENTS: usize = 3;
+/// How often a target's snapshots are judged anew because something changed meanwhile, without a single
+/// deletion in between.
+const IDLE_ROUNDS: usize = 5;
 
-/// How long after a claim was read its snapshot may be made without another look at the claim: it may
-/// have been deleted and made anew meanwhile, and the new snapshot then has nothing in it.
-const STILL_KNOWN: Duration = Duration::from_secs(5);
+/// How long after a claim was read its snapshot may be ready without another look at the claim, if there is
+/// nothing to delete. Less than it takes to delete a claim, make it anew and bind it to a volume.
+const STILL_KNOWN: Duration = Duration::from_secs(2);
 
-/// What is to be pruned, and by which rules.
+/// How long the watch may have been silent while it is relied on for the new snapshot.
+const HEARD: Duration = Duration::from_secs(1);
+
+/// A snapshot that terminates for longer than this is worth a warning: something keeps its finalizers.
+const LONG_TERMINATING: SignedDuration = SignedDuration::from_hours(1);
+
+/// What a target's snapshots are judged by.
 struct Pruning<'a> {
     run: &'a Run<'a>,
-    chosen: &'a Chosen,
-    own: &'a Own,
+    target: &'a Target,
+    /// The snapshot in whose favour others go: it has to be there and ready.
+    keeper: Keeper<'a>,
     rules: &'a Rules,
+    /// The claim as it is now; `None` if it may not be read.
+    claim: Option<&'a KnownClaim>,
+    in_use: Option<&'a HashSet<String>>,
+    /// The moment of judging, by the API server's clock.
+    now: Timestamp,
+}
+
+/// A snapshot in whose favour others go.
+#[derive(Clone, Copy)]
+struct Keeper<'a> {
+    name: &'a str,
+    uid: &'a str,
+    /// What this run made, and which others were there before it in the same second.
+    new: Option<&'a New>,
 }
 
 /// What became of one snapshot that had to go.
@@ -40,199 +68,472 @@ enum Pruned {
     Deleted,
     /// It went without us.
     Gone,
-    /// It changed, and stays by the new judgement.
-    Stays,
-    /// It stays, for the new snapshot went away, and with it all reason to delete anything.
+    /// Something changed: all has to be judged anew.
+    Again,
+    /// The keeper went away, and with it all reason to delete anything.
     Lost,
+    /// Whether the keeper is there could not be read.
+    KeeperUnread,
     Failed(String),
 }
 
 /// Deletes what no rule keeps, oldest first, and says how it ended.
 ///
 /// # Errors
-/// If the new snapshot went away meanwhile.
-pub(super) async fn prune(
-    run: &Run<'_>,
-    chosen: &Chosen,
-    own: &Own,
-    place: Place<'_>,
-) -> Result<End, Failure> {
-    let claim = chosen.called.as_str();
-    place.update(|report| report.end = End::Unfinished(Step::Pruning));
-    let rules = match &chosen.retention {
-        Ok(rules) => rules,
-        Err(problem) => return Ok(End::NotPruned(format!("nothing older is deleted: {problem}"))),
+/// If the new snapshot went away meanwhile, or turns out to be none of this claim's.
+pub(super) async fn prune(run: &Run<'_>, target: &Target, new: &New) -> Result<End, Failure> {
+    let ready = Instant::now();
+    let keeper = Keeper { name: &new.name, uid: &new.uid, new: Some(new) };
+    let Some(known) = known_keeper(run, target, keeper) else {
+        return Err(gone(&target.called, &new.name));
     };
-    let pruning = Pruning { run, chosen, own, rules };
-    let Some(condemned) = pruning.condemned(place) else {
-        return Err(gone(claim, &own.name));
-    };
-    if !condemned.is_empty()
-        && own.made - chosen.read > STILL_KNOWN
-        && let Err(problem) = pruning.claim_is_the_same().await
-    {
-        tracing::error!(claim, "{problem}");
-        return Ok(End::NotPruned(format!("nothing older is deleted: {problem}")));
-    }
-
-    let mut deletions = stream::iter(condemned)
-        .map(|snapshot| pruning.delete(snapshot))
-        .buffer_unordered(run.settings.concurrency);
-    let mut failures = Vec::new();
-    while let Some(pruned) = deletions.next().await {
-        match pruned {
-            Pruned::Deleted => place.update(|report| report.deleted += 1),
-            Pruned::Gone => {}
-            Pruned::Stays => place.update(|report| report.kept += 1),
-            Pruned::Lost => return Err(gone(claim, &own.name)),
-            Pruned::Failed(problem) => {
-                tracing::error!(claim, "{problem}");
-                failures.push(problem);
-            }
+    let now = known.created;
+    warn_of_terminating(run, target, now);
+    let policy = Policy::of(target.claim.as_ref(), run.settings, run.cluster.is_in_pod());
+    let survey = match &policy {
+        Policy::Rules(rules) => {
+            let claim = target.claim.as_ref();
+            Pruning { run, target, keeper, rules, claim, in_use: None, now }.survey()
         }
+        Policy::Broken(_) | Policy::NotGiven => Survey::of_none(run, target),
+    };
+    let goes_none = survey.condemned.is_empty();
+    if goes_none && ready - target.read <= STILL_KNOWN {
+        survey.say(run, target);
+        return Ok(match policy {
+            Policy::Broken(problem) => not_pruned(&problem),
+            Policy::Rules(_) | Policy::NotGiven => End::Done,
+        });
     }
-    Ok(match failures.first() {
-        None => End::Done,
-        Some(first) => End::NotPruned(format!(
-            "{} that had to go could not be deleted: {first}",
-            text::count(failures.len(), "older snapshot")
-        )),
-    })
+    if target.claim.is_none() && !run.settings.prune_unread_claims {
+        survey.say(run, target);
+        return Ok(if goes_none { End::Done } else { unread_claims(target) });
+    }
+    drop(survey);
+
+    let mut failures = Vec::new();
+    let (mut idle, mut urgency) = (0, Urgency::Gather);
+    while idle < IDLE_ROUNDS {
+        let look = run.looks.after(run, &target.id.namespace, ready, urgency).await;
+        urgency = Urgency::AtOnce;
+        let claim = match claim_now(run, target, new, &look)? {
+            ClaimNow::Known(claim) => claim,
+            ClaimNow::NotPruned(_) if goes_none => return Ok(End::Done),
+            ClaimNow::NotPruned(why) => {
+                tracing::error!(claim = target.called, "{why}");
+                return Ok(End::NotPruned(why));
+            }
+        };
+        let policy = Policy::of(claim, run.settings, run.cluster.is_in_pod());
+        let rules = match &policy {
+            Policy::Rules(rules) => rules,
+            Policy::Broken(problem) => return Ok(not_pruned(problem)),
+            Policy::NotGiven => return Ok(End::Done),
+        };
+        let in_use = look.claims.as_ref().ok().and_then(|claims| claims.in_use(&target.id.namespace));
+        let pruning = Pruning { run, target, keeper, rules, claim, in_use, now };
+        let Some(round) = pruning.round(&look).await else {
+            return Err(gone(&target.called, &new.name));
+        };
+        failures.extend(round.failures);
+        match round.next {
+            Next::Done => {
+                return Ok(match failures.first() {
+                    None => End::Done,
+                    Some(first) => End::NotPruned(format!(
+                        "{} that had to go could not be deleted: {first}",
+                        text::count(failures.len(), "older snapshot")
+                    )),
+                });
+            }
+            Next::Again => {}
+            // With all the patience that a request has, and without a slot meanwhile.
+            Next::ReadKeeper => match run.cluster.snapshot(&target.id.namespace, &new.name).await {
+                Ok(object) => run.cache.apply(object),
+                Err(error) if error.cause() == Cause::NotFound => {
+                    return Err(gone(&target.called, &new.name));
+                }
+                Err(error) => return Ok(not_pruned(&error.to_string())),
+            },
+        }
+        idle = if round.deleted > 0 { 0 } else { idle + 1 };
+    }
+    let why = "older snapshots change again and again; the next run deletes them".to_owned();
+    tracing::error!(claim = target.called, "{why}");
+    Ok(End::NotPruned(why))
 }
 
-impl<'a> Pruning<'a> {
-    /// What has to go, oldest first; `None` if nothing can be judged. Apart from the deletions, so
-    /// that a thousand claims whose deletions queue do not each hold all their snapshots meanwhile.
-    fn condemned(&self, place: Place<'_>) -> Option<Vec<Snapshot>> {
-        let snapshots = self.run.ledger.of_claim(&self.chosen.id);
-        let mut condemned = Vec::new();
-        let (mut kept, mut of_earlier_claim) = (0, 0);
-        for (snapshot, verdict) in self.judge(&snapshots)? {
-            self.say(snapshot, &verdict);
-            match verdict {
-                verdict if verdict.goes() => condemned.push(snapshot.clone()),
-                Verdict::New | Verdict::Terminating => {}
-                verdict => {
-                    of_earlier_claim += usize::from(verdict == Verdict::PreviousClaim);
-                    kept += usize::from(snapshot.uid != self.own.uid);
-                }
-            }
-        }
-        if of_earlier_claim > 0 {
-            tracing::warn!(
-                claim = self.chosen.called,
-                "{} of an earlier claim of this name: this run leaves them alone; delete them by hand once nobody \
-                 needs that claim's data",
-                text::count(of_earlier_claim, "snapshot")
-            );
-        }
-        condemned.reverse();
-        place.update(|report| report.kept = kept);
-        Some(condemned)
-    }
+/// The Role says nothing of claims.
+fn unread_claims(target: &Target) -> End {
+    let why = "nothing older is deleted, because nobody knows what the claim's annotations want kept: let the Role allow \
+               it: apiGroups: [\"\"], resources: [\"persistentvolumeclaims\"], verbs: [\"get\", \"list\"] \
+               (SNAPSHOT_PRUNE_UNREAD_CLAIMS=true prunes all the same)";
+    tracing::error!(claim = target.called, "{why}");
+    End::NotPruned(why.to_owned())
+}
 
-    /// All snapshots of the claim with the verdict on each, newest first. Nothing is judged unless
-    /// the run's own snapshot is there and ready.
-    fn judge<'s>(&self, snapshots: &'s [Snapshot]) -> Option<Vec<(&'s Snapshot, Verdict<'a>)>> {
-        let new = self.new_snapshot()?;
-        let claim = self.chosen.since.map(|created| ClaimIdentity { uid: "", created: Some(created) });
-        let by = Judgement {
-            new: Some(&self.own.uid),
-            seen_before: &self.own.seen_before,
-            claim,
-            longest_wait: self.run.settings.longest_wait(),
-            job_lifetime: self.run.settings.job_lifetime(),
-            ..Judgement::by_rules(self.rules, new.created)
-        };
-        Some(
-            judge(snapshots, &by).into_iter().map(|decision| (decision.snapshot, decision.verdict)).collect(),
-        )
-    }
-
-    /// The run's own snapshot, if it is there and ready at this moment.
-    fn new_snapshot(&self) -> Option<Snapshot> {
-        let new = self.run.ledger.get(&self.chosen.id, &self.own.uid);
-        new.filter(|new| (new.ready || self.run.settings.dry_run) && !new.is_terminating())
-    }
-
-    /// Whether the claim is still the one that was read in the beginning.
-    async fn claim_is_the_same(&self) -> Result<(), String> {
-        let Some(since) = self.chosen.since else { return Ok(()) };
-        match self.run.cluster.claim(&self.chosen.id).await {
-            Ok(claim) if claim.metadata.creation_timestamp == Some(since) => Ok(()),
-            Ok(_) => Err(format!(
-                "claim {} was deleted and made anew while its snapshot was being made",
-                self.chosen.called
-            )),
-            Err(error) => Err(error.to_string()),
+/// Deletes what a newer ready snapshot supersedes, before this run has made one of its own, and returns how
+/// many. What cannot be judged stays.
+pub(super) async fn make_room(run: &Run<'_>, target: &Target) -> usize {
+    let before = target.report.get().deleted;
+    for _ in 0..IDLE_ROUNDS {
+        let look = run.looks.after(run, &target.id.namespace, target.read, Urgency::AtOnce).await;
+        let known = run.cache.of_claim(&target.id);
+        let Some(claim) = look.claims.as_ref().ok().and_then(|claims| claims.get(&target.id)) else { break };
+        let is_same = target.claim.as_ref().is_some_and(|before| before.uid == claim.uid);
+        let policy = Policy::of(Some(claim), run.settings, run.cluster.is_in_pod());
+        let (true, Policy::Rules(rules)) = (is_same && !claim.is_terminating, &policy) else { break };
+        // No clock of ours: what was made last was made at the latest now.
+        let Some(now) = known.iter().map(|snapshot| snapshot.created).max() else { break };
+        let in_use = look.claims.as_ref().ok().and_then(|claims| claims.in_use(&target.id.namespace));
+        let by = judgement(run, rules, Some(claim), in_use, now);
+        let kept = judge(&known, &by)
+            .into_iter()
+            .find(|decision| decision.snapshot.ready && counts(&decision.verdict));
+        let Some(kept) = kept else { break };
+        let keeper = Keeper { name: &kept.snapshot.name, uid: &kept.snapshot.uid, new: None };
+        let pruning = Pruning { run, target, keeper, rules, claim: Some(claim), in_use, now };
+        match pruning.round(&look).await {
+            Some(Round { next: Next::Again, .. }) => {}
+            _ => break,
         }
     }
+    target.report.get().deleted - before
+}
 
-    /// Deletes one snapshot, as it was judged; if it is in another state by now, it is read and
-    /// judged again.
-    async fn delete(&self, mut condemned: Snapshot) -> Pruned {
-        let (run, claim) = (self.run, self.chosen.called.as_str());
-        let namespace = self.chosen.id.namespace.as_str();
-        for _ in 0..JUDGEMENTS {
-            if self.new_snapshot().is_none() {
-                return Pruned::Lost;
-            }
-            let conflict = match run.cluster.delete(namespace, &condemned, run.settings.dry_run).await {
-                Ok(Deleted::AlreadyGone) => {
-                    tracing::info!(claim, snapshot = condemned.name, "the older snapshot is already gone");
-                    return Pruned::Gone;
-                }
-                Ok(Deleted::Accepted) => {
-                    let words = match run.settings.dry_run {
-                        true => "would delete the older snapshot",
-                        false => "deleted the older snapshot",
-                    };
-                    tracing::info!(claim, snapshot = condemned.name, "{words}");
-                    return Pruned::Deleted;
-                }
-                Err(error) if error.cause() == Cause::Conflict => error,
-                Err(error) => return Pruned::Failed(error.to_string()),
-            };
-            tracing::debug!(claim, snapshot = condemned.name, "judging again: {conflict}");
-            match run.cluster.snapshot(namespace, &condemned.name).await {
-                Ok(object) if object.metadata.uid == condemned.uid => run.ledger.see(object),
-                // What was judged is gone; what has its name now is another.
-                Ok(_) => return Pruned::Gone,
-                Err(error) if error.cause() == Cause::NotFound => return Pruned::Gone,
-                Err(error) => return Pruned::Failed(error.to_string()),
-            }
-            let snapshots = run.ledger.of_claim(&self.chosen.id);
-            let Some(verdicts) = self.judge(&snapshots) else {
-                return Pruned::Lost;
-            };
-            match verdicts.into_iter().find(|(snapshot, _)| snapshot.uid == condemned.uid) {
-                Some((snapshot, verdict)) if verdict.goes() => condemned = snapshot.clone(),
-                Some((_, Verdict::Terminating)) => return Pruned::Gone,
-                Some((snapshot, verdict)) => {
-                    let snapshot = snapshot.name.as_str();
-                    tracing::info!(claim, snapshot, "the older snapshot stays after all: {verdict}");
-                    return Pruned::Stays;
-                }
-                // It is not this schedule's any more.
-                None => return Pruned::Stays,
-            }
+/// Whether a snapshot that stays counts as a copy of the claim that nothing takes away.
+fn counts(verdict: &Verdict<'_>) -> bool {
+    matches!(verdict, Verdict::NewestReady | Verdict::KeptBy(..))
+}
+
+/// The claim as it is now, or why nothing of it is pruned.
+enum ClaimNow<'a> {
+    /// `None` where it may not be read, and somebody has said that this is not to matter.
+    Known(Option<&'a KnownClaim>),
+    NotPruned(String),
+}
+
+/// Whether the claim is still the one that was read before the snapshot was made. The snapshot controller
+/// looks it up by its name only when it gets there.
+///
+/// # Errors
+/// If it is not: nobody can tell which claim's data the new snapshot has.
+fn claim_now<'a>(run: &Run<'_>, target: &Target, new: &New, look: &'a Look) -> Result<ClaimNow<'a>, Failure> {
+    let nothing_goes = |error: &Error| format!("nothing older is deleted: {error}");
+    if let Some(error) = &look.unread_snapshots {
+        return Ok(ClaimNow::NotPruned(nothing_goes(error)));
+    }
+    let claims = match &look.claims {
+        Ok(claims) => claims,
+        Err(error) if error.cause() == Cause::Forbidden && run.settings.prune_unread_claims => {
+            return Ok(ClaimNow::Known(None));
         }
-        Pruned::Failed(format!("snapshot {} changes again and again", condemned.name))
+        Err(error) => return Ok(ClaimNow::NotPruned(nothing_goes(error))),
+    };
+    let (claim, snapshot) = (target.called.as_str(), new.name.as_str());
+    let replaced = |what: &str| Failure {
+        message: format!(
+            "claim {claim} was {what} while snapshot {snapshot} was being made, so nobody can tell which claim's data it \
+             has; older snapshots stay"
+        ),
+        may_pass: true,
+    };
+    match (claims.get(&target.id), &target.claim) {
+        (None, _) => Err(replaced("deleted")),
+        (Some(now), Some(before)) if now.uid != before.uid => Err(replaced("deleted and made anew")),
+        (Some(now), _) if now.is_terminating => Ok(ClaimNow::NotPruned(
+            "nothing older is deleted: the claim is being deleted, and these are what remains of it"
+                .to_owned(),
+        )),
+        (Some(now), Some(_)) => Ok(ClaimNow::Known(Some(now))),
+        // It could not be read before: which claim the snapshot is of was never known.
+        (Some(_), None) => Ok(ClaimNow::NotPruned(
+            "nothing older is deleted: claims could not be read before the snapshot was made".to_owned(),
+        )),
+    }
+}
+
+fn not_pruned(problem: &str) -> End {
+    End::NotPruned(format!("nothing older is deleted: {problem}"))
+}
+
+/// A judgement by what is known of a claim.
+fn judgement<'a>(
+    run: &Run<'_>,
+    rules: &'a Rules,
+    claim: Option<&'a KnownClaim>,
+    in_use: Option<&'a HashSet<String>>,
+    now: Timestamp,
+) -> Judgement<'a> {
+    Judgement {
+        claim: claim.map(KnownClaim::identity),
+        in_use,
+        longest_wait: run.settings.longest_wait(),
+        job_lifetime: run.settings.job_lifetime(),
+        ..Judgement::by_rules(rules, now)
+    }
+}
+
+/// The keeper, if it is there and ready at this moment.
+fn known_keeper(run: &Run<'_>, target: &Target, keeper: Keeper<'_>) -> Option<Snapshot> {
+    let known = run.cache.get(&target.id, keeper.uid);
+    known.filter(|known| (known.ready || run.settings.dry_run) && !known.is_terminating())
+}
+
+fn warn_of_terminating(run: &Run<'_>, target: &Target, now: Timestamp) {
+    let known = run.cache.of_claim(&target.id);
+    let is_stuck = |snapshot: &&Snapshot| {
+        snapshot.terminating_since.is_some_and(|since| now.duration_since(since) > LONG_TERMINATING)
+    };
+    let stuck: Vec<&Snapshot> = known.iter().filter(is_stuck).collect();
+    if let Some(first) = stuck.first() {
+        tracing::warn!(
+            claim = target.called,
+            snapshot = first.name,
+            "{} terminating for more than an hour: something keeps the finalizers; see kubectl get volumesnapshot {} -n \
+             {} -o yaml",
+            match stuck.len() {
+                1 => "1 snapshot has been".to_owned(),
+                many => format!("{many} snapshots have been"),
+            },
+            first.name,
+            target.id.namespace
+        );
+    }
+}
+
+/// What came of one round of deletions.
+struct Round {
+    deleted: usize,
+    failures: Vec<String>,
+    next: Next,
+}
+
+/// What is to be done after a round.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Next {
+    Done,
+    /// Something changed: all has to be judged anew.
+    Again,
+    /// The same, once the keeper was read.
+    ReadKeeper,
+}
+
+/// The verdicts on a target's snapshots.
+struct Survey {
+    /// What has to go, oldest first.
+    condemned: Vec<Snapshot>,
+    /// How many others stay, this run's own left out.
+    kept: usize,
+    of_previous_claim: usize,
+    /// What is to be said of each.
+    said: Vec<(String, Timestamp, Said)>,
+}
+
+/// What is to be said of one verdict, and how loudly.
+struct Said {
+    words: String,
+    is_info: bool,
+}
+
+impl Survey {
+    /// Where nothing is judged, all stay.
+    fn of_none(run: &Run<'_>, target: &Target) -> Self {
+        let kept = run.cache.of_claim(&target.id).len().saturating_sub(1);
+        Survey { condemned: Vec::new(), kept, of_previous_claim: 0, said: Vec::new() }
     }
 
     /// Says what was decided: all of it in a dry run, which is what one makes it for.
-    fn say(&self, snapshot: &Snapshot, verdict: &Verdict<'_>) {
-        let claim = self.chosen.called.as_str();
-        let word = if verdict.goes() { "goes" } else { "stays" };
-        if self.run.settings.dry_run && *verdict == Verdict::New {
-            // It was not made; its name is not worth remembering.
-            return tracing::info!(claim, "the new snapshot would be the newest, and stay");
+    fn say(&self, run: &Run<'_>, target: &Target) {
+        let claim = target.called.as_str();
+        for (snapshot, dated, Said { words, is_info }) in &self.said {
+            match *is_info || run.settings.dry_run {
+                true => tracing::info!(claim, snapshot, %dated, "{words}"),
+                false => tracing::debug!(claim, snapshot, %dated, "{words}"),
+            }
         }
-        let dated = snapshot.time();
-        if self.run.settings.dry_run {
-            tracing::info!(claim, snapshot = snapshot.name, %dated, "{word}: {verdict}");
-        } else {
-            tracing::debug!(claim, snapshot = snapshot.name, %dated, "{word}: {verdict}");
+        if self.of_previous_claim > 0 {
+            tracing::warn!(
+                claim,
+                "{} of a previous claim of this name: this run leaves them alone; delete them by hand once nobody \
+                 needs that claim's data",
+                text::count(self.of_previous_claim, "snapshot")
+            );
+        }
+        target.report.update(|report| report.kept = self.kept);
+    }
+}
+
+impl Pruning<'_> {
+    /// Judges all snapshots and deletes those that have to go, oldest first; `None` if the keeper went away.
+    async fn round(&self, look: &Rc<Look>) -> Option<Round> {
+        let (run, target) = (self.run, self.target);
+        let mut round = Round { deleted: 0, failures: Vec::new(), next: Next::Done };
+        let Ok(_active) = run.active.acquire().await else { return Some(round) };
+        known_keeper(run, target, self.keeper)?;
+        let survey = self.survey();
+        survey.say(run, target);
+        let condemned = survey.condemned;
+        let revision = run.cache.condemn(&target.id, condemned.iter().map(|snapshot| snapshot.uid.clone()));
+        let mut deletions = stream::iter(condemned)
+            .map(|snapshot| self.delete(snapshot, look, revision))
+            .buffer_unordered(run.settings.concurrency);
+        while let Some(pruned) = deletions.next().await {
+            match pruned {
+                Pruned::Deleted => {
+                    round.deleted += 1;
+                    target.report.update(|report| report.deleted += 1);
+                }
+                Pruned::Gone => {}
+                Pruned::Again => round.next = round.next.max(Next::Again),
+                Pruned::KeeperUnread => round.next = Next::ReadKeeper,
+                Pruned::Lost => return None,
+                Pruned::Failed(problem) => {
+                    tracing::error!(claim = target.called, "{problem}");
+                    round.failures.push(problem);
+                }
+            }
+        }
+        Some(round)
+    }
+
+    /// The verdicts on all snapshots. Apart from the deletions, so that a thousand targets whose deletions
+    /// queue do not each hold all their snapshots meanwhile.
+    fn survey(&self) -> Survey {
+        let snapshots = self.run.cache.of_claim(&self.target.id);
+        let mut survey = Survey { condemned: Vec::new(), kept: 0, of_previous_claim: 0, said: Vec::new() };
+        let is_said = self.run.settings.dry_run || tracing::enabled!(tracing::Level::DEBUG);
+        for (snapshot, verdict) in self.judge(&snapshots) {
+            // That a claim is being restored from it is what somebody who waits for room wants to know.
+            let is_info = verdict == Verdict::InUse;
+            if is_said || is_info {
+                let words = match verdict {
+                    // It was not made; its name is not worth remembering.
+                    Verdict::New if self.run.settings.dry_run => {
+                        "the new snapshot would be the newest, and stay".to_owned()
+                    }
+                    verdict if verdict.goes() => format!("goes: {verdict}"),
+                    verdict => format!("stays: {verdict}"),
+                };
+                survey.said.push((snapshot.name.clone(), snapshot.time(), Said { words, is_info }));
+            }
+            match verdict {
+                verdict if verdict.goes() => survey.condemned.push(snapshot.clone()),
+                Verdict::New | Verdict::Terminating => {}
+                verdict => {
+                    survey.of_previous_claim += usize::from(verdict == Verdict::PreviousClaim);
+                    survey.kept += 1;
+                }
+            }
+        }
+        survey.condemned.reverse();
+        survey
+    }
+
+    /// All snapshots of the claim with the verdict on each, newest first.
+    fn judge<'s>(&self, snapshots: &'s [Snapshot]) -> Vec<(&'s Snapshot, Verdict<'_>)> {
+        let mut by = judgement(self.run, self.rules, self.claim, self.in_use, self.now);
+        if let Some(new) = self.keeper.new {
+            by = Judgement { new: Some(&new.uid), seen_before: &new.seen_before, ..by };
+        }
+        judge(snapshots, &by).into_iter().map(|decision| (decision.snapshot, decision.verdict)).collect()
+    }
+
+    /// Deletes one snapshot, as it was judged. Whatever changes meanwhile, of it or beside it, has all
+    /// judged anew.
+    async fn delete(&self, condemned: Snapshot, look: &Rc<Look>, revision: u64) -> Pruned {
+        let (run, target) = (self.run, self.target);
+        let (claim, snapshot) = (target.called.as_str(), condemned.name.as_str());
+        let namespace = target.id.namespace.as_str();
+        let dry_run = run.settings.dry_run;
+        let withheld = Cell::new(None);
+        let tries = Cell::new(0_u32);
+        let guard = async |slot: &Slot<'_>| {
+            let is_first = tries.replace(tries.get() + 1) == 0;
+            let why = match dry_run {
+                true => None,
+                false => self.reason_to_wait(slot, look, revision, is_first).await,
+            };
+            let goes = why.is_none();
+            withheld.set(why);
+            goes
+        };
+        target.report.update(|report| report.deleting += 1);
+        let deleted = run.cluster.delete(namespace, &condemned, dry_run, guard).await;
+        target.report.update(|report| report.deleting -= 1);
+        match deleted {
+            Ok(Deleted::AlreadyGone) => {
+                tracing::info!(claim, snapshot, "the older snapshot is already gone");
+                Pruned::Gone
+            }
+            Ok(Deleted::Accepted) => {
+                let words = match dry_run {
+                    true => "would delete the older snapshot",
+                    false => "deleted the older snapshot",
+                };
+                tracing::info!(claim, snapshot, "{words}");
+                Pruned::Deleted
+            }
+            Ok(Deleted::Withheld) => withheld.take().unwrap_or(Pruned::Again),
+            Err(error) if error.cause() == Cause::Conflict => {
+                tracing::debug!(claim, snapshot, "judging again: {error}");
+                match run.cluster.snapshot(namespace, snapshot).await {
+                    Ok(object) if object.metadata.uid == condemned.uid => {
+                        let is_terminating = object.metadata.deletion_timestamp.is_some();
+                        run.cache.apply(object);
+                        if is_terminating { Pruned::Gone } else { Pruned::Again }
+                    }
+                    // What was judged is gone; what has its name now is another.
+                    Ok(_) => Pruned::Gone,
+                    Err(error) if error.cause() == Cause::NotFound => Pruned::Gone,
+                    Err(error) => Pruned::Failed(error.to_string()),
+                }
+            }
+            Err(error) => Pruned::Failed(error.to_string()),
         }
     }
+
+    /// Why a try of a deletion that has its slot is not to be made now; `None` if it may be.
+    ///
+    /// The look must be fresh, no other snapshot of the claim may have come, changed or gone since all were
+    /// judged, and the keeper must be there and ready: by the watch if that was heard of just now, else by
+    /// its own word. Before a try that repeats another one it is always asked.
+    async fn reason_to_wait(
+        &self,
+        slot: &Slot<'_>,
+        look: &Look,
+        revision: u64,
+        is_first: bool,
+    ) -> Option<Pruned> {
+        let (run, target) = (self.run, self.target);
+        if !look.is_fresh() {
+            return Some(Pruned::Again);
+        }
+        if !is_first || !run.cache.was_heard_within(HEARD) {
+            let Keeper { name, uid, .. } = self.keeper;
+            match run.cluster.snapshot_in(slot, &target.id.namespace, name).await {
+                Ok(object) => {
+                    if !is_ready_keeper(&object, uid) {
+                        run.cache.apply(object);
+                        return Some(Pruned::Lost);
+                    }
+                    run.cache.apply(object);
+                }
+                Err(error) if error.cause() == Cause::NotFound => return Some(Pruned::Lost),
+                Err(error) => {
+                    tracing::debug!(claim = target.called, "{error}");
+                    return Some(Pruned::KeeperUnread);
+                }
+            }
+        }
+        if known_keeper(run, target, self.keeper).is_none() {
+            return Some(Pruned::Lost);
+        }
+        (run.cache.revision(&target.id) != revision).then_some(Pruned::Again)
+    }
+}
+
+fn is_ready_keeper(object: &VolumeSnapshot, uid: &str) -> bool {
+    let snapshot = Snapshot::from(object.clone());
+    snapshot.uid == uid && snapshot.ready && !snapshot.is_terminating()
 }

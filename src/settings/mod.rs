@@ -65,6 +65,11 @@ pub struct Settings {
     pub ready_interval: Duration,
     /// Which snapshots stay (`SNAPSHOT_RETENTION`).
     pub retention: Rules,
+    /// Whether somebody said so, and it is not the default.
+    pub is_retention_given: bool,
+    /// Whether to prune even where claims may not be read, as the bash script did
+    /// (`SNAPSHOT_PRUNE_UNREAD_CLAIMS`).
+    pub prune_unread_claims: bool,
     /// The most requests in flight at a time (`SNAPSHOT_CONCURRENCY`).
     pub concurrency: usize,
     /// Whether to change nothing (`SNAPSHOT_DRY_RUN`).
@@ -74,8 +79,11 @@ pub struct Settings {
     /// The part of the chosen claims that this pod takes (`SNAPSHOT_SHARDS` and
     /// `JOB_COMPLETION_INDEX`).
     pub shard: Shard,
-    /// The Kubernetes Job that this pod belongs to; unset for a random one (`SNAPSHOT_RUN_ID`).
+    /// The name of the Job that this pod belongs to; unset for a random one (`SNAPSHOT_RUN_ID`).
     pub run_id: Option<String>,
+    /// The uid of the Job, by which its next attempt finds what this one made; unset where nothing is to
+    /// be taken over (`SNAPSHOT_RUN_UID`).
+    pub run_uid: Option<String>,
     /// Where the termination message goes (`SNAPSHOT_TERMINATION_LOG`).
     pub termination_log: PathBuf,
     /// How log lines look; unset for text on a terminal and JSON elsewhere
@@ -129,17 +137,19 @@ struct Variables {
     ready_attempts: Option<String>,
     ready_interval: Option<String>,
     retention: Option<String>,
+    prune_unread_claims: Option<String>,
     concurrency: Option<String>,
     dry_run: Option<String>,
     hold: Option<String>,
     shards: Option<String>,
     run_id: Option<String>,
+    run_uid: Option<String>,
     termination_log: Option<String>,
     log_format: Option<String>,
 }
 
 /// The names of all variables, in the order in which the documentation gives them.
-pub const NAMES: [&str; 19] = [
+pub const NAMES: [&str; 21] = [
     "SNAPSHOT_PVC_NAMES",
     "SNAPSHOT_PVC_SELECTOR",
     "SNAPSHOT_NAMESPACE",
@@ -150,12 +160,14 @@ pub const NAMES: [&str; 19] = [
     "SNAPSHOT_READY_ATTEMPTS",
     "SNAPSHOT_READY_INTERVAL",
     "SNAPSHOT_RETENTION",
+    "SNAPSHOT_PRUNE_UNREAD_CLAIMS",
     "SNAPSHOT_CONCURRENCY",
     "SNAPSHOT_DRY_RUN",
     "SNAPSHOT_HOLD",
     "SNAPSHOT_SHARDS",
     INDEX,
     "SNAPSHOT_RUN_ID",
+    "SNAPSHOT_RUN_UID",
     "SNAPSHOT_TERMINATION_LOG",
     "SNAPSHOT_LOG_FORMAT",
     FILTER,
@@ -218,11 +230,13 @@ impl Settings {
             ready_attempts,
             ready_interval,
             retention,
+            prune_unread_claims,
             concurrency,
             dry_run,
             hold,
             shards,
             run_id,
+            run_uid,
             termination_log,
             log_format,
         } = variables;
@@ -235,6 +249,7 @@ impl Settings {
                     .to_owned(),
             );
         }
+        let is_retention_given = retention.is_some();
         let settings = Settings {
             claims: claims(&mut reader, pvc_names, pvc_selector, for_list),
             namespace: reader.optional("SNAPSHOT_NAMESPACE", namespace, values::namespace),
@@ -258,6 +273,10 @@ impl Settings {
                     text.parse().map_err(|error: crate::retention::RuleError| error.to_string())
                 })
                 .unwrap_or_default(),
+            is_retention_given,
+            prune_unread_claims: reader
+                .optional("SNAPSHOT_PRUNE_UNREAD_CLAIMS", prune_unread_claims, values::flag)
+                .unwrap_or(false),
             concurrency: reader
                 .optional("SNAPSHOT_CONCURRENCY", concurrency, values::number(1, 256))
                 .unwrap_or(8) as usize,
@@ -266,6 +285,7 @@ impl Settings {
             // A list is of all claims, whichever pod takes them.
             shard: if for_list { Shard::WHOLE } else { shard(&mut reader, shards, index) },
             run_id: reader.optional("SNAPSHOT_RUN_ID", run_id, values::label_value),
+            run_uid: reader.optional("SNAPSHOT_RUN_UID", run_uid, values::label_value),
             termination_log: reader
                 .optional("SNAPSHOT_TERMINATION_LOG", termination_log, values::path)
                 .unwrap_or_else(|| PathBuf::from("/dev/termination-log")),

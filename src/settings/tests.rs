@@ -30,7 +30,8 @@ fn one_claim_is_all_that_must_be_said() {
     assert_eq!(settings.concurrency, 8);
     assert!(!settings.dry_run && !settings.hold);
     assert_eq!(settings.shard, Shard::WHOLE);
-    assert_eq!(settings.run_id, None);
+    assert_eq!((settings.run_id, settings.run_uid), (None, None));
+    assert!(!settings.is_retention_given && !settings.prune_unread_claims);
     assert_eq!(settings.termination_log, PathBuf::from("/dev/termination-log"));
     assert_eq!(settings.log_format, None);
 }
@@ -108,6 +109,8 @@ fn a_value_that_cannot_be_understood_is_refused_with_what_would_be_accepted() {
         ("SNAPSHOT_SHARDS", "many", "from 1 to 1000"),
         ("JOB_COMPLETION_INDEX", "first", "0 is accepted, for there is one shard"),
         ("SNAPSHOT_RUN_ID", "-", "not the value of a label"),
+        ("SNAPSHOT_RUN_UID", "-", "not the value of a label"),
+        ("SNAPSHOT_PRUNE_UNREAD_CLAIMS", "yes", "neither true nor false"),
         ("SNAPSHOT_LOG_FORMAT", "xml", "text or json"),
         ("RUST_LOG", "info=info=info", "info,kube_client=debug"),
         ("RUST_LOG", "verbose", "info,kube_client=debug"),

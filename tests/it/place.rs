@@ -438,12 +438,20 @@ impl Place {
         settings: &[(&str, &str)],
     ) -> Running {
         let message = self.file("termination-log", "");
+        // As the manifests have it, a Job of one name is one Job unless a scenario says otherwise.
+        let id = settings
+            .iter()
+            .find(|(name, _)| *name == "SNAPSHOT_RUN_ID")
+            .map(|(_, id)| format!("uid-of-{id}"));
         let environment: BTreeMap<&str, &str> = [
             ("SNAPSHOT_CLASS_NAME", self.snapshot_class.as_str()),
+            // Outside a pod nothing is pruned without it.
+            ("SNAPSHOT_RETENTION", "last=1"),
             ("SNAPSHOT_TERMINATION_LOG", message.to_str().expect("a path")),
             ("SNAPSHOT_LOG_FORMAT", "json"),
         ]
         .into_iter()
+        .chain(id.as_deref().map(|uid| ("SNAPSHOT_RUN_UID", uid)))
         .chain(variables.iter().copied())
         .chain(settings.iter().copied())
         .collect();
@@ -586,6 +594,11 @@ pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_volume-snapshotter");
 /// The rules of the Role that the manifests have.
 pub(crate) fn all_rights() -> Value {
     rules(RIGHTS)
+}
+
+/// The rules of a Role with all rights but the right to watch.
+pub(crate) fn rights_without_watch() -> Value {
+    rules(&RIGHTS.iter().filter(|right| right.verb != "watch").copied().collect::<Vec<_>>())
 }
 
 /// The rules of a Role with these rights.

@@ -1,0 +1,106 @@
+//! What may be said of a failure with credentials. The client library's own messages repeat what they
+//! could not read: a line of a kubeconfig with its token, all that a credential plugin has printed. Here
+//! only the kind of failure, an exit status, a place in a file and names that are no secrets are said.
+
+use std::error::Error as StdError;
+
+use kube::{
+    client::AuthError,
+    config::{KubeconfigError, LoadDataError},
+};
+
+/// What is wrong with a kubeconfig.
+pub(super) fn of_kubeconfig(error: &KubeconfigError) -> String {
+    match error {
+        KubeconfigError::LoadContext(name) => {
+            format!("there is no context {name:?} in the kubeconfig; see kubectl config get-contexts")
+        }
+        KubeconfigError::LoadClusterOfContext(name) => {
+            format!("there is no cluster {name:?} in the kubeconfig")
+        }
+        KubeconfigError::ReadConfig(error, path) => {
+            format!("cannot read the kubeconfig {}: {error}", path.display())
+        }
+        KubeconfigError::Parse(error) => {
+            let place = error.location().map(|at| format!(" at line {}, column {}", at.line(), at.column()));
+            format!("the kubeconfig cannot be understood{}", place.unwrap_or_default())
+        }
+        KubeconfigError::LoadCertificateAuthority(error) => of_data("certificate authority", error),
+        KubeconfigError::LoadClientCertificate(error) => of_data("client certificate", error),
+        KubeconfigError::LoadClientKey(error) => of_data("client key", error),
+        KubeconfigError::ParseCertificates(_) => "the kubeconfig's certificates are not valid PEM".to_owned(),
+        KubeconfigError::ParseClusterUrl(error) => format!("the kubeconfig's server is not a URL: {error}"),
+        // A proxy's URL may hold a password.
+        KubeconfigError::ParseProxyUrl(_) => {
+            "the proxy is not a URL; see proxy-url and HTTPS_PROXY".to_owned()
+        }
+        KubeconfigError::FindPath => "there is no kubeconfig".to_owned(),
+        error @ (KubeconfigError::CurrentContextNotSet
+        | KubeconfigError::KindMismatch
+        | KubeconfigError::ApiVersionMismatch
+        | KubeconfigError::MissingClusterUrl
+        | KubeconfigError::ParseNoProxy(_)) => error.to_string(),
+    }
+}
+
+fn of_data(what: &str, error: &LoadDataError) -> String {
+    match error {
+        LoadDataError::ReadFile(error, path) => {
+            format!("cannot read the kubeconfig's {what} {}: {error}", path.display())
+        }
+        LoadDataError::DecodeBase64(_) => format!("the kubeconfig's {what} is not valid base64"),
+        LoadDataError::NoBase64DataOrFile => format!("the kubeconfig has no {what}"),
+    }
+}
+
+/// What is wrong with fetching credentials. `plugin` is the kubeconfig's exec plugin, if it has one.
+pub(super) fn of_auth(error: &AuthError, plugin: Option<&str>) -> String {
+    let plugin = plugin.map_or("the kubeconfig's exec plugin".to_owned(), |name| {
+        format!("the kubeconfig's exec plugin {name:?}")
+    });
+    match error {
+        AuthError::AuthExecStart(error) => format!("{plugin} cannot be started: {error}"),
+        AuthError::AuthExecRun { out, .. } => {
+            format!("{plugin} failed: {}; run it by hand to see why", out.status)
+        }
+        AuthError::AuthExecParse(_) | AuthError::ExecPluginFailed => {
+            format!("{plugin} printed something else than an ExecCredential; run it by hand to see what")
+        }
+        AuthError::ReadTokenFile(error, path) => {
+            format!("cannot read the token file {}: {error}", path.display())
+        }
+        AuthError::MissingCommand => "the kubeconfig's exec plugin has no command".to_owned(),
+        AuthError::InvalidBearerToken(_) | AuthError::InvalidBasicAuth(_) => INVALID_HEADER.to_owned(),
+        AuthError::MalformedTokenExpirationDate(_) => {
+            format!("{plugin} gave a token with an expiration date that is none")
+        }
+        _ => format!("{plugin} gave no credentials that can be used"),
+    }
+}
+
+/// A token that no request can carry.
+pub(super) const INVALID_HEADER: &str = "the token or password has a character that no HTTP header may have, such as \
+                                         a line break";
+
+/// What is wrong with credentials, if that is why a request failed.
+pub(super) fn of_request(error: &(dyn StdError + 'static)) -> Option<String> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<AuthError>() {
+            return Some(of_auth(error, None));
+        }
+        cause = error.source();
+    }
+    None
+}
+
+/// What is wrong with a configuration that the client library does not take.
+pub(super) fn of_client(error: kube::Error, plugin: Option<&str>) -> String {
+    match error {
+        kube::Error::Auth(error) => of_auth(&error, plugin),
+        kube::Error::ProxyProtocolUnsupported { .. } | kube::Error::ProxyProtocolDisabled { .. } => {
+            "the proxy's protocol is not supported, only http is; see proxy-url and HTTPS_PROXY".to_owned()
+        }
+        error => super::error::with_causes(error),
+    }
+}

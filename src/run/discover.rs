@@ -1,0 +1,311 @@
+//! Which claims there are to snapshot: by name or by selector, bound to a volume.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+
+use futures::{StreamExt, TryStreamExt, stream};
+use tokio::time::Instant;
+
+use super::{
+    Progress,
+    target::{KnownClaim, Policy, ReportSlot, Target},
+};
+use crate::{
+    api::Claim,
+    cluster::{Cause, Cluster, Error, Scope},
+    report::{ClaimReport, End, Failure},
+    settings::{ClaimChoice, Settings},
+    snapshot::ClaimId,
+    text,
+};
+
+/// Up to so many claims that were named are read one by one; more are found in lists.
+const READ_ONE_BY_ONE: usize = 4;
+
+/// How many namespaces are listed at a time.
+const NAMESPACES_AT_A_TIME: usize = 8;
+
+/// What was found of one claim.
+enum Found {
+    /// It can be snapshotted; `None` if it may not be read.
+    Usable(Option<KnownClaim>),
+    /// It was named, and cannot be snapshotted.
+    Failed(Failure),
+    /// It was matched, and there is nothing to snapshot: why, in words.
+    PassedOver(String),
+}
+
+/// Finds the claims that the settings choose and that are in this pod's shard, and gives each a report.
+/// Returns those that can be snapshotted, in the order in which they are begun: one of each namespace in
+/// turn. One that cannot has failed, and holds up no other.
+///
+/// # Errors
+/// If the choice as a whole came to nothing.
+pub(super) async fn targets(
+    cluster: &Cluster,
+    settings: &Settings,
+    progress: &Progress,
+) -> Result<(Scope, Vec<Target>), Failure> {
+    let scope = match settings.namespace_selector {
+        Some(_) => Scope::All,
+        None => Scope::Namespace(cluster.namespace().to_owned()),
+    };
+    let namespaces = match &settings.namespace_selector {
+        Some(selector) => namespaces(cluster, selector).await?,
+        None => vec![cluster.namespace().to_owned()],
+    };
+    let read = Instant::now();
+    let found = match &settings.claims {
+        ClaimChoice::Names(names) => by_name(cluster, &namespaces, names, settings).await?,
+        ClaimChoice::Selector(selector) => by_selector(cluster, &namespaces, selector, settings).await?,
+    };
+    let mut targets = Vec::new();
+    let mut passed_over = 0;
+    for (id, found) in found {
+        let called = match scope {
+            Scope::Namespace(_) => id.name.clone(),
+            Scope::All => format!("{}/{}", id.namespace, id.name),
+        };
+        let report = ReportSlot::new(ClaimReport::new(called.clone()));
+        progress.claims.borrow_mut().push(report.clone());
+        match found {
+            Found::Usable(claim) => {
+                say_policy(&called, &Policy::of(claim.as_ref(), settings, cluster.is_in_pod()), settings);
+                targets.push(Target { id, called, claim, read, report });
+            }
+            Found::Failed(failure) => report.fail(&called, failure),
+            Found::PassedOver(why) => {
+                tracing::debug!(claim = called, "passed over: {why}");
+                passed_over += 1;
+                report.update(|report| report.end = End::PassedOver(why));
+            }
+        }
+    }
+    if passed_over > 0 {
+        tracing::warn!(
+            "{} passed over: no volume yet, or being deleted; RUST_LOG=debug names them",
+            match passed_over {
+                1 => "1 claim is".to_owned(),
+                many => format!("{many} claims are"),
+            }
+        );
+    }
+    Ok((scope, in_turn(targets)))
+}
+
+/// Says by which rules a claim is pruned, where it is not by those of the settings.
+fn say_policy(claim: &str, policy: &Policy, settings: &Settings) {
+    match policy {
+        Policy::Broken(problem) => tracing::error!(claim, "{problem}"),
+        Policy::Rules(rules) if *rules != settings.retention => {
+            tracing::info!(claim, retention = %rules, "an annotation gives the claim its own rules");
+        }
+        Policy::Rules(_) | Policy::NotGiven => {}
+    }
+}
+
+/// One target of each namespace in turn, so that a large namespace does not starve those behind it.
+fn in_turn(targets: Vec<Target>) -> Vec<Target> {
+    let mut number = targets.len();
+    let mut order: Vec<VecDeque<Target>> = Vec::new();
+    let mut position: HashMap<String, usize> = HashMap::new();
+    for target in targets {
+        let at = *position.entry(target.id.namespace.clone()).or_insert(order.len());
+        if at == order.len() {
+            order.push(VecDeque::new());
+        }
+        if let Some(queue) = order.get_mut(at) {
+            queue.push_back(target);
+        }
+    }
+    let mut turned = Vec::with_capacity(number);
+    while number > 0 {
+        for queue in &mut order {
+            if let Some(target) = queue.pop_front() {
+                turned.push(target);
+                number -= 1;
+            }
+        }
+    }
+    turned
+}
+
+async fn namespaces(cluster: &Cluster, selector: &str) -> Result<Vec<String>, Failure> {
+    let namespaces = cluster.namespaces(selector).await?;
+    if namespaces.is_empty() {
+        return Err(Failure {
+            message: format!(
+                "no namespace matches {selector:?}; check SNAPSHOT_NAMESPACE_SELECTOR and the namespaces' labels"
+            ),
+            may_pass: false,
+        });
+    }
+    Ok(namespaces)
+}
+
+/// Lists claims, and only those of the given namespaces.
+///
+/// # Errors
+/// As [`Cluster::claims`].
+pub(super) async fn list_claims<T>(
+    cluster: &Cluster,
+    namespaces: &[String],
+    selector: &str,
+    keep: impl Fn(Claim) -> Option<T>,
+) -> Result<Vec<T>, Error> {
+    let keep = &keep;
+    let lists: Vec<Vec<T>> = stream::iter(namespaces.to_vec())
+        .map(async |namespace| cluster.claims(&Scope::Namespace(namespace), selector, keep).await)
+        .buffered(NAMESPACES_AT_A_TIME)
+        .try_collect()
+        .await?;
+    Ok(lists.into_iter().flatten().collect())
+}
+
+async fn by_selector(
+    cluster: &Cluster,
+    namespaces: &[String],
+    selector: &str,
+    settings: &Settings,
+) -> Result<Vec<(ClaimId, Found)>, Failure> {
+    let found = list_claims(cluster, namespaces, selector, |claim| {
+        let id = claim.id();
+        Some(settings.shard.holds(&id).then(|| (id, usable(claim, settings, Chosen::BySelector))))
+    });
+    let found = found.await?;
+    // Of all shards together: that one of them has none is in the nature of sharing.
+    if found.is_empty() {
+        let place = match namespaces {
+            [namespace] => format!("namespace {namespace}"),
+            many => text::count(many.len(), "chosen namespace"),
+        };
+        return Err(Failure {
+            message: format!(
+                "no claim in {place} matches {selector:?}; check SNAPSHOT_PVC_SELECTOR and the claims' labels"
+            ),
+            may_pass: false,
+        });
+    }
+    Ok(found.into_iter().flatten().collect())
+}
+
+async fn by_name(
+    cluster: &Cluster,
+    namespaces: &[String],
+    names: &[String],
+    settings: &Settings,
+) -> Result<Vec<(ClaimId, Found)>, Failure> {
+    let of = |namespace: &String| {
+        let id = |name: &String| ClaimId { namespace: namespace.clone(), name: name.clone() };
+        names.iter().map(id).filter(|id| settings.shard.holds(id)).collect::<Vec<_>>()
+    };
+    let ids: Vec<ClaimId> = namespaces.iter().flat_map(of).collect();
+    if ids.len() > READ_ONE_BY_ONE {
+        let wanted: HashSet<&ClaimId> = ids.iter().collect();
+        let listed = list_claims(cluster, namespaces, "", |claim| {
+            let id = claim.id();
+            wanted.contains(&id).then(|| (id, usable(claim, settings, Chosen::ByName)))
+        });
+        match listed.await {
+            Ok(listed) => {
+                let mut listed: HashMap<ClaimId, Found> = listed.into_iter().collect();
+                let found = |id: ClaimId| {
+                    let found = listed.remove(&id).unwrap_or_else(|| Found::Failed(missing(&id)));
+                    (id, found)
+                };
+                return Ok(ids.into_iter().map(found).collect());
+            }
+            // Whoever may not list may still be allowed to read them one by one.
+            Err(error) if error.cause() == Cause::Forbidden => tracing::debug!("{error}"),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let answers: Vec<_> = stream::iter(&ids)
+        .map(async |id| cluster.claim(id).await)
+        .buffered(NAMESPACES_AT_A_TIME)
+        .collect()
+        .await;
+    let mut unread = None;
+    let found = ids
+        .into_iter()
+        .zip(answers)
+        .map(|(id, answer)| {
+            let found = match answer {
+                Ok(claim) => usable(claim, settings, Chosen::ByName),
+                // The bash script's Role says nothing of claims, and is enough to make snapshots.
+                Err(error) if error.cause() == Cause::Forbidden => {
+                    unread = Some(error);
+                    Found::Usable(None)
+                }
+                Err(error) if error.cause() == Cause::NotFound => Found::Failed(missing(&id)),
+                Err(error) => Found::Failed(error.into()),
+            };
+            (id, found)
+        })
+        .collect();
+    if let Some(error) = unread {
+        tracing::warn!("claims are not checked before they are snapshotted: {error}");
+    }
+    Ok(found)
+}
+
+fn missing(id: &ClaimId) -> Failure {
+    Failure {
+        message: format!(
+            "there is no claim {} in namespace {}; check SNAPSHOT_PVC_NAMES and SNAPSHOT_NAMESPACE",
+            id.name, id.namespace
+        ),
+        may_pass: false,
+    }
+}
+
+/// How a claim came to be chosen.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Chosen {
+    ByName,
+    BySelector,
+}
+
+/// Whether a claim can be snapshotted. The snapshot controller would keep a snapshot of one that
+/// cannot for ever, and try again and again.
+///
+/// One that a selector matched and that has no volume yet, or is being deleted, is no failure: there is
+/// nothing to lose, or somebody wants to lose it.
+fn usable(claim: Claim, settings: &Settings, chosen: Chosen) -> Found {
+    let ClaimId { namespace, name } = claim.id();
+    let (problem, may_pass, is_failure) = match claim.status.phase.as_str() {
+        _ if claim.metadata.deletion_timestamp.is_some() => ("is being deleted", false, false),
+        "Bound" => return Found::Usable(Some(KnownClaim::of(claim, &settings.job))),
+        "Lost" => ("is Lost: its volume is gone", false, true),
+        "Pending" => ("is Pending: it has no volume yet", true, false),
+        _ => ("is not Bound", true, false),
+    };
+    match chosen {
+        Chosen::BySelector if !is_failure => Found::PassedOver(format!("it {problem}")),
+        Chosen::ByName | Chosen::BySelector => Found::Failed(Failure {
+            message: format!(
+                "claim {name} in namespace {namespace} {problem}; see kubectl describe pvc {name} -n {namespace}"
+            ),
+            may_pass,
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets_are_begun_one_of_each_namespace_in_turn() {
+        let target = |namespace: &str, name: &str| Target {
+            id: ClaimId { namespace: namespace.to_owned(), name: name.to_owned() },
+            called: format!("{namespace}/{name}"),
+            claim: None,
+            read: Instant::now(),
+            report: ReportSlot::new(ClaimReport::new(String::new())),
+        };
+        let targets = [("a", "1"), ("a", "2"), ("a", "3"), ("b", "1"), ("c", "1"), ("c", "2")];
+        let turned = in_turn(targets.iter().map(|(namespace, name)| target(namespace, name)).collect());
+        let order: Vec<&str> = turned.iter().map(|target| target.called.as_str()).collect();
+        assert_eq!(order, ["a/1", "b/1", "c/1", "a/2", "c/2", "a/3"]);
+    }
+}

@@ -1,0 +1,144 @@
+//! A target: a claim that this run snapshots, with what holds for it and what came of it.
+
+use std::{cell::RefCell, rc::Rc};
+
+use k8s_openapi::jiff::Timestamp;
+use tokio::time::Instant;
+
+use crate::{
+    api::Claim,
+    report::{ClaimReport, End, Failure},
+    retention::{ClaimIdentity, Rules, rules_of_claim},
+    settings::Settings,
+    snapshot::ClaimId,
+};
+
+/// A claim that this run snapshots.
+pub(super) struct Target {
+    /// Which claim.
+    pub(super) id: ClaimId,
+    /// What it is called in messages: with its namespace, if the run is about more than one.
+    pub(super) called: String,
+    /// The claim as it was read before its snapshot is made; `None` if claims may not be read.
+    pub(super) claim: Option<KnownClaim>,
+    /// When that was read.
+    pub(super) read: Instant,
+    /// What is reported of it.
+    pub(super) report: ReportSlot,
+}
+
+/// What is known of a claim from one reading.
+#[derive(Clone, Debug)]
+pub(super) struct KnownClaim {
+    pub(super) uid: String,
+    pub(super) created: Option<Timestamp>,
+    /// Whether somebody deleted it; it stays while a pod uses it.
+    pub(super) is_terminating: bool,
+    /// The rules that it is annotated with, if any, or what is wrong with them.
+    pub(super) rules: Result<Option<Rules>, String>,
+}
+
+impl KnownClaim {
+    pub(super) fn of(claim: Claim, schedule: &str) -> Self {
+        KnownClaim {
+            rules: rules_of_claim(&claim.metadata.name, &claim.metadata.annotations, schedule),
+            uid: claim.metadata.uid,
+            created: claim.metadata.creation_timestamp,
+            is_terminating: claim.metadata.deletion_timestamp.is_some(),
+        }
+    }
+
+    pub(super) fn identity(&self) -> ClaimIdentity<'_> {
+        ClaimIdentity { uid: &self.uid, created: self.created }
+    }
+}
+
+/// By which rules a claim's snapshots are pruned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Policy {
+    /// By these.
+    Rules(Rules),
+    /// By none, and nothing is deleted: this is what has to be mended.
+    Broken(String),
+    /// By none, and nothing is deleted: nobody has said by which, and this is not a pod.
+    NotGiven,
+}
+
+impl Policy {
+    /// The policy for a claim. Outside a pod a person may run this with settings that are not those of the
+    /// cluster's schedule: its snapshots go only by rules that somebody gave.
+    pub(super) fn of(claim: Option<&KnownClaim>, settings: &Settings, is_in_pod: bool) -> Self {
+        match claim.map(|claim| &claim.rules) {
+            Some(Err(problem)) => Policy::Broken(problem.clone()),
+            Some(Ok(Some(rules))) => Policy::Rules(rules.clone()),
+            Some(Ok(None)) | None if is_in_pod || settings.is_retention_given => {
+                Policy::Rules(settings.retention.clone())
+            }
+            Some(Ok(None)) | None => Policy::NotGiven,
+        }
+    }
+}
+
+/// Where the report on a target is filled in, step by step, so that a run that is stopped can say how
+/// far it came.
+#[derive(Clone)]
+pub(super) struct ReportSlot(Rc<RefCell<ClaimReport>>);
+
+impl ReportSlot {
+    pub(super) fn new(report: ClaimReport) -> Self {
+        ReportSlot(Rc::new(RefCell::new(report)))
+    }
+
+    pub(super) fn update(&self, change: impl FnOnce(&mut ClaimReport)) {
+        change(&mut self.0.borrow_mut());
+    }
+
+    /// Notes that there is no new snapshot of the claim, and says so.
+    pub(super) fn fail(&self, claim: &str, failure: Failure) {
+        tracing::error!(claim, "{}", failure.message);
+        self.update(|report| report.end = End::Failed(failure));
+    }
+
+    pub(super) fn get(&self) -> ClaimReport {
+        self.0.borrow().clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn settings(pairs: &[(&str, &str)]) -> Settings {
+        let pairs = [("SNAPSHOT_PVC_NAMES", "data")].iter().chain(pairs);
+        Settings::parse(pairs.map(|(name, value)| ((*name).into(), (*value).into()))).expect("settings")
+    }
+
+    fn claim(annotations: serde_json::Value) -> KnownClaim {
+        let claim = json!({"metadata": {"name": "data", "uid": "1", "annotations": annotations}});
+        KnownClaim::of(serde_json::from_value(claim).expect("a claim"), "volume-snapshotter")
+    }
+
+    #[test]
+    fn outside_a_pod_only_rules_that_somebody_gave_let_anything_go() {
+        let given = settings(&[("SNAPSHOT_RETENTION", "last=3")]);
+        let default = settings(&[]);
+        let rules = |text: &str| Policy::Rules(text.parse().expect("rules"));
+        let plain = claim(json!({}));
+        let annotated = claim(json!({"volume-snapshotter/retention": "daily=7"}));
+        for (claim, settings, in_pod, policy) in [
+            (Some(&plain), &default, true, rules("last=1")),
+            (Some(&plain), &default, false, Policy::NotGiven),
+            (Some(&plain), &given, false, rules("last=3")),
+            (Some(&annotated), &default, false, rules("daily=7")),
+            (Some(&annotated), &given, true, rules("daily=7")),
+            (None, &default, false, Policy::NotGiven),
+            (None, &given, true, rules("last=3")),
+        ] {
+            assert_eq!(Policy::of(claim, settings, in_pod), policy);
+        }
+        let broken = claim(json!({"volume-snapshotter/retention": "dayly=7"}));
+        assert!(matches!(Policy::of(Some(&broken), &given, true), Policy::Broken(_)));
+    }
+}
