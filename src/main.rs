@@ -83,7 +83,7 @@ fn list_once(command: ListCommand) -> u8 {
     process::start_plain_log(None, settings.log_filter.clone());
     let access = Access {
         namespace: settings.namespace.as_deref(),
-        kubeconfig: None,
+        kubeconfig: command.kubeconfig.as_deref(),
         context: command.context.as_deref(),
         impersonate: None,
         concurrency: ONE_AT_A_TIME,
@@ -151,11 +151,12 @@ fn restore_once(command: RestoreCommand) -> u8 {
             return EXIT_HOPELESS;
         }
     };
+    settings.kubeconfig.clone_from(&command.kubeconfig);
     settings.context.clone_from(&command.context);
     process::start_plain_log(settings.log_format, settings.log_filter.clone());
     let access = Access {
         namespace: settings.namespace.as_deref(),
-        kubeconfig: None,
+        kubeconfig: command.kubeconfig.as_deref(),
         context: command.context.as_deref(),
         impersonate: None,
         concurrency: ONE_AT_A_TIME,

@@ -44,7 +44,8 @@ impl Cluster {
     /// [`super::Cause::Forbidden`] without the right.
     pub async fn claim_events(&self, claim: &ClaimId, uid: &str) -> Result<Vec<ObjectEvent>, Error> {
         let scope = Scope::Namespace(claim.namespace.clone());
-        let action = Action::new(format!("list the Events of claim {}", claim.name), &scope, LIST_EVENTS);
+        let action =
+            Action::new(format!("list the Events of claim {}", claim.name), &scope, LIST_EVENTS).optional();
         let selector = format!("involvedObject.name={},involvedObject.uid={uid}", claim.name);
         // One page: of one claim there are a handful.
         let parameters = ListParams::default().fields(&selector).limit(PAGE);
@@ -59,9 +60,8 @@ impl Cluster {
     /// [`super::Cause::NotFound`] if there is none of that name, [`super::Cause::Forbidden`] without the right,
     /// which only a ClusterRole can give.
     pub async fn storage_class(&self, name: &str) -> Result<StorageClass, Error> {
-        let action = Action::new(format!("read StorageClass {name}"), &Scope::All, GET_CLASS);
+        let action = Action::new(format!("read StorageClass {name}"), &Scope::All, GET_CLASS).optional();
         is_name(&action, name)?;
-        self.requests.believe_denial_of(GET_CLASS);
         let get = || path(&Scope::All, CLASSES).get(name, &GetParams::default());
         self.read(&action, get).await
     }
@@ -71,8 +71,7 @@ impl Cluster {
     /// # Errors
     /// [`super::Cause::Forbidden`] without the right, which only a ClusterRole can give.
     pub async fn storage_classes(&self) -> Result<Vec<StorageClass>, Error> {
-        let action = Action::new("list the StorageClasses".to_owned(), &Scope::All, LIST_CLASSES);
-        self.requests.believe_denial_of(LIST_CLASSES);
+        let action = Action::new("list the StorageClasses".to_owned(), &Scope::All, LIST_CLASSES).optional();
         let (classes, _) = self.list(&action, &path(&Scope::All, CLASSES), "", Some).await?;
         Ok(classes)
     }
@@ -87,7 +86,7 @@ impl Cluster {
         selector: &str,
         keep: impl Fn(&CronJob) -> bool,
     ) -> Result<Vec<CronJob>, Error> {
-        let action = Action::new("list the CronJobs".to_owned(), scope, LIST_CRON_JOBS);
+        let action = Action::new("list the CronJobs".to_owned(), scope, LIST_CRON_JOBS).optional();
         let keep = |cron_job: CronJob| keep(&cron_job).then_some(cron_job);
         let (cron_jobs, _) = self.list(&action, &path(scope, CRON_JOBS), selector, keep).await?;
         Ok(cron_jobs)
@@ -99,7 +98,7 @@ impl Cluster {
     /// [`super::Cause::NotFound`] if there is none of that name, [`super::Cause::Forbidden`] without the right.
     pub async fn config_map(&self, namespace: &str, name: &str) -> Result<ConfigMap, Error> {
         let scope = Scope::Namespace(namespace.to_owned());
-        let action = Action::new(format!("read ConfigMap {name}"), &scope, GET_CONFIG_MAP);
+        let action = Action::new(format!("read ConfigMap {name}"), &scope, GET_CONFIG_MAP).optional();
         is_name(&action, name)?;
         let get = || path(&scope, CONFIG_MAPS).get(name, &GetParams::default());
         self.read(&action, get).await
@@ -111,9 +110,8 @@ impl Cluster {
     /// [`super::Cause::NotFound`] if there is none of that name, [`super::Cause::Forbidden`] without the right,
     /// which only a ClusterRole can give.
     pub async fn volume(&self, name: &str) -> Result<Volume, Error> {
-        let action = Action::new(format!("read PersistentVolume {name}"), &Scope::All, GET_VOLUME);
+        let action = Action::new(format!("read PersistentVolume {name}"), &Scope::All, GET_VOLUME).optional();
         is_name(&action, name)?;
-        self.requests.believe_denial_of(GET_VOLUME);
         let get = || path(&Scope::All, VOLUMES).get(name, &GetParams::default());
         self.read(&action, get).await
     }

@@ -91,7 +91,10 @@ async fn from_kubeconfig(access: Access<'_>) -> Result<Config, KubeconfigError> 
 
 impl Cluster {
     /// The cluster of a configuration of the client library's; see [`connect`].
-    fn of(
+    ///
+    /// # Errors
+    /// If the configuration cannot be used: its certificates, its credentials.
+    pub fn of(
         config: Config,
         namespace: Option<String>,
         in_pod: bool,

@@ -155,11 +155,6 @@ impl Error {
         matches!(self.cause, Cause::Forbidden | Cause::Unauthorized)
     }
 
-    /// The right that the request needs.
-    pub(super) fn right(&self) -> Option<Right> {
-        self.right
-    }
-
     /// Whether the request may have been carried out although it failed.
     pub(super) fn is_unclear(&self) -> bool {
         matches!(self.cause, Cause::Unavailable | Cause::Unreachable)
@@ -210,9 +205,6 @@ impl Error {
                 Some("raise the ResourceQuota, or let SNAPSHOT_RETENTION keep fewer snapshots".to_owned())
             }
             (Cause::Unreachable, _) => Some("check that the API server can be reached from here".to_owned()),
-            (Cause::Credentials, _) => {
-                Some("run it in a pod with a ServiceAccount, or let KUBECONFIG name a kubeconfig".to_owned())
-            }
             _ => None,
         }
     }

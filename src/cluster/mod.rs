@@ -124,7 +124,7 @@ pub struct Cluster {
 }
 
 /// Where something is looked for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Scope {
     /// In one namespace.
     Namespace(String),
@@ -369,7 +369,7 @@ impl Cluster {
             let is_taken = unclear && error.cause() == Cause::AlreadyExists;
             let given_up = match is_taken {
                 true => None,
-                false => patience.wait(error).await.err(),
+                false => patience.wait(action, error).await.err(),
             };
             // Whatever the last answer was, an earlier try may have made it meanwhile.
             if unclear {
@@ -436,7 +436,7 @@ impl Cluster {
                 Err(error) if error.cause() == Cause::NotFound => return Ok(Deleted::AlreadyGone),
                 Err(error) => {
                     unclear |= error.is_unclear() && !dry_run;
-                    patience.wait(error).await?;
+                    patience.wait(&action, error).await?;
                 }
             }
         }

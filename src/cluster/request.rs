@@ -1,7 +1,7 @@
 //! How one request is sent: within the bound on requests in flight, within a time, repeated where
 //! that is safe. What is asked for is in [`super`].
 
-use std::{cell::RefCell, collections::HashSet, time::Duration};
+use std::{cell::RefCell, collections::HashMap, time::Duration};
 
 use futures::{Stream, StreamExt};
 use http::{
@@ -22,7 +22,7 @@ use tokio::{
 };
 
 use super::{
-    Cause, Error, PATIENCE_OF_A_PERSON, Pause, Right, action::Action, credentials, error::with_causes,
+    Cause, Error, PATIENCE_OF_A_PERSON, Pause, Right, Scope, action::Action, credentials, error::with_causes,
 };
 
 /// How long one try of a request may take, its whole answer included. The API server itself gives
@@ -69,8 +69,8 @@ pub(super) struct Requests {
     patience: Duration,
     /// Whether a person waits for the answer, and wants one line.
     is_for_a_person: bool,
-    /// The rights that were denied for so long that it is believed.
-    denied: RefCell<HashSet<Right>>,
+    /// The rights that are denied, and since when; see [`DENIED_FOR`].
+    denied: RefCell<HashMap<(Right, Scope), Instant>>,
 }
 
 /// A place among the requests in flight, which is given back when this is dropped.
@@ -88,13 +88,8 @@ impl Requests {
         Requests { client, in_flight, patience, is_for_a_person, denied: RefCell::default() }
     }
 
-    /// Believes it at once if this right is denied: what it is for can be done without.
-    pub(super) fn believe_denial_of(&self, right: Right) {
-        self.denied.borrow_mut().insert(right);
-    }
-
     pub(super) fn patience(&self) -> Patience<'_> {
-        Patience { requests: self, left: self.patience, pause: Pause::between_tries(), denied_since: None }
+        Patience { requests: self, left: self.patience, pause: Pause::between_tries() }
     }
 
     /// Waits for a place among the requests in flight.
@@ -112,7 +107,7 @@ impl Requests {
         loop {
             let answer = self.slot(action).await?.send(action, build, &mut patience).await;
             match answer {
-                Err(error) => patience.wait(error).await?,
+                Err(error) => patience.wait(action, error).await?,
                 answer => return answer,
             }
         }
@@ -151,6 +146,9 @@ impl Slot<'_> {
         });
         let answer = in_time(action, exchange).await;
         patience.spend(began.elapsed());
+        if answer.is_ok() && !self.requests.denied.borrow().is_empty() {
+            self.requests.denied.borrow_mut().remove(&action.permission());
+        }
         answer
     }
 }
@@ -160,7 +158,6 @@ pub(super) struct Patience<'a> {
     requests: &'a Requests,
     left: Duration,
     pause: Pause,
-    denied_since: Option<Instant>,
 }
 
 impl Patience<'_> {
@@ -170,9 +167,9 @@ impl Patience<'_> {
 
     /// Waits until the request may be repeated; gives the error back if that cannot help, or if the
     /// patience is at an end.
-    pub(super) async fn wait(&mut self, error: Error) -> Result<(), Error> {
+    pub(super) async fn wait(&mut self, action: &Action, error: Error) -> Result<(), Error> {
         let may_repeat = match error.is_denied() {
-            true => self.may_be_wrongly_denied(&error),
+            true => self.may_be_wrongly_denied(action),
             false => error.is_passing(),
         };
         if !may_repeat || self.left.is_zero() {
@@ -189,18 +186,14 @@ impl Patience<'_> {
     }
 
     /// Whether a denial has not been repeated for long enough to be believed.
-    fn may_be_wrongly_denied(&mut self, error: &Error) -> bool {
-        let Some(right) = error.right() else { return false };
-        // Who looks and changes nothing looks again.
-        if self.requests.is_for_a_person || self.requests.denied.borrow().contains(&right) {
+    fn may_be_wrongly_denied(&self, action: &Action) -> bool {
+        // Who only looks looks again, and what can be done without is done without.
+        if self.requests.is_for_a_person || action.is_optional() {
             return false;
         }
         let now = Instant::now();
-        let is_wrong = now.duration_since(*self.denied_since.get_or_insert(now)) < DENIED_FOR;
-        if !is_wrong {
-            self.requests.denied.borrow_mut().insert(right);
-        }
-        is_wrong
+        let since = *self.requests.denied.borrow_mut().entry(action.permission()).or_insert(now);
+        now.duration_since(since) < DENIED_FOR
     }
 }
 

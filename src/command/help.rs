@@ -35,15 +35,20 @@ set.
   SNAPSHOT_READY_INTERVAL   how long one is: 30, 30s, 5m, 1m30s [30s]
   SNAPSHOT_RETENTION        what stays, if any rule keeps it: last=N, hourly=N,
                             daily=N, weekly=N, monthly=N, yearly=N, within=14d,
-                            deltas=PT1H P1D P7D, all [last=1]
+                            deltas=PT1H P1D P7D, all [last=1; outside a pod
+                            nothing is deleted unless this is set]
+  SNAPSHOT_PRUNE_UNREAD_CLAIMS
+                            true: delete also where claims may not be read, and
+                            their annotations are not known [false]
   SNAPSHOT_CONCURRENCY      requests in flight [8]
   SNAPSHOT_DRY_RUN          true: say what would happen, change nothing [false]
   SNAPSHOT_HOLD             true: no schedule ever deletes what this run makes
                             [false]
   SNAPSHOT_SHARDS           pods of an Indexed Job that share the claims [1]
   JOB_COMPLETION_INDEX      which of them this one is, from 0; set by Kubernetes
-  SNAPSHOT_RUN_ID           the Job's name, so that its next attempt goes on
-                            with the same snapshots [random]
+  SNAPSHOT_RUN_ID           the Job's name, for people and labels [random]
+  SNAPSHOT_RUN_UID          the Job's uid, by which its next attempt goes on
+                            with the same snapshots [nothing is taken over]
   SNAPSHOT_TERMINATION_LOG  file for the final message [/dev/termination-log]
   SNAPSHOT_LOG_FORMAT       text or json [text on a terminal, else json]
   RUST_LOG                  log filter [info]
@@ -64,9 +69,11 @@ Example:
 
 /// Of `list`.
 pub const LIST_HELP: &str = "\
-Shows the snapshots that a schedule owns, newest first, and why each stays or
-goes. It goes by the same settings and the same rules as a run (SNAPSHOT_*, see
-volume-snapshotter --help); flags win over them. It changes nothing.
+Shows the snapshots of the schedules here, newest first, and why each stays or
+goes: by the settings of the CronJobs of this program that it finds, each
+snapshot by those of its own schedule. Flags and variables (SNAPSHOT_*, see
+volume-snapshotter --help) win over them. Of each claim it also shows what a
+restore would choose, whoever made it. It changes nothing.
 
 Usage: volume-snapshotter list [CLAIM...] [FLAGS]
 
@@ -74,18 +81,21 @@ Usage: volume-snapshotter list [CLAIM...] [FLAGS]
   -l, --selector SELECTOR   claims by label selector: app=web
   -n, --namespace NAMESPACE where [the pod's own, or the kubeconfig context's]
   -A, --all-namespaces      everywhere
-      --context CONTEXT     the kubeconfig's context [the current one]
-      --job JOB             the schedule: value of the label 'job'
-                            [SNAPSHOT_JOB, else volume-snapshotter]
-      --all                 those of other schedules as well
+      --kubeconfig FILE     the kubeconfig [KUBECONFIG, else ~/.kube/config]
+      --context CONTEXT     its context [the current one]
+      --job JOB             only this schedule: value of the label 'job'
+                            [SNAPSHOT_JOB, else all that are found]
+      --all                 all snapshots, whoever made them
       --retention RULES     show what these rules would keep: hourly=24,daily=7
   -o, --output FORMAT       table, wide, json or yaml [table]
   -h, --help                this text
 
 Columns:
-  STATE      ok, held, waiting (not ready yet), error, terminating
+  STATE      ok, held, waiting (not ready yet), error, terminating, stuck (for
+             more than an hour)
   RETENTION  why it stays, or that it will go; as things are now: the next run
-             makes a new snapshot first, and counts that too
+             makes a new snapshot first, and counts that too; 'would go': by
+             rules that are given or assumed, or of a suspended schedule
 
 Exit codes:
   0  done
@@ -119,7 +129,8 @@ Each flag stands for a variable, which it wins over.
       --to NAME             RESTORE_TO: the name of the new claim
   -n, --namespace NAMESPACE RESTORE_NAMESPACE: where [the pod's own, or the
                             kubeconfig context's]
-      --context CONTEXT     the kubeconfig's context [the current one]
+      --kubeconfig FILE     the kubeconfig [KUBECONFIG, else ~/.kube/config]
+      --context CONTEXT     its context [the current one]
       --job JOB             RESTORE_JOB: only snapshots of this schedule
                             [of any]
       --size SIZE           RESTORE_SIZE: 10Gi [the larger of the claim's and

@@ -96,10 +96,14 @@ pub(super) fn steps(done: &Done<'_>, settings: &RestoreSettings) -> String {
 
 /// `kubectl` for the cluster that the restore was made in.
 fn kubectl(settings: &RestoreSettings) -> String {
-    match &settings.context {
-        Some(context) => format!("kubectl --context={}", quoted(context)),
-        None => "kubectl".to_owned(),
+    let mut kubectl = "kubectl".to_owned();
+    if let Some(kubeconfig) = &settings.kubeconfig {
+        kubectl.push_str(&format!(" --kubeconfig={}", quoted(&kubeconfig.to_string_lossy())));
     }
+    if let Some(context) = &settings.context {
+        kubectl.push_str(&format!(" --context={}", quoted(context)));
+    }
+    kubectl
 }
 
 /// A word for a shell.
@@ -120,6 +124,7 @@ mod tests {
         let pairs = pairs.map(|(name, value)| (name.into(), value.into()));
         let mut settings = RestoreSettings::parse(pairs, Vec::new()).expect("settings");
         settings.context = context.map(str::to_owned);
+        settings.kubeconfig = context.map(|_| "/k".into());
         settings
     }
 
@@ -141,7 +146,10 @@ mod tests {
         let commands: Vec<&str> = lines.collect();
         assert!(commands.iter().rev().skip(1).all(|line| line.ends_with(" &&")), "{said}");
         assert!(!commands[commands.len() - 1].contains("&&"));
-        assert!(said.contains(r"kubectl --context='it'\''s prod' scale deployment"), "{said}");
+        assert!(
+            said.contains(r"kubectl --kubeconfig=/k --context='it'\''s prod' scale deployment"),
+            "{said}"
+        );
         assert!(said.contains(r#""persistentVolumeClaim":{"claimName":"data-restored"}}]}}}}'"#), "{said}");
         assert!(said.contains(r#"claimName=="data")].name}')"#), "{said}");
     }

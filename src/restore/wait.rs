@@ -49,7 +49,7 @@ pub(super) async fn wait(
     let end = began + restore.settings.timeout;
     let mut pause = Pause::between_reads();
     let mut reported = None;
-    let mut may_read_events = true;
+    let mut warned_of_events = false;
     let mut warned_of_snapshot = false;
     loop {
         let news = match restore.cluster.claim(&restore.id).await {
@@ -64,10 +64,7 @@ pub(super) async fn wait(
                     "Lost" => return Err(lost(restore)),
                     _ => {}
                 }
-                let news = match may_read_events {
-                    true => news(restore, made, &mut may_read_events).await,
-                    false => News::default(),
-                };
+                let news = news(restore, made, &mut warned_of_events).await;
                 let has_consumer = claim.metadata.annotations.selected_node.is_some();
                 if !has_consumer && (waits_for_consumer || news.first_consumer) {
                     return Ok(Ready::AtFirstConsumer);
@@ -105,15 +102,15 @@ pub(super) async fn wait(
     }
 }
 
-/// What is said of the claim. Where Events may not be read, nothing, and that is said once.
-async fn news(restore: &Restore<'_>, made: &Claim, may_read_events: &mut bool) -> News {
+/// What is said of the claim. Where Events may not be read, nothing, and that is said once; an API server
+/// that has just started may still come to know better.
+async fn news(restore: &Restore<'_>, made: &Claim, warned: &mut bool) -> News {
     match restore.cluster.claim_events(&restore.id, &made.metadata.uid).await {
         Ok(events) => gather(&events),
         Err(error) => {
-            if error.cause() == Cause::Forbidden {
-                *may_read_events = false;
+            if !std::mem::replace(warned, true) {
+                says!(restore, warn, "what is said of the claim is not known: {error}");
             }
-            says!(restore, warn, "what is said of the claim is not known: {error}");
             News::default()
         }
     }

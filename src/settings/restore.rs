@@ -54,7 +54,9 @@ pub struct RestoreSettings {
     /// The uid of that Job: a claim that carries it is one that an earlier attempt made. Unset, nothing
     /// is taken over (`RESTORE_RUN_UID`).
     pub run_uid: Option<String>,
-    /// The kubeconfig's context, where the command line names one, for commands to paste (`--context`).
+    /// The kubeconfig, where the command line names one, for commands to paste (`--kubeconfig`).
+    pub kubeconfig: Option<PathBuf>,
+    /// Its context, likewise (`--context`).
     pub context: Option<String>,
     /// Where the termination message goes (`RESTORE_TERMINATION_LOG`).
     pub termination_log: PathBuf,
@@ -205,6 +207,7 @@ impl RestoreSettings {
             dry_run: reader.optional("RESTORE_DRY_RUN", dry_run, values::flag).unwrap_or(false),
             run_id: reader.optional("RESTORE_RUN_ID", run_id, values::label_value),
             run_uid: reader.optional("RESTORE_RUN_UID", run_uid, values::label_value),
+            kubeconfig: None,
             context: None,
             termination_log: reader
                 .optional("RESTORE_TERMINATION_LOG", termination_log, values::path)

@@ -17,7 +17,11 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 use serde_json::{Value, json};
 use testbed::{Fault, History, Options, Request, TestBed, WatchFault, When, objects};
 
-use volume_snapshotter::{cluster::Cluster, run::run, settings::Settings};
+use volume_snapshotter::{
+    cluster::{self, Cluster},
+    run::run,
+    settings::Settings,
+};
 
 use crate::{
     invariants,
@@ -445,7 +449,8 @@ async fn a_run_ends_at_its_bound_whatever_hangs() {
     let settings =
         Settings::parse(variables.map(|(name, value)| (name.into(), value.into()))).expect("settings");
 
-    let cluster = Cluster::of(config, None, settings.concurrency).expect("a cluster");
+    let cluster =
+        Cluster::of(config, None, true, settings.concurrency, cluster::PATIENCE).expect("a cluster");
     let began = tokio::time::Instant::now();
     let report = run(&cluster, &settings, "hourly-1", std::future::pending()).await;
     let took = began.elapsed();

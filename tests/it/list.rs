@@ -326,6 +326,50 @@ async fn a_deletion_that_does_not_finish_is_a_warning() {
 }
 
 #[tokio::test]
+async fn what_is_wrong_with_a_kubeconfig_is_named_in_one_line() {
+    everywhere(async |place| {
+        let plain: Value = serde_json::from_str(&place.kubeconfig_for("token".into())).expect("JSON");
+        let plugin = |command: &str, args: &[&str]| {
+            let mut kubeconfig = plain.clone();
+            kubeconfig["users"][0]["user"] = json!({"exec": {
+                "apiVersion": "client.authentication.k8s.io/v1", "command": command, "args": args,
+                "interactiveMode": "Never",
+            }});
+            place.file("kubeconfig", &kubeconfig.to_string())
+        };
+        let (missing, failing) =
+            (plugin("no-such-plugin", &[]), plugin("sh", &["-c", "echo s3cret; exit 3"]));
+        let broken = place.file("kubeconfig", "users:\n- user: {token: s3cret\n");
+        let path = |path: &Path| path.to_str().expect("a path").to_owned();
+        for (arguments, said) in [
+            (vec!["--context=elsewhere".to_owned()], "there is no context \"elsewhere\" in the kubeconfig"),
+            (
+                vec!["--kubeconfig=/no/such/file".to_owned()],
+                "cannot read the kubeconfig /no/such/file: No such file",
+            ),
+            (
+                vec![format!("--kubeconfig={}", path(&missing))],
+                "exec plugin \"no-such-plugin\" cannot be started",
+            ),
+            (vec![format!("--kubeconfig={}", path(&failing))], "failed: exit status: 3; run it by hand"),
+            (vec![format!("--kubeconfig={}", path(&broken))], "the kubeconfig cannot be understood"),
+        ] {
+            let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+            let answer = place.say(&list_rights(), &[&["list"], arguments.as_slice()].concat()).await;
+            answer.assert_exit(2).assert_says(said);
+            assert_eq!(answer.err.lines().count(), 1, "{}", answer.err);
+            assert!(!answer.err.contains("s3cret"), "{}", answer.err);
+        }
+        // And one that is right wins over the environment.
+        let right = place.kubeconfig(&list_rights()).await;
+        let arguments = ["list", "--kubeconfig", right.to_str().expect("a path")];
+        let variables = [("KUBECONFIG", "/no/such/file")];
+        place.say_with(&list_rights(), &variables, &arguments).await.assert_exit(0);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn an_api_server_that_cannot_be_reached_is_told_in_one_line_within_ten_seconds() {
     embedded_only(Options::default(), "a real API server is there", async |place| {
         // A port that nobody listens on: it was just given back.

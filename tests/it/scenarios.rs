@@ -7,11 +7,14 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use testbed::{Options, Plan, objects};
+use testbed::{Options, Others, Plan, Request, objects};
 
 use volume_snapshotter::cluster::{NAMESPACE_RIGHTS, RIGHTS};
 
-use crate::place::{Place, all_rights, embedded_only, everywhere, name_of, rights_of_the_bash_script, rules};
+use crate::place::{
+    Place, Ran, all_rights, embedded_only, everywhere, name_of, rights_of_the_bash_script,
+    rights_without_watch, rules,
+};
 
 const NEEDS_SLOW_DRIVER: &str = "needs a snapshot controller whose speed and errors a test chooses";
 const NEEDS_OTHER_HAND: &str = "needs somebody who acts at an exact moment of the run";
@@ -53,6 +56,7 @@ async fn the_first_snapshot_of_a_claim_is_made_and_waited_for() {
             snapshot["metadata"]["labels"],
             json!({
                 "job": "volume-snapshotter", "name": name, "volume-snapshotter/run": "hourly-1",
+                "volume-snapshotter/run-uid": "uid-of-hourly-1",
                 "app.kubernetes.io/managed-by": "volume-snapshotter",
             })
         );
@@ -328,11 +332,11 @@ async fn a_thousand_claims_wait_side_by_side_within_the_bound_on_requests() {
         let verbs = |verb: &str, resource: &str| {
             requests.iter().filter(|request| request.verb == verb && request.resource == resource).count()
         };
-        assert_eq!(verbs("list", "persistentvolumeclaims"), 3, "three pages");
+        assert_eq!(verbs("list", "persistentvolumeclaims"), 2 * 3, "three pages before and after");
         assert_eq!(verbs("list", "volumesnapshots"), 1);
         assert_eq!(verbs("watch", "volumesnapshots"), 1, "one watch, however many claims");
         assert_eq!(verbs("create", "volumesnapshots"), CLAIMS);
-        assert_eq!(requests.len(), 3 + 1 + 1 + CLAIMS);
+        assert_eq!(requests.len(), 2 * 3 + 1 + 1 + CLAIMS);
         let most = place.bed().most_in_flight();
         assert!((2..=5).contains(&most), "{most} requests in flight");
         // One after the other they would take an hour; side by side, the making and one wait.
@@ -378,7 +382,9 @@ async fn all_namespaces_that_match_are_snapshotted_and_none_holds_up_another() {
         // By label as well, claims of other namespaces are not taken.
         let settings =
             [("SNAPSHOT_NAMESPACE_SELECTOR", selector.as_str()), ("SNAPSHOT_PVC_SELECTOR", "!no-such-label")];
-        place.run_with_rights(&json!([]), &settings).await.assert_exit(1);
+        let ran = place.run_with_rights(&json!([]), &settings).await;
+        ran.assert_exit(0);
+        assert!(ran.message.contains("1 claim was passed over"), "{}", ran.message);
         assert_eq!(other.names().await, ["old"]);
         if std::env::var_os("SNAPSHOTTER_TEST_KUBECONFIG").is_none() {
             let requests = place.bed().requests();
@@ -525,7 +531,7 @@ async fn leftovers_go_and_what_another_run_may_wait_for_stays() {
 }
 
 #[tokio::test]
-async fn snapshots_of_an_earlier_claim_of_the_same_name_stay() {
+async fn snapshots_of_a_previous_claim_of_the_same_name_stay() {
     everywhere(async |place| {
         place.claim("data").await;
         place.older("the-only-copy", "data").await;
@@ -536,7 +542,7 @@ async fn snapshots_of_an_earlier_claim_of_the_same_name_stay() {
         for _ in 0..2 {
             let ran = place.run(&[("SNAPSHOT_PVC_NAMES", "data")]).await;
             ran.assert_exit(0);
-            assert_eq!(ran.lines("1 snapshot of an earlier claim of this name").len(), 1);
+            assert_eq!(ran.lines("1 snapshot of a previous claim of this name").len(), 1);
         }
         let names = place.names().await;
         assert!(names.len() == 2 && names.contains(&"the-only-copy".to_owned()), "{names:?}");
@@ -612,28 +618,6 @@ async fn two_runs_at_the_same_moment_leave_the_claim_a_ready_snapshot() {
             assert!(ready.count() > 0, "round {round}: none is left");
         }
         assert!(!place.names().await.contains(&"old".to_owned()));
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn a_jobs_name_that_is_used_again_next_week_gets_a_new_snapshot() {
-    embedded_only(Options::default(), "needs a snapshot that was made long ago", async |place| {
-        place.bed().put(objects::bound_claim(&place.namespace, "data", &[]));
-        place.bed().update("persistentvolumeclaims", &place.namespace, "data", |claim| {
-            claim["metadata"]["creationTimestamp"] = json!("2019-01-01T00:00:00Z");
-        });
-        let mut last_week =
-            objects::ready_snapshot(&place.namespace, "last-week", "data", "2026-11-01T00:00:00Z");
-        last_week["metadata"]["labels"]["volume-snapshotter/run"] = json!("before-upgrade");
-        place.bed().put(last_week);
-        let settings = [
-            ("SNAPSHOT_PVC_NAMES", "data"),
-            ("SNAPSHOT_RUN_ID", "before-upgrade"),
-            ("SNAPSHOT_RETENTION", "all"),
-        ];
-        place.run(&settings).await.assert_exit(0);
-        assert_eq!(place.names().await.len(), 2);
     })
     .await;
 }
@@ -733,34 +717,27 @@ async fn a_dry_run_says_what_it_would_do_and_changes_nothing() {
 }
 
 // --- Deleting the wrong one ------------------------------------------------------------------------
-// Without the watch the run knows only what its list said at the beginning: what others change
-// after that, it can learn only from a deletion that is refused.
 
-/// Starts a run that knows of `old`, waits for its own snapshot until that is allowed to become
-/// ready, and lets somebody change `old` meanwhile.
-async fn behind_its_back(place: &Place, change: impl AsyncFn()) -> crate::place::Ran {
+/// A run that is about to delete `old`, with somebody who changes it just before that is carried out.
+async fn behind_its_back(place: &Place, change: impl FnOnce(&Others, &str) + Send + 'static) -> Ran {
     place.claim("data").await;
     place.older("old", "data").await;
-    place.bed().plan(|_| Some(Plan::ready_after(millis(700))));
-    let settings = [("SNAPSHOT_PVC_NAMES", "data"), ("RUST_LOG", "debug")];
-    let running = place.start(&rights_of_the_bash_script(), &settings).await;
-    place.until("the new snapshot is made", async || place.names().await.len() == 2).await;
-    change().await;
-    running.finish().await
+    let namespace = place.namespace.clone();
+    let is_deletion = |request: &Request| request.is("delete", "volumesnapshots") && request.name == "old";
+    place.bed().before(is_deletion, 1, move |others| change(others, &namespace));
+    place.run(&[("SNAPSHOT_PVC_NAMES", "data"), ("RUST_LOG", "debug")]).await
 }
 
 #[tokio::test]
 async fn a_snapshot_that_is_held_in_the_last_moment_stays() {
     embedded_only(Options::default(), NEEDS_OTHER_HAND, async |place| {
-        let ran = behind_its_back(place, async || {
-            place
-                .patch_snapshot("old", json!({"metadata": {"labels": {"volume-snapshotter/hold": "true"}}}))
-                .await;
+        let ran = behind_its_back(place, |others, namespace| {
+            others.label("volumesnapshots", namespace, "old", "volume-snapshotter/hold", Some("true"));
         })
         .await;
         ran.assert_exit(0);
         assert_eq!(place.names().await[0], "old");
-        assert_eq!(ran.lines("stays after all: held").len(), 1);
+        assert_eq!(ran.lines("stays: held").len(), 1);
     })
     .await;
 }
@@ -768,8 +745,8 @@ async fn a_snapshot_that_is_held_in_the_last_moment_stays() {
 #[tokio::test]
 async fn a_snapshot_that_changes_without_consequence_is_judged_again_and_goes() {
     embedded_only(Options::default(), NEEDS_OTHER_HAND, async |place| {
-        let ran = behind_its_back(place, async || {
-            place.patch_snapshot("old", json!({"metadata": {"labels": {"note": "hello"}}})).await;
+        let ran = behind_its_back(place, |others, namespace| {
+            others.label("volumesnapshots", namespace, "old", "note", Some("hello"));
         })
         .await;
         ran.assert_exit(0);
@@ -782,13 +759,12 @@ async fn a_snapshot_that_changes_without_consequence_is_judged_again_and_goes() 
 #[tokio::test]
 async fn another_snapshot_under_the_same_name_is_not_deleted_in_its_place() {
     embedded_only(Options::default(), NEEDS_OTHER_HAND, async |place| {
-        let ran = behind_its_back(place, async || {
-            let mut other = place.snapshot("old").await;
-            place.bed().remove("volumesnapshots", &place.namespace, "old");
+        let ran = behind_its_back(place, |others, namespace| {
+            let mut other = others.remove("volumesnapshots", namespace, "old").expect("a snapshot");
             let metadata = other["metadata"].as_object_mut().expect("metadata");
             metadata.remove("uid");
             metadata.remove("resourceVersion");
-            place.bed().put(other);
+            others.put(other);
         })
         .await;
         ran.assert_exit(0);
@@ -800,8 +776,8 @@ async fn another_snapshot_under_the_same_name_is_not_deleted_in_its_place() {
 #[tokio::test]
 async fn a_snapshot_that_changes_hands_is_not_deleted() {
     embedded_only(Options::default(), NEEDS_OTHER_HAND, async |place| {
-        let ran = behind_its_back(place, async || {
-            place.patch_snapshot("old", json!({"metadata": {"labels": {"job": "weekly"}}})).await;
+        let ran = behind_its_back(place, |others, namespace| {
+            others.label("volumesnapshots", namespace, "old", "job", Some("weekly"));
         })
         .await;
         ran.assert_exit(0);
@@ -813,18 +789,37 @@ async fn a_snapshot_that_changes_hands_is_not_deleted() {
 // --- Rights ----------------------------------------------------------------------------------------
 
 #[tokio::test]
-async fn the_role_of_the_bash_script_is_enough() {
+async fn the_role_of_the_bash_script_is_enough_to_make_snapshots_and_deletes_none() {
     everywhere(async |place| {
         place.claim("data").await;
         place.older("old", "data").await;
         let ran =
             place.run_with_rights(&rights_of_the_bash_script(), &[("SNAPSHOT_PVC_NAMES", "data")]).await;
+        ran.assert_exit(3);
+        let lines = "apiGroups: [\"\"], resources: [\"persistentvolumeclaims\"], verbs: [\"get\", \"list\"]";
+        assert!(ran.message.contains(lines), "{}", ran.message);
+        assert_eq!(place.names().await.len(), 2, "nothing is deleted");
+        // As the script did it, for those who say so.
+        let settings = [("SNAPSHOT_PVC_NAMES", "data"), ("SNAPSHOT_PRUNE_UNREAD_CLAIMS", "true")];
+        let ran = place.run_with_rights(&rights_of_the_bash_script(), &settings).await;
+        ran.assert_exit(0);
+        assert_ne!(new_snapshot(place, &[]).await, "old");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn without_the_right_to_watch_snapshots_are_read() {
+    embedded_only(slow(Duration::from_secs(13)), NEEDS_SLOW_DRIVER, async |place| {
+        place.claim("data").await;
+        place.bed().plan(|snapshot| (name_of(snapshot) == "old").then(|| Plan::ready_after(millis(1))));
+        place.older("old", "data").await;
+        let ran = place.run_with_rights(&rights_without_watch(), &[("SNAPSHOT_PVC_NAMES", "data")]).await;
         ran.assert_exit(0);
         assert_ne!(new_snapshot(place, &[]).await, "old");
         let unwatched = ran.lines("reading again and again instead of watching");
         assert_eq!(unwatched.len(), 1);
         assert!(unwatched[0]["message"].as_str().is_some_and(|said| said.contains("verbs: [\"watch\"]")));
-        assert_eq!(ran.lines("claims are not checked").len(), 1);
     })
     .await;
 }
@@ -927,33 +922,62 @@ async fn a_cluster_without_the_snapshot_api_is_named_as_such() {
     .await;
 }
 
+/// What a run asked for, and of what.
+fn asked(place: &Place) -> Vec<String> {
+    let requests = place.bed().requests();
+    requests.iter().map(|request| format!("{} {}", request.verb, request.resource)).collect()
+}
+
 #[tokio::test]
-async fn one_claim_with_one_old_snapshot_costs_five_requests() {
+async fn one_claim_with_nothing_to_delete_costs_four_requests() {
+    embedded_only(Options::default(), "a real API server keeps no log for tests", async |place| {
+        place.claim("data").await;
+        let running = place.start(&all_rights(), &[("SNAPSHOT_PVC_NAMES", "data")]).await;
+        place.bed().clear_requests();
+        running.finish().await.assert_exit(0);
+        let mut asked = asked(place);
+        println!("{}", asked.join("\n"));
+        asked.sort();
+        assert_eq!(
+            asked,
+            [
+                "create volumesnapshots",
+                "get persistentvolumeclaims",
+                "list volumesnapshots",
+                "watch volumesnapshots"
+            ]
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn one_claim_with_one_old_snapshot_costs_six_requests() {
     embedded_only(Options::default(), "a real API server keeps no log for tests", async |place| {
         place.claim("data").await;
         place.older("old", "data").await;
         let running = place.start(&all_rights(), &[("SNAPSHOT_PVC_NAMES", "data")]).await;
         place.bed().clear_requests();
         running.finish().await.assert_exit(0);
-        let log: Vec<String> = place
-            .bed()
-            .requests()
-            .iter()
-            .map(|request| format!("{} {}", request.verb, request.resource))
-            .collect();
-        println!("{}", log.join("\n"));
+        let mut asked = asked(place);
+        println!("{}", asked.join("\n"));
         assert_eq!(
-            log.iter().map(String::as_str).collect::<std::collections::BTreeSet<_>>(),
+            asked[asked.len() - 2..],
+            ["list persistentvolumeclaims", "delete volumesnapshots"],
+            "it looks again, and then it deletes"
+        );
+        asked.sort();
+        assert_eq!(
+            asked,
             [
                 "create volumesnapshots",
                 "delete volumesnapshots",
                 "get persistentvolumeclaims",
+                "list persistentvolumeclaims",
                 "list volumesnapshots",
                 "watch volumesnapshots",
             ]
-            .into()
         );
-        assert_eq!(log.len(), 5);
         let deletion = place.bed().requests().into_iter().find(|request| request.verb == "delete");
         let preconditions =
             deletion.and_then(|request| request.body).expect("a body")["preconditions"].take();
