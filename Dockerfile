@@ -28,9 +28,11 @@ WORKDIR /build
 # the workspace declares, so each gets an empty one; a test tries these lines.
 COPY Cargo.toml Cargo.lock ./
 COPY .cargo/config.toml .cargo/
+COPY benches/Cargo.toml benches/
+COPY tests/demo/Cargo.toml tests/demo/
 COPY tests/testbed/Cargo.toml tests/testbed/
-RUN mkdir -p benches/side-by-side src tests/it tests/testbed/src \
- && touch benches/retention.rs benches/side-by-side/main.rs src/lib.rs tests/it/main.rs tests/testbed/src/lib.rs \
+RUN mkdir -p benches/side-by-side src tests/demo/src tests/it tests/testbed/src \
+ && touch benches/retention.rs benches/side-by-side/main.rs src/lib.rs tests/demo/src/main.rs tests/it/main.rs tests/testbed/src/lib.rs \
  && echo 'fn main() {}' > src/main.rs \
  && cargo build --locked --release --package volume-snapshotter --bin volume-snapshotter
 

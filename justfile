@@ -10,7 +10,7 @@ export CONTAINER_ENGINE := env("CONTAINER_ENGINE", "docker")
 
 # Watch a run against an API server in this process: no cluster needed.
 demo:
-    cargo run --locked --example demo
+    cargo run --locked --package demo
 
 # Run all tests.
 test:
@@ -20,9 +20,13 @@ test:
 soak $SNAPSHOTTER_SOAK_SECONDS="600":
     cargo test --locked --test it -- --nocapture random_runs
 
+# Measure what a run costs, beside the bash script and at scale; `just bench scale` for the second only.
+bench *$arguments:
+    cargo bench --locked --package benches --bench side-by-side -- $arguments
+
 # Measure what judging 100,000 snapshots costs.
-bench:
-    cargo bench --locked --bench retention
+bench-retention:
+    cargo bench --locked --package benches --bench retention
 
 # Check formatting, lints and the documentation.
 lint:
@@ -33,10 +37,6 @@ lint:
 # Check licences, sources, duplicates and advisories of the dependencies.
 deny:
     cargo deny --locked check
-
-# Measure what a run costs, beside the bash script and at scale; `just bench scale` for the second only.
-bench *$arguments:
-    cargo bench --locked --bench side-by-side -- $arguments
 
 # Do everything that a change has to pass.
 ci:

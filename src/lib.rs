@@ -24,7 +24,7 @@
 //!
 //! [`shard`], [`retention`], [`settings`], [`report`], [`command`] and what they use are pure: they know neither
 //! clock nor cluster; so are the parts of [`list`] and [`restore`] that decide what is said and made.
-//! [`run`], [`list`] and [`restore`] know no HTTP, and nothing of each other. `main` wires the parts
+//! [`run`], [`list`] and [`restore`] know no HTTP, and nothing of each other. [`main`] wires the parts
 //! together and does nothing else.
 //!
 //! # What never happens
@@ -50,6 +50,7 @@
 pub mod api;
 pub mod cluster;
 pub mod command;
+mod entry;
 pub mod list;
 pub mod names;
 pub mod process;
@@ -63,3 +64,5 @@ pub mod shard;
 pub mod snapshot;
 pub mod text;
 pub mod yaml;
+
+pub use entry::main;

@@ -28,6 +28,7 @@ use crate::{
     report::{EXIT_DONE, Report, Stop},
     restore::RestoreReport,
     settings::LogFormat,
+    text,
 };
 
 /// Begins to write the log to standard error: text on a terminal and JSON elsewhere, unless the
@@ -92,8 +93,12 @@ where
             (word, true) => write!(writer, "\u{1b}[{code}m{word}:\u{1b}[0m ")?,
             (word, false) => write!(writer, "{word}: ")?,
         }
-        context.format_fields(writer.by_ref(), event)?;
-        writeln!(writer)
+        // What is said of others was made safe where it was said; a terminal gets nothing that was not.
+        let mut said = String::new();
+        context.format_fields(Writer::new(&mut said), event)?;
+        let is_safe = |character: &char| *character == '\n' || !text::is_treacherous(*character);
+        let said: String = said.chars().filter(is_safe).collect();
+        writeln!(writer, "{said}")
     }
 }
 
@@ -150,11 +155,14 @@ pub fn publish_restore(report: &RestoreReport, format: Option<LogFormat>, termin
     match &report.outcome {
         // Where all is JSON, data is.
         Ok(restored) if format == Some(LogFormat::Json) => {
-            tracing::info!(exit, data = restored.data, "{said}")
+            tracing::info!(exit, data = restored.data, next = restored.next, "{said}")
         }
         Ok(restored) => {
             tracing::info!(exit, "{said}");
             print(&restored.data);
+            if !restored.next.is_empty() {
+                tracing::info!("{}", restored.next);
+            }
         }
         Err(_) => tracing::error!(exit, "{said}"),
     }

@@ -1,12 +1,12 @@
 //! What a run costs: beside the bash script that it replaces, and as claims and snapshots grow.
 //!
-//! `cargo bench --bench side-by-side` starts an API server with a snapshot controller in this process, lets the two run
+//! `cargo bench --package benches --bench side-by-side` builds the binary, starts an API server with a snapshot controller in this process, lets the two run
 //! against it in turn, each several times in a new container's state, and prints one table; then a second one of this
 //! program alone, with up to 1,000 claims and 10,000 older snapshots. It needs no network; the script needs `bash`,
 //! `openssl` and `kubectl`, and is left out with a message where one of them is missing.
 //!
 //! After `--`: `script` or `scale` if only one of the two tables is wanted, `--rounds N` for how often (5 and, at scale, 3
-//! times), `--binary PATH` for another binary than the one that cargo makes for this, say the static one of the image.
+//! times), `--binary PATH` for another binary than the one that is built for this, say the static one of the image.
 //!
 //! The API server is this process, on the same processors: what it takes of time is in the wall times, and not in the
 //! CPU times and memory, which are the contenders' alone. Requests and bytes are the API server's own count.
@@ -27,10 +27,6 @@ use k8s_openapi::jiff::Timestamp;
 
 use place::{DRIVER, Place, Sample};
 use table::{Table, least, median, million, millis};
-
-/// The binary that cargo makes with this benchmark: as `cargo build --release` makes it, but for features of libraries
-/// that the tests need, which add some hundred bytes.
-const BINARY: &str = env!("CARGO_BIN_EXE_volume-snapshotter");
 
 const SCRIPT: &str = include_str!("script.sh");
 
@@ -55,7 +51,7 @@ struct Wanted {
     script: bool,
     scale: bool,
     rounds: Option<usize>,
-    binary: PathBuf,
+    binary: Option<PathBuf>,
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -67,25 +63,29 @@ async fn main() -> Result<ExitCode> {
     let wanted = wanted(&arguments)?;
     ensure!(
         !cfg!(debug_assertions),
-        "figures of a debug build mean nothing: run cargo bench --bench side-by-side"
+        "figures of a debug build mean nothing: run cargo bench --package benches --bench side-by-side"
     );
+    let binary = match &wanted.binary {
+        Some(binary) => binary.clone(),
+        None => build()?,
+    };
     println!("{}", circumstances());
     let directory =
         Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("side-by-side-{}", std::process::id()));
     fs::create_dir_all(&directory).context("cannot make a directory")?;
     let files = directory.join("run");
     if wanted.script {
-        beside_the_script(&files, &wanted.binary, wanted.rounds.unwrap_or(5)).await?;
+        beside_the_script(&files, &binary, wanted.rounds.unwrap_or(5)).await?;
     }
     if wanted.scale {
-        at_scale(&files, &wanted.binary, wanted.rounds.unwrap_or(3)).await?;
+        at_scale(&files, &binary, wanted.rounds.unwrap_or(3)).await?;
     }
     fs::remove_dir_all(&directory).context("cannot remove the directory")?;
     Ok(ExitCode::SUCCESS)
 }
 
 fn wanted(arguments: &[String]) -> Result<Wanted> {
-    let mut wanted = Wanted { script: true, scale: true, rounds: None, binary: PathBuf::from(BINARY) };
+    let mut wanted = Wanted { script: true, scale: true, rounds: None, binary: None };
     let mut arguments = arguments.iter().map(String::as_str);
     while let Some(argument) = arguments.next() {
         match argument {
@@ -100,7 +100,8 @@ fn wanted(arguments: &[String]) -> Result<Wanted> {
             }
             "--binary" => {
                 let path = arguments.next().context("--binary takes a path")?;
-                wanted.binary = fs::canonicalize(path).with_context(|| format!("there is no {path}"))?;
+                let binary = fs::canonicalize(path).with_context(|| format!("there is no {path}"))?;
+                wanted.binary = Some(binary);
             }
             other => {
                 bail!("unknown argument {other:?}; script, scale, --rounds N and --binary PATH are known")
@@ -108,6 +109,28 @@ fn wanted(arguments: &[String]) -> Result<Wanted> {
         }
     }
     Ok(wanted)
+}
+
+/// Builds the binary as the image has it, where cargo puts it; what cargo says is seen, for this takes a while.
+fn build() -> Result<PathBuf> {
+    let built = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+        .args([
+            "build",
+            "--locked",
+            "--release",
+            "--package",
+            "volume-snapshotter",
+            "--bin",
+            "volume-snapshotter",
+        ])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .status()
+        .context("cannot start cargo")?;
+    ensure!(built.success(), "the binary does not build");
+    // The target directory may be another than the usual one; this program is in release/deps of it.
+    let this = env::current_exe().context("where is this program?")?;
+    let directory = this.parent().and_then(Path::parent).context("where is the target directory?")?;
+    Ok(directory.join("volume-snapshotter"))
 }
 
 /// When and where this is measured, for the reader of the figures.

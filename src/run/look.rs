@@ -21,7 +21,7 @@ use super::{Run, discover, shared::Shared, target::KnownClaim, watch};
 use crate::{api::Claim, cluster::Error, snapshot::ClaimId};
 
 /// How old a look may be when a deletion is judged by it.
-const FRESH: Duration = Duration::from_secs(5);
+const FRESH: Duration = Duration::from_secs(10);
 
 /// How long the cache may not have been heard of, and still be judged by.
 const HEARD: Duration = Duration::from_secs(2);

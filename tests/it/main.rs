@@ -1,6 +1,7 @@
 //! All integration tests, in one binary, for linking is what takes long.
 
 mod commands;
+mod documents;
 mod faults;
 mod figures;
 mod image;

@@ -1,0 +1,232 @@
+//! Wires the process together: the command line, the settings, the log, the command, its report.
+
+use std::{
+    io,
+    pin::{Pin, pin},
+    process::ExitCode,
+};
+
+use crate::{
+    cluster::{self, Access, Cluster},
+    command::{self, Command, ListCommand, Output, RestoreCommand},
+    list::{self, Given, Listing, Look},
+    names, process,
+    report::{EXIT_DONE, EXIT_HOPELESS, EXIT_TRY_AGAIN, Failure, Report, Stop},
+    restore::{self, RestoreReport},
+    run,
+    settings::{self, RestoreSettings, Settings},
+};
+use k8s_openapi::jiff::Timestamp;
+
+/// How many requests of `list` and `restore` may be in flight: they make one after the other.
+const ONE_AT_A_TIME: usize = 1;
+
+/// What the binary does, by the arguments and variables of this process; the exit code is to be its own.
+///
+/// It is here and not in `main.rs` so that the demo is the binary as well, without a second build.
+pub fn main() -> ExitCode {
+    ExitCode::from(match command::command(std::env::args_os().skip(1)) {
+        Ok(Command::Run) => run_once(),
+        Ok(Command::List(command)) => list_once(command),
+        Ok(Command::Restore(command)) => restore_once(command),
+        Ok(Command::Text(text)) => printed(text),
+        Err(problem) => {
+            eprintln!("volume-snapshotter: {problem}");
+            EXIT_HOPELESS
+        }
+    })
+}
+
+fn run_once() -> u8 {
+    let settings = match Settings::parse_or_fallback(std::env::vars_os()) {
+        Ok(settings) => settings,
+        Err((problems, fallback)) => {
+            process::start_log(fallback.log_format, settings::default_filter());
+            tracing::error!(exit = EXIT_HOPELESS, "{problems}");
+            process::leave_message(&problems.to_string(), &fallback.termination_log);
+            return EXIT_HOPELESS;
+        }
+    };
+    process::start_log(settings.log_format, settings.log_filter.clone());
+    let access = Access {
+        namespace: settings.namespace.as_deref(),
+        kubeconfig: None,
+        context: None,
+        impersonate: None,
+        concurrency: settings.concurrency,
+        patience: cluster::PATIENCE,
+    };
+    let id = settings.run_id.clone().unwrap_or_else(|| names::run_id(rand::random()));
+    let run = async |cluster: Cluster, stop: Stopping<'_>| run::run(&cluster, &settings, &id, stop).await;
+    let report = match with_cluster(access, run) {
+        Ok(report) => report,
+        Err(Unbegun::Stopped(stop)) => Report::of_stop(stop),
+        Err(Unbegun::Trouble(failure)) => Report::of_trouble(failure),
+    };
+    process::publish(&report, &settings.termination_log);
+    report.exit_code()
+}
+
+fn list_once(command: ListCommand) -> u8 {
+    let given = |variable: &str| {
+        command.flags.iter().any(|flag| flag.variable == variable)
+            || std::env::var_os(variable).is_some_and(|value| !value.to_string_lossy().trim().is_empty())
+    };
+    let given = Given { job: given("SNAPSHOT_JOB"), retention: given("SNAPSHOT_RETENTION") };
+    let settings = match Settings::parse_for_list(std::env::vars_os(), command.flags) {
+        Ok(settings) => settings,
+        Err(problems) => {
+            process::start_plain_log(None, settings::default_filter());
+            tracing::error!("{problems}");
+            return EXIT_HOPELESS;
+        }
+    };
+    process::start_plain_log(None, settings.log_filter.clone());
+    let access = Access {
+        namespace: settings.namespace.as_deref(),
+        kubeconfig: command.kubeconfig.as_deref(),
+        context: command.context.as_deref(),
+        impersonate: None,
+        concurrency: ONE_AT_A_TIME,
+        patience: cluster::PATIENCE_OF_A_PERSON,
+    };
+    let now = Timestamp::now();
+    let list = async |cluster: Cluster, stop: Stopping<'_>| {
+        tokio::select! {
+            biased;
+            stop = stop => Err(Unbegun::Stopped(stop)),
+            listing = list::list(&cluster, &settings, given, command.extent, now) => {
+                listing.map_err(Unbegun::Trouble)
+            }
+        }
+    };
+    match with_cluster(access, list).flatten() {
+        Ok(listing) => show(&listing, command.output, now),
+        Err(Unbegun::Stopped(stop)) => Report::of_stop(stop).exit_code(),
+        Err(Unbegun::Trouble(failure)) => {
+            tracing::error!("{}", failure.message);
+            Report::of_trouble(failure).exit_code()
+        }
+    }
+}
+
+fn show(listing: &Listing, output: Output, now: Timestamp) -> u8 {
+    for warning in &listing.warnings {
+        tracing::warn!("{warning}");
+    }
+    for note in &listing.notes {
+        tracing::info!("{note}");
+    }
+    let (width, colour) = process::screen();
+    let look = Look {
+        width,
+        colour,
+        wide: output == Output::Wide,
+        namespaces: listing.namespaces,
+        jobs: listing.schedules,
+    };
+    let exit = match output {
+        Output::Json => printed(&list::json(&listing.rows)),
+        Output::Yaml => printed(&list::yaml(&listing.rows)),
+        Output::Table | Output::Wide if listing.rows.is_empty() => {
+            tracing::info!("no snapshots found {}", listing.place);
+            EXIT_DONE
+        }
+        Output::Table | Output::Wide => printed(&list::table(&listing.rows, look, now)),
+    };
+    if listing.missing.is_empty() {
+        return exit;
+    }
+    let missing = listing.missing.join(", ");
+    tracing::error!("there is neither a claim nor a snapshot of one {}: {missing}", listing.place);
+    EXIT_HOPELESS
+}
+
+fn restore_once(command: RestoreCommand) -> u8 {
+    let mut settings = match RestoreSettings::parse(std::env::vars_os(), command.flags) {
+        Ok(settings) => settings,
+        Err((problems, fallback)) => {
+            process::start_plain_log(fallback.log_format, settings::default_filter());
+            tracing::error!(exit = EXIT_HOPELESS, "{problems}");
+            process::leave_message(&problems.to_string(), &fallback.termination_log);
+            return EXIT_HOPELESS;
+        }
+    };
+    settings.kubeconfig.clone_from(&command.kubeconfig);
+    settings.context.clone_from(&command.context);
+    process::start_plain_log(settings.log_format, settings.log_filter.clone());
+    let access = Access {
+        namespace: settings.namespace.as_deref(),
+        kubeconfig: command.kubeconfig.as_deref(),
+        context: command.context.as_deref(),
+        impersonate: None,
+        concurrency: ONE_AT_A_TIME,
+        patience: cluster::PATIENCE,
+    };
+    let id = settings.run_id.clone().unwrap_or_else(|| names::restore_id(rand::random()));
+    let waiting = process::waiting_line(settings.log_format);
+    let restore = async |cluster: Cluster, stop: Stopping<'_>| {
+        restore::restore(&cluster, &settings, &id, stop, &waiting).await
+    };
+    let report = match with_cluster(access, restore) {
+        Ok(report) => report,
+        Err(Unbegun::Stopped(stop)) => RestoreReport::of_stop(stop, &settings.to),
+        Err(Unbegun::Trouble(failure)) => RestoreReport::of_trouble(failure),
+    };
+    process::publish_restore(&report, settings.log_format, &settings.termination_log);
+    report.exit_code()
+}
+
+/// Ends when the process is told to stop.
+type Stopping<'a> = Pin<&'a mut (dyn Future<Output = Stop> + 'a)>;
+
+/// What kept a command from beginning.
+enum Unbegun {
+    Stopped(Stop),
+    Trouble(Failure),
+}
+
+/// Connects to the cluster and does something there, which is told when to stop.
+fn with_cluster<T>(
+    access: Access<'_>,
+    work: impl AsyncFnOnce(Cluster, Stopping<'_>) -> T,
+) -> Result<T, Unbegun> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(cannot_start)?;
+    let mut done = None;
+    {
+        // By reference, so that there is one copy of the runtime's code for all commands.
+        let work: Pin<&mut dyn Future<Output = ()>> = pin!(async {
+            done = Some(match begin(access).await {
+                Ok((cluster, mut stop)) => Ok(work(cluster, stop.as_mut()).await),
+                Err(unbegun) => Err(unbegun),
+            });
+        });
+        runtime.block_on(work);
+    }
+    // A name that is still being looked up must not hold up the exit.
+    runtime.shutdown_background();
+    done.unwrap_or_else(|| Err(cannot_start(io::Error::other("nothing was done"))))
+}
+
+async fn begin(access: Access<'_>) -> Result<(Cluster, Pin<Box<dyn Future<Output = Stop>>>), Unbegun> {
+    let mut stop: Pin<Box<dyn Future<Output = Stop>>> =
+        Box::pin(process::stop_signals().map_err(cannot_start)?);
+    let connected = tokio::select! {
+        biased;
+        stop = &mut stop => return Err(Unbegun::Stopped(stop)),
+        connected = cluster::connect(access) => connected,
+    };
+    match connected {
+        Ok(cluster) => Ok((cluster, stop)),
+        Err(error) => Err(Unbegun::Trouble(error.into())),
+    }
+}
+
+fn cannot_start(error: io::Error) -> Unbegun {
+    Unbegun::Trouble(Failure { message: format!("the process cannot start: {error}"), may_pass: true })
+}
+
+/// The exit code of a text that was written to standard output.
+fn printed(text: &str) -> u8 {
+    if process::print(text) { EXIT_DONE } else { EXIT_TRY_AGAIN }
+}
