@@ -109,14 +109,14 @@ async fn with_one_old(scenario: impl AsyncFn(&Place)) {
 }
 
 /// A claim that has been there for years.
-fn put_claim(place: &Place, name: &str) {
+pub(crate) fn put_claim(place: &Place, name: &str) {
     let mut claim = objects::bound_claim(&place.namespace, name, &[("app", "web")]);
     claim["metadata"]["creationTimestamp"] = json!("2020-01-01T00:00:00Z");
     place.bed().put(claim);
 }
 
 /// A ready snapshot that is some hours old.
-fn put_ready(place: &Place, name: &str, claim: &str, hours: i64) -> Value {
+pub(crate) fn put_ready(place: &Place, name: &str, claim: &str, hours: i64) -> Value {
     let time = Timestamp::now() - SignedDuration::from_hours(hours);
     let time = time.round(Unit::Second).expect("a time");
     place.bed().put(objects::ready_snapshot(&place.namespace, name, claim, time))

@@ -1,5 +1,6 @@
 //! All integration tests, in one binary, for linking is what takes long.
 
+mod attacks;
 mod commands;
 mod documents;
 mod faults;
@@ -10,6 +11,7 @@ mod list;
 mod manifests;
 mod place;
 mod pod;
+mod random;
 mod recordings;
 mod restore;
 mod retention;
