@@ -3,9 +3,12 @@
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp, Unit};
 use serde_json::{Value, json};
-use testbed::{Fault, Options, Plan, When, objects};
+use testbed::{Fault, Options, Plan, Request, When, objects};
 
-use super::{CLAIMS, NEEDS_OTHER_HAND, NEEDS_PAST, SNAPSHOTS, asked, asks, is_embedded, millis};
+use super::{
+    CLAIMS, NEEDS_OTHER_HAND, NEEDS_PAST, SNAPSHOTS, asked, asks, assert_no_last_copy_was_deleted,
+    is_embedded, millis,
+};
 use crate::{
     faults::{put_claim, put_ready},
     place::{Place, Ran, embedded_only, everywhere, name_of},
@@ -208,6 +211,35 @@ async fn a_quota_takes_no_copy_of_a_claim_that_was_made_anew() {
         });
         place.run(&[("SNAPSHOT_PVC_NAMES", "data")]).await.assert_exit(1);
         assert_eq!(place.names().await, ["old-1", "old-2"]);
+    })
+    .await;
+}
+
+/// Room is made by a look at the claims that is a moment old when the new snapshot is ready. Deletions in favour
+/// of the new one take another.
+#[tokio::test]
+async fn a_look_from_before_the_new_snapshot_was_ready_is_not_enough() {
+    embedded_only(Options::default(), NEEDS_PAST, async |place| {
+        put_claim(place, "data");
+        put_ready(place, "old-1", "data", 2);
+        put_ready(place, "old-2", "data", 1);
+        place.bed().quota(&place.namespace, 2);
+        let namespace = place.namespace.clone();
+        let is_made = {
+            let others = place.bed().others();
+            let namespace = namespace.clone();
+            move |request: &Request| {
+                asks("create", SNAPSHOTS)(request) && others.get(SNAPSHOTS, &namespace, "old-1").is_none()
+            }
+        };
+        place.bed().before(is_made, 1, move |others| {
+            drop(others.replace_claim(&namespace, "data"));
+        });
+        let ran = place.run(&[("SNAPSHOT_PVC_NAMES", "data")]).await;
+        ran.assert_exit(1);
+        assert!(ran.message.contains("deleted and made anew"), "{}", ran.message);
+        assert_eq!(place.names().await[0], "old-2", "room was made, and no more");
+        assert_no_last_copy_was_deleted(place.bed());
     })
     .await;
 }

@@ -83,6 +83,29 @@ async fn with_a_mute_watch_the_new_snapshot_is_read_before_each_deletion() {
 }
 
 #[tokio::test]
+async fn with_a_mute_watch_the_neighbours_are_listed_again() {
+    embedded_only(slow(millis(2500)), NEEDS_OTHER_HAND, async |place| {
+        put_claim(place, "data");
+        put_ready(place, "b", "data", 2);
+        put_ready(place, "a", "data", 1);
+        let settings = [
+            ("SNAPSHOT_PVC_NAMES", "data"),
+            ("SNAPSHOT_RETENTION", "last=2"),
+            ("SNAPSHOT_READY_ATTEMPTS", "1"),
+            ("SNAPSHOT_READY_INTERVAL", "4s"),
+        ];
+        let running = place.start(&all_rights(), &settings).await;
+        place.until("it waits", async || place.names().await.len() == 3 && place.bed().watches() == 1).await;
+        tokio::time::sleep(millis(300)).await;
+        place.bed().mute_watches();
+        place.bed().remove(SNAPSHOTS, &place.namespace, "a");
+        running.finish().await.assert_exit(0);
+        assert!(place.names().await.contains(&"b".to_owned()));
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn where_the_new_snapshot_cannot_be_read_nothing_more_is_deleted() {
     embedded_only(Options::default(), NEEDS_OTHER_HAND, async |place| {
         put_claim(place, "data");
