@@ -45,7 +45,7 @@ fn tools() -> bool {
 fn script(top: &Path, name: &str, arguments: &[&str]) -> Output {
     Command::new(top.join(".ci/release").join(name))
         .args(arguments)
-        .env("SOURCE_DATE_EPOCH", "1795219200")
+        .env("SOURCE_DATE_EPOCH", "1000000000")
         .current_dir(std::env::temp_dir())
         .output()
         .unwrap_or_else(|error| panic!("{name}: {error}"))
@@ -151,7 +151,12 @@ fn an_archive_has_the_binary_and_the_licence_and_is_the_same_each_time() {
     let checked = Command::new("sha256sum").args(["--check", "checksums.txt"]).current_dir(&out).output();
     said(checked.expect("sha256sum"));
     for (archive, platform) in archives.iter().zip(PLATFORMS) {
-        let list = Command::new("tar").args(["-tvzf", archive]).current_dir(&out).output().expect("tar");
+        let list = Command::new("tar")
+            .args(["-tvzf", archive])
+            .env("TZ", "UTC")
+            .current_dir(&out)
+            .output()
+            .expect("tar");
         let list = said(list);
         let entries: Vec<Vec<_>> = list.lines().map(|line| line.split_whitespace().collect()).collect();
         let found: Vec<_> =
