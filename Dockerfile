@@ -49,16 +49,13 @@ RUN headers="$(readelf --program-headers --wide target/release/volume-snapshotte
 FROM scratch
 ARG VERSION=0.1.0
 ARG REVISION=unknown
-# Where the sources are and when they were committed, if the builder says so.
-ARG SOURCE=""
-ARG CREATED=""
+# Where the sources are and when they were committed is for the builder to say, with --label: a label that stands here is
+# there without a value too.
 LABEL org.opencontainers.image.title="volume-snapshotter" \
       org.opencontainers.image.description="Takes a VolumeSnapshot of each chosen PersistentVolumeClaim, waits until it is ready, then prunes the older ones" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
-      org.opencontainers.image.revision="${REVISION}" \
-      org.opencontainers.image.source="${SOURCE}" \
-      org.opencontainers.image.created="${CREATED}"
+      org.opencontainers.image.revision="${REVISION}"
 COPY LICENSE /
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/
 COPY --from=build /build/target/release/volume-snapshotter /
