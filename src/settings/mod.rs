@@ -133,6 +133,7 @@ struct Variables {
     namespace_selector: Option<String>,
     class_name: Option<String>,
     name_prefix: Option<String>,
+    #[serde(rename = "job")]
     schedule: Option<String>,
     ready_attempts: Option<String>,
     ready_interval: Option<String>,

@@ -104,6 +104,7 @@ struct Variables {
     at: Option<String>,
     to: Option<String>,
     namespace: Option<String>,
+    #[serde(rename = "job")]
     schedule: Option<String>,
     size: Option<String>,
     storage_class: Option<String>,
