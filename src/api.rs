@@ -313,6 +313,12 @@ pub struct ClaimLabels {
     /// The uid of the Job whose restore made it.
     #[serde(rename = "volume-snapshotter/run-uid")]
     pub run_uid: Option<String>,
+    /// The claim whose data it has, if it was restored and the name fits.
+    #[serde(rename = "volume-snapshotter/restored-claim")]
+    pub restored_claim: Option<String>,
+    /// The snapshot that it was restored from, if the name fits.
+    #[serde(rename = "volume-snapshotter/restored-snapshot")]
+    pub restored_snapshot: Option<String>,
 }
 
 /// The annotations of a claim that are read; all others are skipped, however large they are.
@@ -329,6 +335,12 @@ pub struct ClaimAnnotations {
     /// `volume.kubernetes.io/storage-provisioner`: who was asked to make its volume. Missing where the
     /// claim was bound to a volume that was there already.
     pub storage_provisioner: Option<String>,
+    /// `volume-snapshotter/restored-claim`: as the label, for a name that is too long for one.
+    pub restored_claim: Option<String>,
+    /// `volume-snapshotter/restored-snapshot`: as the label, for a name that is too long for one.
+    pub restored_snapshot: Option<String>,
+    /// `volume-snapshotter/restored-time`: when the restored data was taken.
+    pub restored_time: Option<String>,
 }
 
 impl<'de> Deserialize<'de> for ClaimAnnotations {
@@ -360,6 +372,9 @@ impl<'de> Visitor<'de> for ClaimAnnotationsVisitor {
                 "volume.kubernetes.io/storage-provisioner" => {
                     read.storage_provisioner = Some(map.next_value()?);
                 }
+                names::RESTORED_CLAIM_LABEL => read.restored_claim = Some(map.next_value()?),
+                names::RESTORED_SNAPSHOT_LABEL => read.restored_snapshot = Some(map.next_value()?),
+                names::RESTORED_TIME_ANNOTATION => read.restored_time = Some(map.next_value()?),
                 other => match other
                     .strip_prefix(names::RETENTION_ANNOTATION)
                     .and_then(|rest| rest.strip_prefix('.'))
@@ -439,8 +454,81 @@ impl NewClaim {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct StorageClass {
+    /// Its name, and whether it is the default.
+    pub metadata: StorageClassMetadata,
     /// `Immediate` or `WaitForFirstConsumer`.
     pub volume_binding_mode: String,
+}
+
+impl StorageClass {
+    /// Whether claims without a class get this one, or another that is the default too.
+    pub fn is_default(&self) -> bool {
+        self.metadata.annotations.is_default.as_deref() == Some("true")
+    }
+}
+
+/// The fields of a StorageClass's `metadata` that are read.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct StorageClassMetadata {
+    /// Its name.
+    pub name: String,
+    /// Annotations.
+    pub annotations: StorageClassAnnotations,
+}
+
+/// The annotations of a StorageClass that are read.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct StorageClassAnnotations {
+    /// `true`: claims without a class get this one.
+    #[serde(rename = "storageclass.kubernetes.io/is-default-class")]
+    pub is_default: Option<String>,
+}
+
+/// A `PersistentVolume`, as it is read.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Volume {
+    /// When it was made, and by whom.
+    pub metadata: VolumeMetadata,
+    /// Whom it is bound to.
+    pub spec: VolumeSpec,
+}
+
+/// The fields of a PersistentVolume's `metadata` that are read.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct VolumeMetadata {
+    /// When the API server stored it, in whole seconds.
+    pub creation_timestamp: Option<Timestamp>,
+    /// Annotations.
+    pub annotations: VolumeAnnotations,
+}
+
+/// The annotations of a PersistentVolume that are read.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct VolumeAnnotations {
+    /// The provisioner that made it; missing where a person did.
+    #[serde(rename = "pv.kubernetes.io/provisioned-by")]
+    pub provisioned_by: Option<String>,
+}
+
+/// What a PersistentVolume is.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct VolumeSpec {
+    /// The claim that it is bound to.
+    pub claim_ref: Option<ClaimReference>,
+}
+
+/// The claim that a volume is bound to.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct ClaimReference {
+    /// What tells this claim from a later one of the same name.
+    pub uid: String,
 }
 
 /// An `Event` of the core group, as it is read: what somebody has to say of an object.
@@ -458,6 +546,138 @@ pub struct ObjectEvent {
     pub last_timestamp: Option<Timestamp>,
     /// When it was said, by those who write no `lastTimestamp`.
     pub event_time: Option<Timestamp>,
+}
+
+/// A `CronJob`, as it is read: what its pods are told.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct CronJob {
+    /// Name and labels.
+    pub metadata: Metadata,
+    /// What it does.
+    pub spec: CronJobSpec,
+}
+
+/// What a CronJob does.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct CronJobSpec {
+    /// Whether it does nothing for now.
+    pub suspend: bool,
+    /// The Jobs that it makes.
+    pub job_template: Template<JobSpec>,
+}
+
+/// What something is made from: a Job of a CronJob, a pod of a Job.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Template<T> {
+    /// What it is to be.
+    pub spec: T,
+}
+
+/// What a Job is to be.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct JobSpec {
+    /// The pods that it makes.
+    pub template: Template<PodSpec>,
+}
+
+/// What a pod is to be.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct PodSpec {
+    /// Its containers.
+    pub containers: Vec<Container>,
+}
+
+/// A container of a pod.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Container {
+    /// Its name.
+    pub name: String,
+    /// Its image.
+    pub image: String,
+    /// What is started, instead of what the image says.
+    pub command: Vec<String>,
+    /// With which arguments.
+    pub args: Vec<String>,
+    /// Variables, one by one; these win.
+    pub env: Vec<Variable>,
+    /// Variables, all of an object; the later ones win.
+    pub env_from: Vec<VariableSource>,
+}
+
+/// A variable of a container.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Variable {
+    /// Its name.
+    pub name: String,
+    /// Its value, where that is written here.
+    pub value: String,
+    /// Where its value is, else.
+    pub value_from: Option<ValueSource>,
+}
+
+/// Where a variable's value is; in neither of these, in a Secret or in the container's resources.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ValueSource {
+    /// In a ConfigMap.
+    pub config_map_key_ref: Option<KeyReference>,
+    /// In the pod itself.
+    pub field_ref: Option<FieldReference>,
+}
+
+/// An entry of a ConfigMap.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct KeyReference {
+    /// The ConfigMap.
+    pub name: String,
+    /// The entry.
+    pub key: String,
+    /// Whether it may be missing.
+    pub optional: bool,
+}
+
+/// A field of the pod.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct FieldReference {
+    /// `metadata.namespace`.
+    pub field_path: String,
+}
+
+/// An object whose entries are variables.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct VariableSource {
+    /// What the variables' names begin with before the entry's own.
+    pub prefix: String,
+    /// A ConfigMap; missing for a Secret.
+    pub config_map_ref: Option<ConfigMapReference>,
+}
+
+/// A ConfigMap.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct ConfigMapReference {
+    /// Its name.
+    pub name: String,
+    /// Whether it may be missing.
+    pub optional: bool,
+}
+
+/// A `ConfigMap`, as it is read.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct ConfigMap {
+    /// Its entries.
+    pub data: BTreeMap<String, String>,
 }
 
 /// A `Namespace`, as it is read.

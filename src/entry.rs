@@ -9,7 +9,7 @@ use std::{
 use crate::{
     cluster::{self, Access, Cluster},
     command::{self, Command, ListCommand, Output, RestoreCommand},
-    list::{self, Listing, Look},
+    list::{self, Given, Listing, Look},
     names, process,
     report::{EXIT_DONE, EXIT_HOPELESS, EXIT_TRY_AGAIN, Failure, Report, Stop},
     restore::{self, RestoreReport},
@@ -25,7 +25,7 @@ const ONE_AT_A_TIME: usize = 1;
 ///
 /// It is here and not in `main.rs` so that the demo is the binary as well, without a second build.
 pub fn main() -> ExitCode {
-    ExitCode::from(match command::command(std::env::args_os().skip(1)) {
+    let exit = match command::command(std::env::args_os().skip(1)) {
         Ok(Command::Run) => run_once(),
         Ok(Command::List(command)) => list_once(command),
         Ok(Command::Restore(command)) => restore_once(command),
@@ -34,7 +34,9 @@ pub fn main() -> ExitCode {
             eprintln!("volume-snapshotter: {problem}");
             EXIT_HOPELESS
         }
-    })
+    };
+    process::finish_log();
+    ExitCode::from(exit)
 }
 
 fn run_once() -> u8 {
@@ -68,6 +70,11 @@ fn run_once() -> u8 {
 }
 
 fn list_once(command: ListCommand) -> u8 {
+    let given = |variable: &str| {
+        command.flags.iter().any(|flag| flag.variable == variable)
+            || std::env::var_os(variable).is_some_and(|value| !value.to_string_lossy().trim().is_empty())
+    };
+    let given = Given { job: given("SNAPSHOT_JOB"), retention: given("SNAPSHOT_RETENTION") };
     let settings = match Settings::parse_for_list(std::env::vars_os(), command.flags) {
         Ok(settings) => settings,
         Err(problems) => {
@@ -79,7 +86,7 @@ fn list_once(command: ListCommand) -> u8 {
     process::start_plain_log(None, settings.log_filter.clone());
     let access = Access {
         namespace: settings.namespace.as_deref(),
-        kubeconfig: None,
+        kubeconfig: command.kubeconfig.as_deref(),
         context: command.context.as_deref(),
         impersonate: None,
         concurrency: ONE_AT_A_TIME,
@@ -90,11 +97,13 @@ fn list_once(command: ListCommand) -> u8 {
         tokio::select! {
             biased;
             stop = stop => Err(Unbegun::Stopped(stop)),
-            listing = list::list(&cluster, &settings, command.extent, now) => listing.map_err(Unbegun::Trouble),
+            listing = list::list(&cluster, &settings, given, command.extent, now) => {
+                listing.map_err(Unbegun::Trouble)
+            }
         }
     };
     match with_cluster(access, list).flatten() {
-        Ok(listing) => show(&listing, command.output, command.extent.all_schedules, now),
+        Ok(listing) => show(&listing, command.output, now),
         Err(Unbegun::Stopped(stop)) => Report::of_stop(stop).exit_code(),
         Err(Unbegun::Trouble(failure)) => {
             tracing::error!("{}", failure.message);
@@ -103,12 +112,21 @@ fn list_once(command: ListCommand) -> u8 {
     }
 }
 
-fn show(listing: &Listing, output: Output, jobs: bool, now: Timestamp) -> u8 {
+fn show(listing: &Listing, output: Output, now: Timestamp) -> u8 {
     for warning in &listing.warnings {
         tracing::warn!("{warning}");
     }
+    for note in &listing.notes {
+        tracing::info!("{note}");
+    }
     let (width, colour) = process::screen();
-    let look = Look { width, colour, wide: output == Output::Wide, namespaces: listing.namespaces, jobs };
+    let look = Look {
+        width,
+        colour,
+        wide: output == Output::Wide,
+        namespaces: listing.namespaces,
+        jobs: listing.schedules,
+    };
     let exit = match output {
         Output::Json => printed(&list::json(&listing.rows)),
         Output::Yaml => printed(&list::yaml(&listing.rows)),
@@ -127,7 +145,7 @@ fn show(listing: &Listing, output: Output, jobs: bool, now: Timestamp) -> u8 {
 }
 
 fn restore_once(command: RestoreCommand) -> u8 {
-    let settings = match RestoreSettings::parse(std::env::vars_os(), command.flags) {
+    let mut settings = match RestoreSettings::parse(std::env::vars_os(), command.flags) {
         Ok(settings) => settings,
         Err((problems, fallback)) => {
             process::start_plain_log(fallback.log_format, settings::default_filter());
@@ -136,10 +154,12 @@ fn restore_once(command: RestoreCommand) -> u8 {
             return EXIT_HOPELESS;
         }
     };
+    settings.kubeconfig.clone_from(&command.kubeconfig);
+    settings.context.clone_from(&command.context);
     process::start_plain_log(settings.log_format, settings.log_filter.clone());
     let access = Access {
         namespace: settings.namespace.as_deref(),
-        kubeconfig: None,
+        kubeconfig: command.kubeconfig.as_deref(),
         context: command.context.as_deref(),
         impersonate: None,
         concurrency: ONE_AT_A_TIME,

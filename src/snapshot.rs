@@ -99,6 +99,28 @@ impl Snapshot {
         self.taken_at.is_some_and(|taken_at| taken_at.duration_since(self.created).abs() > CLOCK_TOLERANCE)
     }
 
+    /// Whether it is dated so far after `now` that a clock is wrong. A storage system's may be a few minutes
+    /// ahead of the API server's.
+    pub fn is_of_the_future(&self, now: Timestamp) -> bool {
+        self.time().duration_since(now) > CLOCK_TOLERANCE
+    }
+
+    /// Why no claim can be made from it, if none can.
+    pub fn hindrance(&self) -> Option<String> {
+        match self {
+            Snapshot { terminating_since: Some(_), .. } => Some("it is being deleted".to_owned()),
+            Snapshot { unreadable: true, .. } => Some("its status cannot be understood".to_owned()),
+            Snapshot { ready: true, .. } => None,
+            Snapshot { error: Some(error), .. } => Some(format!("it is not ready: {error}")),
+            _ => Some("it is not ready yet".to_owned()),
+        }
+    }
+
+    /// Its place among the snapshots of a claim: when its data was taken, then the API server's clock.
+    pub fn order(&self) -> (Timestamp, Timestamp, &str) {
+        (self.time(), self.created, &self.name)
+    }
+
     /// Whether it is deleted already and only waits for its finalizers.
     pub fn is_terminating(&self) -> bool {
         self.terminating_since.is_some()

@@ -2,26 +2,76 @@
 //!
 //! What is said about a run is decided in [`crate::report`]; here is only the spelling.
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 use k8s_openapi::jiff::SignedDuration;
 
 /// The most characters of a foreign message that are repeated; the rest is cut off with `…`.
 const MAX_FOREIGN: usize = 1024;
 
-/// Text that came from a cluster, made safe for a log line, a terminal and the termination
-/// message: control characters become spaces, and what is overlong is cut.
+/// The most characters of a foreign name that are repeated; a name may be of any length where nothing
+/// but a schema checks it.
+const MAX_NAME: usize = 253;
+
+/// Text that came from a cluster, made safe for a log line, a terminal and the termination message:
+/// what would move the cursor, turn the direction of writing or not be seen becomes a space, and what
+/// is overlong is cut.
 pub fn foreign(text: &str) -> String {
     let mut safe: String = text
         .trim()
         .chars()
         .take(MAX_FOREIGN)
-        .map(|character| if character.is_control() { ' ' } else { character })
+        .map(|character| if is_treacherous(character) { ' ' } else { character })
         .collect();
     if text.trim().chars().nth(MAX_FOREIGN).is_some() {
         safe.push('…');
     }
     safe
+}
+
+/// A name that came from a cluster. One that can be a name or a label's value is itself; any other is
+/// quoted, with everything escaped that is not plain ASCII, so that it is seen to be odd and can
+/// neither forge a row nor look like another name.
+pub fn name(text: &str) -> Cow<'_, str> {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    if !text.is_empty() && text.len() <= MAX_NAME && text.bytes().all(is_plain) {
+        return Cow::Borrowed(text);
+    }
+    let mut quoted = String::from("\"");
+    let mut characters = text.chars();
+    quoted.extend(characters.by_ref().take(MAX_NAME).flat_map(char::escape_default));
+    if characters.next().is_some() {
+        quoted.push('…');
+    }
+    quoted.push('"');
+    Cow::Owned(quoted)
+}
+
+/// Whether a terminal, or a reader, makes something else of a character than what it is: control
+/// characters, ends of lines and paragraphs, what turns the direction of writing, and what has no
+/// width or no shape.
+pub fn is_treacherous(character: char) -> bool {
+    character.is_control()
+        || matches!(
+            character,
+            '\u{ad}'
+                | '\u{34f}'
+                | '\u{61c}'
+                | '\u{115f}'..='\u{1160}'
+                | '\u{17b4}'..='\u{17b5}'
+                | '\u{180b}'..='\u{180f}'
+                | '\u{200b}'..='\u{200f}'
+                | '\u{2028}'..='\u{202e}'
+                | '\u{2060}'..='\u{206f}'
+                | '\u{3164}'
+                | '\u{fe00}'..='\u{fe0f}'
+                | '\u{feff}'
+                | '\u{ffa0}'
+                | '\u{fff0}'..='\u{fffb}'
+                | '\u{1bca0}'..='\u{1bca3}'
+                | '\u{1d173}'..='\u{1d17a}'
+                | '\u{e0000}'..='\u{e0fff}'
+        )
 }
 
 /// `1 snapshot`, `2 snapshots`.
@@ -84,6 +134,54 @@ mod tests {
         let long = foreign(&"ä".repeat(1_000_000));
         assert_eq!(long.chars().count(), MAX_FOREIGN + 1);
         assert!(long.ends_with('…'));
+    }
+
+    #[test]
+    fn foreign_text_moves_no_cursor_and_turns_no_direction() {
+        for treacherous in [
+            '\u{7}',
+            '\r',
+            '\u{7f}',
+            '\u{9b}',
+            '\u{ad}',
+            '\u{61c}',
+            '\u{200b}',
+            '\u{200d}',
+            '\u{200e}',
+            '\u{2028}',
+            '\u{2029}',
+            '\u{202e}',
+            '\u{2066}',
+            '\u{2069}',
+            '\u{2060}',
+            '\u{feff}',
+            '\u{3164}',
+            '\u{e0041}',
+        ] {
+            let text = format!("a{treacherous}b");
+            assert_eq!(foreign(&text), "a b", "{treacherous:?}");
+            assert_eq!(name(&text), format!("\"a{}b\"", treacherous.escape_default()), "{treacherous:?}");
+        }
+        assert_eq!(foreign("für 中文 עברית – “ok” 🙂"), "für 中文 עברית – “ok” 🙂");
+    }
+
+    #[test]
+    fn a_name_that_can_be_one_is_itself_and_any_other_is_quoted() {
+        for plain in ["data", "data-0.web", "My_Value.1", "a".repeat(253).as_str()] {
+            assert_eq!(name(plain), plain);
+        }
+        for (odd, said) in [
+            ("", "\"\""),
+            ("../../victim", "\"../../victim\""),
+            ("data  forged", "\"data  forged\""),
+            ("data\u{1b}[2K\r\nforged", r#""data\u{1b}[2K\r\nforged""#),
+            ("say \"so\" \\", r#""say \"so\" \\""#),
+            ("dаta", r#""d\u{430}ta""#),
+        ] {
+            assert_eq!(name(odd), said);
+        }
+        let long = name(&"/".repeat(1_000_000)).into_owned();
+        assert_eq!(long.chars().count(), MAX_NAME + 3);
     }
 
     #[test]

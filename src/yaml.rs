@@ -5,6 +5,8 @@ use std::fmt::Write;
 
 use serde_json::Value;
 
+use crate::text::is_treacherous;
+
 /// A value as a YAML document, which ends with a newline.
 pub fn document(value: &Value) -> String {
     let mut text = String::new();
@@ -97,7 +99,11 @@ fn scalar(text: &mut String, string: &str) {
                     '\\' => text.push_str("\\\\"),
                     '\n' => text.push_str("\\n"),
                     '\t' => text.push_str("\\t"),
-                    plain if plain == ' ' || plain.is_ascii_graphic() || plain.is_alphanumeric() => {
+                    plain
+                        if plain == ' '
+                            || plain.is_ascii_graphic()
+                            || plain.is_alphanumeric() && !is_treacherous(plain) =>
+                    {
                         text.push(plain)
                     }
                     other => drop(write!(text, "\\U{:08x}", u32::from(other))),
@@ -157,6 +163,12 @@ mod tests {
                     .prop_map(|entries| entries.into_iter().collect()),
             ]
         })
+    }
+
+    #[test]
+    fn what_a_terminal_would_obey_is_escaped() {
+        let text = document(&json!({"claim": "a\u{1b}\u{9b}\u{202e}\u{2028}\u{3164}\u{200b}ä"}));
+        assert_eq!(text, "claim: \"a\\U0000001b\\U0000009b\\U0000202e\\U00002028\\U00003164\\U0000200bä\"\n");
     }
 
     proptest! {

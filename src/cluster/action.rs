@@ -8,6 +8,7 @@ pub(super) struct Action {
     tried: String,
     right: Right,
     scope: Scope,
+    optional: bool,
 }
 
 impl Action {
@@ -17,7 +18,16 @@ impl Action {
             Scope::Namespace(namespace) => format!("{what} in namespace {namespace}"),
             Scope::All => what,
         };
-        Action { tried, right, scope: scope.clone() }
+        Action { tried, right, scope: scope.clone(), optional: false }
+    }
+
+    /// What can be done without: a denial of it is believed at once.
+    pub(super) fn optional(self) -> Self {
+        Action { optional: true, ..self }
+    }
+
+    pub(super) fn is_optional(&self) -> bool {
+        self.optional
     }
 
     pub(super) fn right(&self) -> Right {

@@ -1,20 +1,22 @@
-//! What only a restore asks of the cluster: making a claim, and what is said of it.
+//! What only a restore and `list` ask of the cluster: making a claim, and what is said of it; what
+//! schedules there are.
 
 use kube::api::{GetParams, ListParams, PostParams};
 
 use super::{
-    CLAIMS, CLASSES, CREATE_CLAIM, Cluster, EVENTS, Error, GET_CLASS, LIST_EVENTS, PAGE, Scope,
-    action::Action, path,
+    CLAIMS, CLASSES, CONFIG_MAPS, CREATE_CLAIM, CRON_JOBS, Cluster, EVENTS, Error, GET_CLASS, GET_CONFIG_MAP,
+    GET_VOLUME, LIST_CLASSES, LIST_CRON_JOBS, LIST_EVENTS, PAGE, Scope, VOLUMES, action::Action, is_name,
+    path,
 };
 use crate::{
-    api::{Claim, NewClaim, ObjectEvent, Page, StorageClass},
+    api::{Claim, ConfigMap, CronJob, NewClaim, ObjectEvent, Page, StorageClass, Volume},
     names,
     snapshot::ClaimId,
 };
 
 impl Cluster {
     /// Makes a claim. After an answer that was lost it looks for the name before it asks again, and
-    /// takes for its own only what carries the same label of the run.
+    /// takes for its own only what carries the same labels of the run and is made from the same snapshot.
     ///
     /// With `dry_run` the API server checks everything and stores nothing.
     ///
@@ -28,10 +30,9 @@ impl Cluster {
         let parameters = PostParams { dry_run, ..PostParams::default() };
         let post = || path(&scope, CLAIMS).create(&parameters, new.object().to_string().into_bytes());
         let id = ClaimId { namespace: new.namespace.clone(), name: new.name.clone() };
-        let run = new.labels.get(names::RUN_LABEL);
         let find = async || {
             let found = self.claim(&id).await?;
-            Ok((found.metadata.labels.run.as_ref() == run).then_some(found))
+            Ok(is_made(new, &found).then_some(found))
         };
         self.create_or_find(&action, &post, dry_run, find).await
     }
@@ -43,7 +44,8 @@ impl Cluster {
     /// [`super::Cause::Forbidden`] without the right.
     pub async fn claim_events(&self, claim: &ClaimId, uid: &str) -> Result<Vec<ObjectEvent>, Error> {
         let scope = Scope::Namespace(claim.namespace.clone());
-        let action = Action::new(format!("list the Events of claim {}", claim.name), &scope, LIST_EVENTS);
+        let action =
+            Action::new(format!("list the Events of claim {}", claim.name), &scope, LIST_EVENTS).optional();
         let selector = format!("involvedObject.name={},involvedObject.uid={uid}", claim.name);
         // One page: of one claim there are a handful.
         let parameters = ListParams::default().fields(&selector).limit(PAGE);
@@ -58,8 +60,103 @@ impl Cluster {
     /// [`super::Cause::NotFound`] if there is none of that name, [`super::Cause::Forbidden`] without the right,
     /// which only a ClusterRole can give.
     pub async fn storage_class(&self, name: &str) -> Result<StorageClass, Error> {
-        let action = Action::new(format!("read StorageClass {name}"), &Scope::All, GET_CLASS);
+        let action = Action::new(format!("read StorageClass {name}"), &Scope::All, GET_CLASS).optional();
+        is_name(&action, name)?;
         let get = || path(&Scope::All, CLASSES).get(name, &GetParams::default());
         self.read(&action, get).await
+    }
+
+    /// Lists the StorageClasses.
+    ///
+    /// # Errors
+    /// [`super::Cause::Forbidden`] without the right, which only a ClusterRole can give.
+    pub async fn storage_classes(&self) -> Result<Vec<StorageClass>, Error> {
+        let action = Action::new("list the StorageClasses".to_owned(), &Scope::All, LIST_CLASSES).optional();
+        let (classes, _) = self.list(&action, &path(&Scope::All, CLASSES), "", Some).await?;
+        Ok(classes)
+    }
+
+    /// Lists the CronJobs that a label selector matches and `keep` keeps.
+    ///
+    /// # Errors
+    /// [`super::Cause::Forbidden`] without the right.
+    pub async fn cron_jobs(
+        &self,
+        scope: &Scope,
+        selector: &str,
+        keep: impl Fn(&CronJob) -> bool,
+    ) -> Result<Vec<CronJob>, Error> {
+        let action = Action::new("list the CronJobs".to_owned(), scope, LIST_CRON_JOBS).optional();
+        let keep = |cron_job: CronJob| keep(&cron_job).then_some(cron_job);
+        let (cron_jobs, _) = self.list(&action, &path(scope, CRON_JOBS), selector, keep).await?;
+        Ok(cron_jobs)
+    }
+
+    /// Reads a ConfigMap.
+    ///
+    /// # Errors
+    /// [`super::Cause::NotFound`] if there is none of that name, [`super::Cause::Forbidden`] without the right.
+    pub async fn config_map(&self, namespace: &str, name: &str) -> Result<ConfigMap, Error> {
+        let scope = Scope::Namespace(namespace.to_owned());
+        let action = Action::new(format!("read ConfigMap {name}"), &scope, GET_CONFIG_MAP).optional();
+        is_name(&action, name)?;
+        let get = || path(&scope, CONFIG_MAPS).get(name, &GetParams::default());
+        self.read(&action, get).await
+    }
+
+    /// Reads a PersistentVolume.
+    ///
+    /// # Errors
+    /// [`super::Cause::NotFound`] if there is none of that name, [`super::Cause::Forbidden`] without the right,
+    /// which only a ClusterRole can give.
+    pub async fn volume(&self, name: &str) -> Result<Volume, Error> {
+        let action = Action::new(format!("read PersistentVolume {name}"), &Scope::All, GET_VOLUME).optional();
+        is_name(&action, name)?;
+        let get = || path(&Scope::All, VOLUMES).get(name, &GetParams::default());
+        self.read(&action, get).await
+    }
+}
+
+/// Whether `found` is what was to be made, and not somebody else's of the same name.
+fn is_made(new: &NewClaim, found: &Claim) -> bool {
+    let labels = &found.metadata.labels;
+    let source = found.spec.data_source.as_ref();
+    labels.run.as_ref() == new.labels.get(names::RUN_LABEL)
+        && labels.run_uid.as_ref() == new.labels.get(names::RUN_UID_LABEL)
+        && source.is_some_and(|source| source.is_snapshot() && source.name == new.snapshot)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn after_a_lost_answer_only_what_was_asked_for_is_taken_for_ones_own() {
+        let new = NewClaim {
+            name: "b".into(),
+            namespace: "app".into(),
+            labels: BTreeMap::from([(names::RUN_LABEL, "r-1".into()), (names::RUN_UID_LABEL, "u-1".into())]),
+            annotations: BTreeMap::new(),
+            access_modes: Vec::new(),
+            volume_mode: "Filesystem".into(),
+            storage_class: None,
+            size: "1Gi".into(),
+            snapshot: "old".into(),
+        };
+        let with = |change: &dyn Fn(&mut Value)| {
+            let mut object = new.object();
+            change(&mut object);
+            is_made(&new, &serde_json::from_value(object).expect("a claim"))
+        };
+        assert!(with(&|_| {}));
+        assert!(!with(&|object| object["metadata"]["labels"]["volume-snapshotter/run"] = json!("r-2")));
+        assert!(!with(&|object| object["metadata"]["labels"]["volume-snapshotter/run-uid"] = json!("u-2")));
+        assert!(!with(&|object| object["spec"]["dataSource"] = json!(null)));
+        assert!(!with(&|object| object["spec"]["dataSource"]["name"] = json!("other")));
+        assert!(!with(&|object| object["spec"]["dataSource"]["kind"] = json!("PersistentVolumeClaim")));
     }
 }

@@ -34,7 +34,10 @@ pub(super) fn of_kubeconfig(error: &KubeconfigError) -> String {
         KubeconfigError::ParseProxyUrl(_) => {
             "the proxy is not a URL; see proxy-url and HTTPS_PROXY".to_owned()
         }
-        KubeconfigError::FindPath => "there is no kubeconfig".to_owned(),
+        KubeconfigError::FindPath => {
+            "there is no kubeconfig; run it in a pod with a ServiceAccount, or name one with KUBECONFIG"
+                .to_owned()
+        }
         error @ (KubeconfigError::CurrentContextNotSet
         | KubeconfigError::KindMismatch
         | KubeconfigError::ApiVersionMismatch

@@ -205,9 +205,6 @@ impl Error {
                 Some("raise the ResourceQuota, or let SNAPSHOT_RETENTION keep fewer snapshots".to_owned())
             }
             (Cause::Unreachable, _) => Some("check that the API server can be reached from here".to_owned()),
-            (Cause::Credentials, _) => {
-                Some("run it in a pod with a ServiceAccount, or let KUBECONFIG name a kubeconfig".to_owned())
-            }
             _ => None,
         }
     }

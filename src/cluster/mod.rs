@@ -55,6 +55,10 @@ const SNAPSHOTS: &str = "volumesnapshots";
 const NAMESPACES: &str = "namespaces";
 const EVENTS: &str = "events";
 const CLASSES: &str = "storageclasses";
+const VOLUMES: &str = "persistentvolumes";
+const CRON_JOBS: &str = "cronjobs";
+const CONFIG_MAPS: &str = "configmaps";
+const BATCH_GROUP: &str = "batch";
 const STORAGE_GROUP: &str = "storage.k8s.io";
 
 const fn on_claims(verb: &'static str) -> Right {
@@ -76,6 +80,10 @@ const DELETE: Right = on_snapshots("delete");
 const LIST_NAMESPACES: Right = Right { group: "", resource: NAMESPACES, verb: "list" };
 const LIST_EVENTS: Right = Right { group: "", resource: EVENTS, verb: "list" };
 const GET_CLASS: Right = Right { group: STORAGE_GROUP, resource: CLASSES, verb: "get" };
+const LIST_CLASSES: Right = Right { group: STORAGE_GROUP, resource: CLASSES, verb: "list" };
+const LIST_CRON_JOBS: Right = Right { group: BATCH_GROUP, resource: CRON_JOBS, verb: "list" };
+const GET_CONFIG_MAP: Right = Right { group: "", resource: CONFIG_MAPS, verb: "get" };
+const GET_VOLUME: Right = Right { group: "", resource: VOLUMES, verb: "get" };
 
 /// Every right that a run uses. No request can be made without naming one of these or of the lists
 /// below, and a test holds the Role of the manifests to this list. `list` uses two of them.
@@ -88,8 +96,12 @@ pub const NAMESPACE_RIGHTS: &[Right] = &[LIST_NAMESPACES];
 pub const RESTORE_RIGHTS: &[Right] = &[GET_CLAIM, CREATE_CLAIM, GET, LIST, LIST_EVENTS];
 
 /// What a restore uses where it may: whether the StorageClass exists and what it waits for is known
-/// sooner then. It lies outside of namespaces, so a Role cannot give it.
-pub const RESTORE_CLASS_RIGHTS: &[Right] = &[GET_CLASS];
+/// sooner then, and which there are; and whose a volume is that does not carry the claim's uid in its
+/// name. These lie outside of namespaces, so a Role cannot give them.
+pub const RESTORE_CLASS_RIGHTS: &[Right] = &[GET_CLASS, LIST_CLASSES, GET_VOLUME];
+
+/// What `list` uses where it may, besides two of a run's: the settings of the schedules.
+pub const SCHEDULE_RIGHTS: &[Right] = &[LIST_CRON_JOBS, GET_CONFIG_MAP];
 
 /// How many objects a page of a list has. 500 is what kubectl asks for.
 const PAGE: u32 = 500;
@@ -155,14 +167,15 @@ pub enum Event {
 }
 
 /// What became of a deletion.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Deleted {
     /// The API server accepted it; finalizers may keep the object for a while.
     Accepted,
     /// There was nothing to delete any more.
     AlreadyGone,
-    /// It was not asked for: the guard did not let it.
-    Withheld,
+    /// It was not asked for, or not once more: the guard did not let it. What came of the try before, if
+    /// there was one.
+    Withheld(Option<Error>),
 }
 
 impl Cluster {
@@ -409,10 +422,11 @@ impl Cluster {
         let delete = || path(&scope, SNAPSHOTS).delete(&snapshot.name, &parameters);
         let mut patience = self.requests.patience();
         let mut unclear = false;
+        let mut last = None;
         loop {
             let slot = self.requests.slot(&action).await?;
             if !guard(&slot).await {
-                return Ok(Deleted::Withheld);
+                return Ok(Deleted::Withheld(last));
             }
             let answer = slot.send(&action, &delete, &mut patience).await;
             drop(slot);
@@ -424,6 +438,7 @@ impl Cluster {
                 Err(error) if error.cause() == Cause::NotFound => return Ok(Deleted::AlreadyGone),
                 Err(error) => {
                     unclear |= error.is_unclear() && !dry_run;
+                    last = Some(error.clone());
                     patience.wait(&action, error).await?;
                 }
             }
@@ -535,6 +550,7 @@ fn path(scope: &Scope, resource: &str) -> ApiRequest {
     let api = match resource {
         SNAPSHOTS => format!("/apis/{SNAPSHOT_API}"),
         CLASSES => format!("/apis/{STORAGE_GROUP}/v1"),
+        CRON_JOBS => format!("/apis/{BATCH_GROUP}/v1"),
         _ => "/api/v1".to_owned(),
     };
     ApiRequest::new(match scope {

@@ -21,7 +21,9 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::{Cause, Error, Pause, Right, Scope, action::Action, credentials, error::with_causes};
+use super::{
+    Cause, Error, PATIENCE_OF_A_PERSON, Pause, Right, Scope, action::Action, credentials, error::with_causes,
+};
 
 /// How long one try of a request may take, its whole answer included. The API server itself gives
 /// up after 60 s by default; a page of 500 snapshots takes well under a second.
@@ -65,6 +67,8 @@ pub(super) struct Requests {
     in_flight: Semaphore,
     /// How long one request is repeated.
     patience: Duration,
+    /// Whether a person waits for the answer, and wants one line.
+    is_for_a_person: bool,
     /// The rights that are denied, and since when; see [`DENIED_FOR`].
     denied: RefCell<HashMap<(Right, Scope), Instant>>,
 }
@@ -80,7 +84,8 @@ impl Requests {
     /// for `patience` at most.
     pub(super) fn new(client: Client, concurrency: usize, patience: Duration) -> Self {
         let in_flight = Semaphore::new(concurrency);
-        Requests { client, in_flight, patience, denied: RefCell::default() }
+        let is_for_a_person = patience <= PATIENCE_OF_A_PERSON;
+        Requests { client, in_flight, patience, is_for_a_person, denied: RefCell::default() }
     }
 
     pub(super) fn patience(&self) -> Patience<'_> {
@@ -170,15 +175,22 @@ impl Patience<'_> {
         if !may_repeat || self.left.is_zero() {
             return Err(error);
         }
-        let wait = self.pause.next(error.retry_after());
+        let wait = self.pause.next(error.retry_after()).min(self.left);
         self.spend(wait);
-        tracing::warn!(again_in_ms = wait.as_millis() as u64, "{error}");
+        match self.requests.is_for_a_person {
+            true => tracing::debug!(again_in_ms = wait.as_millis() as u64, "{error}"),
+            false => tracing::warn!(again_in_ms = wait.as_millis() as u64, "{error}"),
+        }
         sleep(wait).await;
         Ok(())
     }
 
     /// Whether a denial has not been repeated for long enough to be believed.
     fn may_be_wrongly_denied(&self, action: &Action) -> bool {
+        // Who only looks looks again, and what can be done without is done without.
+        if self.requests.is_for_a_person || action.is_optional() {
+            return false;
+        }
         let now = Instant::now();
         let since = *self.requests.denied.borrow_mut().entry(action.permission()).or_insert(now);
         now.duration_since(since) < DENIED_FOR

@@ -69,9 +69,11 @@ Example:
 
 /// Of `list`.
 pub const LIST_HELP: &str = "\
-Shows the snapshots that a schedule owns, newest first, and why each stays or
-goes. It goes by the same settings and the same rules as a run (SNAPSHOT_*, see
-volume-snapshotter --help); flags win over them. It changes nothing.
+Shows the snapshots of the schedules here, newest first, and why each stays or
+goes: by the settings of the CronJobs of this program that it finds, each
+snapshot by those of its own schedule. Flags and variables (SNAPSHOT_*, see
+volume-snapshotter --help) win over them. Of each claim it also shows what a
+restore would choose, whoever made it. It changes nothing.
 
 Usage: volume-snapshotter list [CLAIM...] [FLAGS]
 
@@ -79,18 +81,21 @@ Usage: volume-snapshotter list [CLAIM...] [FLAGS]
   -l, --selector SELECTOR   claims by label selector: app=web
   -n, --namespace NAMESPACE where [the pod's own, or the kubeconfig context's]
   -A, --all-namespaces      everywhere
-      --context CONTEXT     the kubeconfig's context [the current one]
-      --job JOB             the schedule: value of the label 'job'
-                            [SNAPSHOT_JOB, else volume-snapshotter]
-      --all                 those of other schedules as well
+      --kubeconfig FILE     the kubeconfig [KUBECONFIG, else ~/.kube/config]
+      --context CONTEXT     its context [the current one]
+      --job JOB             only this schedule: value of the label 'job'
+                            [SNAPSHOT_JOB, else all that are found]
+      --all                 all snapshots, whoever made them
       --retention RULES     show what these rules would keep: hourly=24,daily=7
   -o, --output FORMAT       table, wide, json or yaml [table]
   -h, --help                this text
 
 Columns:
-  STATE      ok, held, waiting (not ready yet), error, terminating
+  STATE      ok, held, waiting (not ready yet), error, terminating, stuck (for
+             more than an hour)
   RETENTION  why it stays, or that it will go; as things are now: the next run
-             makes a new snapshot first, and counts that too
+             makes a new snapshot first, and counts that too; 'would go': by
+             rules that are given or assumed, or of a suspended schedule
 
 Exit codes:
   0  done
@@ -124,7 +129,8 @@ Each flag stands for a variable, which it wins over.
       --to NAME             RESTORE_TO: the name of the new claim
   -n, --namespace NAMESPACE RESTORE_NAMESPACE: where [the pod's own, or the
                             kubeconfig context's]
-      --context CONTEXT     the kubeconfig's context [the current one]
+      --kubeconfig FILE     the kubeconfig [KUBECONFIG, else ~/.kube/config]
+      --context CONTEXT     its context [the current one]
       --job JOB             RESTORE_JOB: only snapshots of this schedule
                             [of any]
       --size SIZE           RESTORE_SIZE: 10Gi [the larger of the claim's and
@@ -139,9 +145,9 @@ Each flag stands for a variable, which it wins over.
                             that would be made
   -h, --help                this text
 
-Further variables: RESTORE_RUN_ID (the Job's name, so that its next attempt
-goes on with the same claim), RESTORE_TERMINATION_LOG, RESTORE_LOG_FORMAT (text
-or json), RUST_LOG.
+Further variables: RESTORE_RUN_UID (the Job's uid, so that its next attempt goes
+on with the same claim), RESTORE_RUN_ID (its name), RESTORE_TERMINATION_LOG,
+RESTORE_LOG_FORMAT (text or json), RUST_LOG.
 
 Exit codes:
   0    the claim is Bound, or waits for its first consumer as its StorageClass

@@ -5,7 +5,7 @@
 
 mod help;
 
-use std::ffi::OsString;
+use std::{ffi::OsString, path::PathBuf};
 
 use lexopt::{Arg, Parser, ValueExt};
 
@@ -31,7 +31,9 @@ pub enum Command {
 pub struct ListCommand {
     /// What stands in the place of variables.
     pub flags: Vec<Flag>,
-    /// The kubeconfig's context.
+    /// The kubeconfig.
+    pub kubeconfig: Option<PathBuf>,
+    /// Its context.
     pub context: Option<String>,
     /// What is listed.
     pub extent: Extent,
@@ -58,7 +60,9 @@ pub enum Output {
 pub struct RestoreCommand {
     /// What stands in the place of variables.
     pub flags: Vec<Flag>,
-    /// The kubeconfig's context.
+    /// The kubeconfig.
+    pub kubeconfig: Option<PathBuf>,
+    /// Its context.
     pub context: Option<String>,
 }
 
@@ -88,6 +92,7 @@ enum Meaning {
     Value(&'static str),
     /// The variable of this name is `true`.
     True(&'static str),
+    Kubeconfig,
     Context,
     Output,
     AllSchedules,
@@ -98,7 +103,7 @@ enum Meaning {
 impl FlagSpec {
     /// Whether a value follows.
     pub fn takes_value(&self) -> bool {
-        matches!(self.meaning, Meaning::Value(_) | Meaning::Context | Meaning::Output)
+        matches!(self.meaning, Meaning::Value(_) | Meaning::Kubeconfig | Meaning::Context | Meaning::Output)
     }
 }
 
@@ -111,6 +116,7 @@ pub const LIST_FLAGS: &[FlagSpec] = &[
     flag(Some('l'), "--selector", Meaning::Value("SNAPSHOT_PVC_SELECTOR")),
     flag(Some('n'), "--namespace", Meaning::Value("SNAPSHOT_NAMESPACE")),
     flag(Some('A'), "--all-namespaces", Meaning::AllNamespaces),
+    flag(None, "--kubeconfig", Meaning::Kubeconfig),
     flag(None, "--context", Meaning::Context),
     flag(None, "--job", Meaning::Value("SNAPSHOT_JOB")),
     flag(None, "--all", Meaning::AllSchedules),
@@ -126,6 +132,7 @@ pub const RESTORE_FLAGS: &[FlagSpec] = &[
     flag(None, "--at", Meaning::Value("RESTORE_AT")),
     flag(None, "--to", Meaning::Value("RESTORE_TO")),
     flag(Some('n'), "--namespace", Meaning::Value("RESTORE_NAMESPACE")),
+    flag(None, "--kubeconfig", Meaning::Kubeconfig),
     flag(None, "--context", Meaning::Context),
     flag(None, "--job", Meaning::Value("RESTORE_JOB")),
     flag(None, "--size", Meaning::Value("RESTORE_SIZE")),
@@ -141,6 +148,7 @@ pub const RESTORE_FLAGS: &[FlagSpec] = &[
 #[derive(Default)]
 struct Read {
     flags: Vec<Flag>,
+    kubeconfig: Option<PathBuf>,
     context: Option<String>,
     extent: Extent,
     output: Output,
@@ -181,7 +189,8 @@ fn subcommand(name: &OsString, parser: &mut Parser) -> Result<Command, String> {
 }
 
 fn list(parser: &mut Parser) -> Result<Command, String> {
-    let Read { mut flags, context, extent, output, arguments, help } = read(parser, "list", LIST_FLAGS)?;
+    let Read { mut flags, kubeconfig, context, extent, output, arguments, help } =
+        read(parser, "list", LIST_FLAGS)?;
     if help {
         return Ok(Command::Text(LIST_HELP));
     }
@@ -196,11 +205,11 @@ fn list(parser: &mut Parser) -> Result<Command, String> {
         let value = arguments.join(std::ffi::OsStr::new(","));
         flags.push(Flag { variable: "SNAPSHOT_PVC_NAMES", name: "CLAIM", value });
     }
-    Ok(Command::List(ListCommand { flags, context, extent, output }))
+    Ok(Command::List(ListCommand { flags, kubeconfig, context, extent, output }))
 }
 
 fn restore(parser: &mut Parser) -> Result<Command, String> {
-    let Read { flags, context, arguments, help, .. } = read(parser, "restore", RESTORE_FLAGS)?;
+    let Read { flags, kubeconfig, context, arguments, help, .. } = read(parser, "restore", RESTORE_FLAGS)?;
     if help {
         return Ok(Command::Text(RESTORE_HELP));
     }
@@ -210,7 +219,7 @@ fn restore(parser: &mut Parser) -> Result<Command, String> {
             argument.to_string_lossy()
         ));
     }
-    Ok(Command::Restore(RestoreCommand { flags, context }))
+    Ok(Command::Restore(RestoreCommand { flags, kubeconfig, context }))
 }
 
 fn completion(parser: &mut Parser) -> Result<Command, String> {
@@ -259,6 +268,13 @@ fn read(parser: &mut Parser, command: &str, specs: &[FlagSpec]) -> Result<Read, 
         match spec.meaning {
             Meaning::Value(variable) => set(&mut read.flags, variable, spec.long, value()?),
             Meaning::True(variable) => set(&mut read.flags, variable, spec.long, "true".into()),
+            // An empty one would mean the file that is there by default.
+            Meaning::Kubeconfig => match value()? {
+                path if path.is_empty() => {
+                    return Err(format!("{}: the value is empty; see {command} --help", spec.long));
+                }
+                path => read.kubeconfig = Some(path.into()),
+            },
             Meaning::Context => read.context = Some(text(value()?)?),
             Meaning::Output => {
                 read.output = match text(value()?)?.as_str() {
@@ -338,10 +354,11 @@ mod tests {
 
     #[test]
     fn flags_stand_in_for_variables() {
-        let list = read("list data logs -nshop --job=weekly --retention last=3 --context prod -o json --all")
+        let list = read("list data logs -nshop --job=weekly --retention last=3 --kubeconfig=/k --context prod -o json --all")
             .expect("list");
         let Command::List(read_list) = &list else { panic!("{list:?}") };
         assert_eq!((read_list.context.as_deref(), read_list.output), (Some("prod"), Output::Json));
+        assert_eq!(read_list.kubeconfig.as_deref(), Some(std::path::Path::new("/k")));
         assert_eq!(read_list.extent, Extent { all_schedules: true, all_namespaces: false });
         assert_eq!(
             flags(list),
@@ -374,6 +391,7 @@ mod tests {
             ("list -A -n shop", "exclude each other"),
             ("list data -l app=web", "not by both"),
             ("list -x", "see list --help"),
+            ("list --kubeconfig= data", "--kubeconfig: the value is empty"),
             ("completion", "bash, zsh or fish"),
             ("completion tcsh", "bash, zsh or fish"),
         ] {

@@ -3,14 +3,31 @@
 use serde_json::{Value, json};
 
 use super::{Retention, Row};
-use crate::yaml;
+use crate::{text, yaml};
 
 /// All rows, as one JSON document.
 pub fn json(rows: &[Row]) -> String {
     // A value of text, numbers and maps with text keys is always JSON.
-    let mut text = serde_json::to_string_pretty(&document(rows)).unwrap_or_default();
+    let mut text = escaped(&serde_json::to_string_pretty(&document(rows)).unwrap_or_default());
     text.push('\n');
     text
+}
+
+/// JSON may have any character in a string but for the first 32, and it goes to terminals.
+fn escaped(json: &str) -> String {
+    let mut safe = String::with_capacity(json.len());
+    for character in json.chars() {
+        // Between the strings there are only newlines, and in them are none.
+        match text::is_treacherous(character) && character != '\n' {
+            false => safe.push(character),
+            true => {
+                for unit in character.encode_utf16(&mut [0; 2]) {
+                    safe.push_str(&format!("\\u{unit:04x}"));
+                }
+            }
+        }
+    }
+    safe
 }
 
 /// All rows, as one YAML document.
@@ -28,6 +45,8 @@ fn item(row: &Row) -> Value {
     let (verdict, reason) = match retention {
         Retention::Kept(reason) => ("kept", Some(reason)),
         Retention::Goes(reason) => ("goes", Some(reason)),
+        Retention::WouldGo(reason) => ("would-go", Some(reason)),
+        Retention::Unknown(reason) => ("unknown", Some(reason)),
         Retention::NotOurs => ("other-schedule", None),
     };
     json!({
@@ -44,7 +63,25 @@ fn item(row: &Row) -> Value {
         "run": snapshot.run,
         "held": snapshot.held,
         "state": state.word(),
+        "terminatingSince": snapshot.terminating_since.map(|since| since.to_string()),
         "retention": {"verdict": verdict, "reason": reason},
         "error": snapshot.error,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_terminal_would_obey_is_escaped_and_read_back() {
+        let value = json!({"claim": "a\u{1b}[2K\u{9b}\u{7f}\u{202e}\u{2028}\u{e0041}ä\n"});
+        let text = escaped(&serde_json::to_string_pretty(&value).expect("JSON"));
+        assert!(
+            !text.chars().any(|character| text::is_treacherous(character) && character != '\n'),
+            "{text:?}"
+        );
+        assert!(text.contains(r"\u001b[2K\u009b\u007f\u202e\u2028\udb40\udc41ä\n"), "{text}");
+        assert_eq!(serde_json::from_str::<Value>(&text).expect("JSON"), value);
+    }
 }

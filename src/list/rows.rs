@@ -1,17 +1,21 @@
-//! From snapshots and claims to what is to be said of each snapshot. Pure: the moment is handed in.
+//! From snapshots, claims and schedules to what is to be said of each snapshot. Pure: the moment is
+//! handed in.
 
 use std::{
     cmp::Reverse,
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
 };
 
-use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
+use super::schedules::Schedule;
 use crate::{
     api::Claim,
-    retention::{ClaimIdentity, Judgement, Rules, judge, rules_of_claim},
+    names,
+    retention::{ClaimIdentity, Judgement, judge, rules_of_claim},
     settings::{ClaimChoice, Settings},
     snapshot::{ClaimId, Record, Snapshot},
+    text,
 };
 
 /// What is said of one snapshot.
@@ -38,6 +42,8 @@ pub enum State {
     Error,
     /// Deleted, but not gone yet.
     Terminating,
+    /// The same, for so long that something keeps it.
+    Stuck,
 }
 
 /// Whether a snapshot stays, and why.
@@ -47,8 +53,32 @@ pub enum Retention {
     Kept(String),
     /// The next run deletes it, for this reason.
     Goes(String),
-    /// It is no business of this schedule's.
+    /// By the rules that are given or assumed a run would delete it, for this reason; no run is known
+    /// that will.
+    WouldGo(String),
+    /// Nobody can tell, for this reason.
+    Unknown(String),
+    /// It is of a schedule of which nothing is known, or of none.
     NotOurs,
+}
+
+/// Which snapshots are shown, and what is known of those who decide over them.
+#[derive(Clone, Copy, Debug)]
+pub struct Question<'a> {
+    /// All claims of the namespaces; `None` if they may not be read.
+    pub claims: Option<&'a [Claim]>,
+    /// Those that the user's selector matches; `None` where all are wanted, or some by name.
+    pub selected: Option<&'a HashSet<ClaimId>>,
+    /// The user's settings: which claims.
+    pub settings: &'a Settings,
+    /// The schedules that there are.
+    pub schedules: &'a [Schedule],
+    /// The one schedule that is asked for, if one is.
+    pub only: Option<&'a str>,
+    /// Whether everything is shown, whoever's it is.
+    pub all: bool,
+    /// The moment by which is judged.
+    pub now: Timestamp,
 }
 
 /// What was made of the answers.
@@ -60,11 +90,23 @@ pub struct Found {
     pub warnings: Vec<String>,
     /// Named claims of which there is neither a trace nor a snapshot.
     pub missing: Vec<String>,
+    /// How many snapshots of the chosen claims are not shown, by the schedule that they are of.
+    pub others: BTreeMap<Option<String>, usize>,
 }
 
+/// A deletion that takes longer does not finish by itself: it is a matter of seconds, or of as long as a
+/// claim is being restored.
+const STUCK_AFTER: SignedDuration = SignedDuration::from_hours(1);
+
+/// The most snapshots that a warning names one by one.
+const NAMED: usize = 3;
+
 impl State {
-    fn of(snapshot: &Snapshot) -> Self {
+    fn of(snapshot: &Snapshot, now: Timestamp) -> Self {
         match snapshot {
+            Snapshot { terminating_since: Some(since), .. } if now.duration_since(*since) > STUCK_AFTER => {
+                State::Stuck
+            }
             Snapshot { terminating_since: Some(_), .. } => State::Terminating,
             Snapshot { ready: true, held: true, .. } => State::Held,
             Snapshot { ready: true, .. } => State::Ok,
@@ -81,55 +123,56 @@ impl State {
             State::Waiting => "waiting",
             State::Error => "error",
             State::Terminating => "terminating",
+            State::Stuck => "stuck",
         }
     }
 }
 
-/// Judges the snapshots of the chosen claims as a run would that began at `now` and made none
-/// itself. `claims` are those of the same namespaces that the choice's selector matches; `None` if
-/// they may not be read.
-pub fn rows(records: Vec<Record>, claims: Option<&[Claim]>, settings: &Settings, now: Timestamp) -> Found {
+/// Judges the snapshots of the chosen claims, each as a run of its own schedule would that began now and
+/// made none itself. Shown are those of the schedules that are known, and of each claim the one that a
+/// restore would choose, whoever's it is.
+pub fn rows(records: Vec<Record>, question: &Question<'_>) -> Found {
     let mut found = Found::default();
-    let id_of = |claim: &Claim| ClaimId {
-        namespace: claim.metadata.namespace.clone(),
-        name: claim.metadata.name.clone(),
-    };
     let claims: Option<HashMap<ClaimId, &Claim>> =
-        claims.map(|claims| claims.iter().map(|claim| (id_of(claim), claim)).collect());
-    let mut records = chosen(records, claims.as_ref(), settings, &mut found.missing);
+        question.claims.map(|claims| claims.iter().map(|claim| (id_of(claim), claim)).collect());
+    let mut records = chosen(records, claims.as_ref(), question, &mut found.missing);
 
     // By the API server's clock none of them is of the future: what is ahead is ours that is behind.
     let newest =
         records.iter().map(|record| record.snapshot.created).filter(|made| *made < Timestamp::MAX).max();
-    let now = newest.map_or(now, |newest| newest.max(now));
+    let now = newest.map_or(question.now, |newest| newest.max(question.now));
 
-    let mut owned: HashMap<ClaimId, Vec<Snapshot>> = HashMap::new();
-    for record in records.iter().filter(|record| is_owned(record, settings)) {
-        if let Some(id) = claim_of(record) {
-            owned.entry(id).or_default().push(record.snapshot.clone());
+    let judging = Judging { question, claims: claims.as_ref(), in_use: in_use(question.claims), now };
+    let mut owned: HashMap<(ClaimId, String), Vec<Snapshot>> = HashMap::new();
+    for record in &records {
+        if let (Some(id), Some(job)) = (claim_of(record), &record.job) {
+            owned.entry((id, job.clone())).or_default().push(record.snapshot.clone());
         }
     }
     let mut verdicts: HashMap<String, Retention> = HashMap::new();
-    for (id, snapshots) in &owned {
-        let claim = claims.as_ref().map(|claims| claims.get(id));
-        let retention = match &claim {
-            // No run finds this claim, so none deletes anything of it.
-            Some(None) => Err("the claim is gone".to_owned()),
-            Some(Some(claim)) => rules_of_claim(&id.name, &claim.metadata.annotations, &settings.job)
-                .map(|rules| rules.unwrap_or_else(|| settings.retention.clone()))
-                .map_err(|problem| {
-                    found.warnings.push(format!("nothing of claim {} is deleted: {problem}", id.name));
-                    "the claim's annotation is not understood".to_owned()
-                }),
-            None => Ok(settings.retention.clone()),
-        };
-        let identity = claim.flatten().map(|claim| ClaimIdentity {
-            uid: &claim.metadata.uid,
-            created: claim.metadata.creation_timestamp,
-        });
-        verdicts.extend(judged(snapshots, &retention, identity, settings, now));
+    for ((id, job), snapshots) in &owned {
+        verdicts.extend(judging.verdicts(id, job, snapshots, &mut found.warnings));
     }
     found.warnings.sort_unstable();
+    found.warnings.dedup();
+
+    let to_restore = to_restore(&records, now);
+    let is_shown = |record: &Record| {
+        let is_known = |job: &str| match question.only {
+            Some(only) => only == job,
+            None => question.schedules.iter().any(|schedule| schedule.owns(job, &record.namespace)),
+        };
+        question.all
+            || record.job.as_deref().is_some_and(is_known)
+            || question.only.is_none() && to_restore.contains(&record.snapshot.uid)
+    };
+    records.retain(|record| {
+        let shown = is_shown(record);
+        if !shown {
+            *found.others.entry(record.job.clone()).or_default() += 1;
+        }
+        shown
+    });
 
     // By uid at last, so that there are no equals that a stable sort would be needed for.
     records.sort_unstable_by(|a, b| {
@@ -143,16 +186,17 @@ pub fn rows(records: Vec<Record>, claims: Option<&[Claim]>, settings: &Settings,
     found.rows = records
         .into_iter()
         .map(|record| Row {
-            state: State::of(&record.snapshot),
+            state: State::of(&record.snapshot, now),
             retention: verdicts.remove(&record.snapshot.uid).unwrap_or(Retention::NotOurs),
             record,
         })
         .collect();
+    found.warnings.extend(stuck(&found.rows, now));
     found
 }
 
-fn is_owned(record: &Record, settings: &Settings) -> bool {
-    record.job.as_deref() == Some(&settings.job)
+fn id_of(claim: &Claim) -> ClaimId {
+    ClaimId { namespace: claim.metadata.namespace.clone(), name: claim.metadata.name.clone() }
 }
 
 fn claim_of(record: &Record) -> Option<ClaimId> {
@@ -163,51 +207,212 @@ fn claim_of(record: &Record) -> Option<ClaimId> {
 fn chosen(
     mut records: Vec<Record>,
     claims: Option<&HashMap<ClaimId, &Claim>>,
-    settings: &Settings,
+    question: &Question<'_>,
     missing: &mut Vec<String>,
 ) -> Vec<Record> {
-    match &settings.claims {
-        ClaimChoice::Names(names) => {
-            records.retain(|record| record.claim.as_ref().is_some_and(|claim| names.contains(claim)));
-            let exists = |name: &String| claims.is_none_or(|claims| claims.keys().any(|id| id.name == *name));
-            let seen: HashSet<&str> = records.iter().filter_map(|record| record.claim.as_deref()).collect();
-            missing
-                .extend(names.iter().filter(|name| !seen.contains(name.as_str()) && !exists(name)).cloned());
-        }
-        // Everything, also of claims that are gone.
-        ClaimChoice::Selector(selector) if selector.is_empty() => {}
-        ClaimChoice::Selector(_) => records.retain(|record| {
-            claim_of(record).is_some_and(|id| claims.is_some_and(|claims| claims.contains_key(&id)))
-        }),
+    if let ClaimChoice::Names(names) = &question.settings.claims {
+        records.retain(|record| record.claim.as_ref().is_some_and(|claim| names.contains(claim)));
+        let exists = |name: &String| claims.is_none_or(|claims| claims.keys().any(|id| id.name == *name));
+        let seen: HashSet<&str> = records.iter().filter_map(|record| record.claim.as_deref()).collect();
+        missing.extend(names.iter().filter(|name| !seen.contains(name.as_str()) && !exists(name)).cloned());
+    }
+    // Else everything, also of claims that are gone.
+    if let Some(selected) = question.selected {
+        records.retain(|record| claim_of(record).is_some_and(|id| selected.contains(&id)));
     }
     records
 }
 
-/// The verdict on each of a claim's owned snapshots, by uid. Without rules all stay, for the reason
-/// that is given; but what stays for a reason of its own is said to.
-fn judged(
-    snapshots: &[Snapshot],
-    retention: &Result<Rules, String>,
-    claim: Option<ClaimIdentity<'_>>,
-    settings: &Settings,
+/// The snapshots that claims are waiting to be made from, by namespace.
+fn in_use(claims: Option<&[Claim]>) -> HashMap<String, HashSet<String>> {
+    let mut in_use: HashMap<String, HashSet<String>> = HashMap::new();
+    for claim in claims.unwrap_or_default().iter().filter(|claim| claim.status.phase != "Bound") {
+        let sources = [&claim.spec.data_source, &claim.spec.data_source_ref];
+        for source in sources.into_iter().flatten().filter(|source| source.is_snapshot()) {
+            let namespace = source.namespace.as_ref().filter(|namespace| !namespace.is_empty());
+            let namespace = namespace.unwrap_or(&claim.metadata.namespace);
+            in_use.entry(namespace.clone()).or_default().insert(source.name.clone());
+        }
+    }
+    in_use
+}
+
+/// Of each claim the snapshot that a restore chooses by itself, by uid.
+fn to_restore(records: &[Record], now: Timestamp) -> HashSet<String> {
+    let mut latest: HashMap<(&str, &str), &Snapshot> = HashMap::new();
+    for record in records {
+        let snapshot = &record.snapshot;
+        let Some(claim) = record.claim.as_deref().filter(|claim| names::is_object_name(claim)) else {
+            continue;
+        };
+        if snapshot.hindrance().is_some() || snapshot.is_of_the_future(now) {
+            continue;
+        }
+        let best = latest.entry((&record.namespace, claim)).or_insert(snapshot);
+        if snapshot.order() > best.order() {
+            *best = snapshot;
+        }
+    }
+    latest.into_values().map(|snapshot| snapshot.uid.clone()).collect()
+}
+
+/// Why a run passes over a claim, or fails it, and so deletes nothing of it.
+fn refusal(claim: &Claim) -> Option<&'static str> {
+    match claim.status.phase.as_str() {
+        _ if claim.metadata.deletion_timestamp.is_some() => Some("the claim is being deleted"),
+        "Bound" => None,
+        "Lost" => Some("the claim is Lost"),
+        "Pending" => Some("the claim is Pending"),
+        _ => Some("the claim is not Bound"),
+    }
+}
+
+/// What all verdicts depend on.
+struct Judging<'a> {
+    question: &'a Question<'a>,
+    claims: Option<&'a HashMap<ClaimId, &'a Claim>>,
+    in_use: HashMap<String, HashSet<String>>,
     now: Timestamp,
-) -> Vec<(String, Retention)> {
-    let rules = retention.as_ref().unwrap_or(&settings.retention);
-    let by = Judgement {
-        claim,
-        longest_wait: settings.longest_wait(),
-        job_lifetime: settings.job_lifetime(),
-        ..Judgement::by_rules(rules, now)
-    };
-    let said = |verdict: crate::retention::Verdict<'_>| match retention {
-        Err(reason) => Retention::Kept(reason.clone()),
-        Ok(_) if verdict.goes() => Retention::Goes(verdict.to_string()),
-        Ok(_) => Retention::Kept(verdict.to_string()),
-    };
-    judge(snapshots, &by)
-        .into_iter()
-        .map(|decision| (decision.snapshot.uid.clone(), said(decision.verdict)))
-        .collect()
+}
+
+impl Judging<'_> {
+    /// The verdict on each of a claim's snapshots of one label `job`, by uid. Where several schedules
+    /// share the label, a snapshot goes if any of them deletes it.
+    fn verdicts(
+        &self,
+        id: &ClaimId,
+        job: &str,
+        snapshots: &[Snapshot],
+        warnings: &mut Vec<String>,
+    ) -> HashMap<String, Retention> {
+        let owners = || self.question.schedules.iter().filter(|schedule| schedule.owns(job, &id.namespace));
+        if owners().next().is_none() {
+            return HashMap::new();
+        }
+        let mut verdicts: HashMap<String, Retention> = HashMap::new();
+        let mut add = |uid: String, new: Retention| {
+            let place = verdicts.entry(uid).or_insert_with(|| new.clone());
+            if rank(&new) > rank(place) {
+                *place = new;
+            }
+        };
+        for schedule in owners().filter(|schedule| schedule.finds(id)) {
+            for (uid, verdict) in self.by(schedule, id, snapshots, warnings) {
+                add(uid, verdict);
+            }
+        }
+        for snapshot in snapshots {
+            add(
+                snapshot.uid.clone(),
+                match self.claims.is_some_and(|claims| !claims.contains_key(id)) {
+                    true => Retention::Kept("the claim is gone".to_owned()),
+                    false => Retention::Kept("no schedule chooses the claim".to_owned()),
+                },
+            );
+        }
+        verdicts
+    }
+
+    /// What a run of one schedule would do. What stays whatever the rules say is said to stay for that
+    /// reason.
+    fn by(
+        &self,
+        schedule: &Schedule,
+        id: &ClaimId,
+        snapshots: &[Snapshot],
+        warnings: &mut Vec<String>,
+    ) -> Vec<(String, Retention)> {
+        let settings = match &schedule.settings {
+            Ok(settings) => settings,
+            Err(_) => {
+                let unknown = Retention::Unknown(format!(
+                    "the settings of schedule {} are not understood",
+                    schedule.job
+                ));
+                return snapshots.iter().map(|snapshot| (snapshot.uid.clone(), unknown.clone())).collect();
+            }
+        };
+        let claim = self.claims.map(|claims| claims.get(id).copied());
+        let mut why_kept = None;
+        let mut rules = settings.retention.clone();
+        match claim {
+            // No run finds this claim, so none deletes anything of it.
+            Some(None) => why_kept = Some("the claim is gone"),
+            Some(Some(claim)) => match rules_of_claim(&id.name, &claim.metadata.annotations, &schedule.job) {
+                Ok(own) => {
+                    rules = own.unwrap_or(rules);
+                    why_kept = refusal(claim);
+                }
+                Err(problem) => {
+                    let name = text::name(&id.name);
+                    warnings.push(format!("nothing of claim {name} is deleted: {}", text::foreign(&problem)));
+                    why_kept = Some("the claim's annotation is not understood");
+                }
+            },
+            None => {}
+        }
+        let by = Judgement {
+            claim: claim.flatten().map(|claim| ClaimIdentity {
+                uid: &claim.metadata.uid,
+                created: claim.metadata.creation_timestamp,
+            }),
+            in_use: self.in_use.get(&id.namespace),
+            longest_wait: settings.longest_wait(),
+            job_lifetime: settings.job_lifetime(),
+            ..Judgement::by_rules(&rules, self.now)
+        };
+        let is_certain = schedule.doubt.is_none() && self.claims.is_some();
+        judge(snapshots, &by)
+            .into_iter()
+            .map(|decision| {
+                let verdict = decision.verdict;
+                let retention = match (verdict.goes(), why_kept) {
+                    (_, Some(reason)) => Retention::Kept(reason.to_owned()),
+                    (true, None) if is_certain => Retention::Goes(verdict.to_string()),
+                    (true, None) => Retention::WouldGo(verdict.to_string()),
+                    (false, None) => Retention::Kept(verdict.to_string()),
+                };
+                (decision.snapshot.uid.clone(), retention)
+            })
+            .collect()
+    }
+}
+
+/// Of two schedules over one snapshot, the one that deletes it decides.
+fn rank(retention: &Retention) -> u8 {
+    match retention {
+        Retention::NotOurs => 0,
+        Retention::Kept(_) => 1,
+        Retention::Unknown(_) => 2,
+        Retention::WouldGo(_) => 3,
+        Retention::Goes(_) => 4,
+    }
+}
+
+/// What to say of deletions that do not finish.
+fn stuck(rows: &[Row], now: Timestamp) -> Option<String> {
+    let stuck: Vec<(&Record, Timestamp)> = rows
+        .iter()
+        .filter(|row| row.state == State::Stuck)
+        .filter_map(|row| Some((&row.record, row.record.snapshot.terminating_since?)))
+        .collect();
+    let (first, _) = stuck.first()?;
+    let mut said: Vec<String> = stuck
+        .iter()
+        .take(NAMED)
+        .map(|(record, since)| {
+            format!("{} ({})", text::name(&record.snapshot.name), text::age(now.duration_since(*since)))
+        })
+        .collect();
+    if stuck.len() > NAMED {
+        said.push(format!("{} more", stuck.len() - NAMED));
+    }
+    Some(format!(
+        "deleted long ago and still there: {}; something keeps them from going: kubectl describe volumesnapshot {} -n {}",
+        said.join(", "),
+        text::name(&first.snapshot.name),
+        text::name(&first.namespace)
+    ))
 }
 
 #[cfg(test)]
@@ -215,7 +420,10 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::api::VolumeSnapshot;
+    use crate::{
+        api::VolumeSnapshot,
+        list::schedules::{Origin, Place},
+    };
 
     fn settings(pairs: &[(&str, &str)]) -> Settings {
         let pairs = pairs.iter().map(|(name, value)| ((*name).into(), (*value).into()));
@@ -242,6 +450,7 @@ mod tests {
                 "name": name, "namespace": "app", "creationTimestamp": "2026-11-20T02:00:00Z",
                 "annotations": annotations,
             },
+            "status": {"phase": "Bound"},
         }))
         .expect("a claim")
     }
@@ -250,11 +459,43 @@ mod tests {
         "2026-11-20T12:00:00Z".parse().expect("a time")
     }
 
+    fn ask<'a>(
+        claims: Option<&'a [Claim]>,
+        settings: &'a Settings,
+        schedules: &'a [Schedule],
+    ) -> Question<'a> {
+        Question { claims, selected: None, settings, schedules, only: None, all: false, now: now() }
+    }
+
+    /// The schedule of a CronJob with these settings, for the claims data and logs.
+    fn schedule(pairs: &[(&str, &str)]) -> Schedule {
+        let mut given = BTreeMap::from([("SNAPSHOT_PVC_NAMES", "data,logs")]);
+        given.extend(pairs.iter().copied());
+        let pairs = given.into_iter().map(|(name, value)| (name.into(), value.into()));
+        let settings = Settings::parse(pairs).expect("settings");
+        let origin =
+            Origin::CronJob { namespace: "app".into(), name: settings.job.clone(), config_maps: Vec::new() };
+        Schedule {
+            doubt: None,
+            origin: origin.clone(),
+            place: Place::One("app".into()),
+            settings: Ok(Box::new(settings.clone())),
+            ..Schedule::without_cron_job(&settings, origin)
+        }
+    }
+
+    /// Judged by one schedule with the default settings.
+    fn judged(records: Vec<Record>, claims: Option<&[Claim]>) -> Found {
+        rows(records, &ask(claims, &settings(&[]), &[schedule(&[])]))
+    }
+
     /// Name, state and retention of each.
     fn said(found: &Found) -> Vec<String> {
         let retention = |row: &Row| match &row.retention {
             Retention::Kept(reason) => format!("kept: {reason}"),
             Retention::Goes(reason) => format!("goes: {reason}"),
+            Retention::WouldGo(reason) => format!("would go: {reason}"),
+            Retention::Unknown(reason) => format!("unknown: {reason}"),
             Retention::NotOurs => "not ours".to_owned(),
         };
         found
@@ -279,7 +520,7 @@ mod tests {
             record("stuck", "data", 6, |one| one["status"] = json!({"error": {"message": "no"}})),
             record("new", "data", 12, |one| one["status"] = json!(null)),
         ];
-        let found = rows(records, Some(&[claim("data", json!({}))]), &settings(&[]), now());
+        let found = judged(records, Some(&[claim("data", json!({}))]));
         assert_eq!(
             said(&found),
             [
@@ -298,7 +539,7 @@ mod tests {
     #[test]
     fn a_claims_annotation_is_honoured_and_one_that_is_not_understood_keeps_everything() {
         let records = || vec![record("b", "data", 9, |_| {}), record("a", "data", 10, |_| {})];
-        let with = |annotations| rows(records(), Some(&[claim("data", annotations)]), &settings(&[]), now());
+        let with = |annotations| judged(records(), Some(&[claim("data", annotations)]));
         let found = with(json!({"volume-snapshotter/retention": "last=2"}));
         assert_eq!(said(&found), ["a ok kept: 1st of last=2", "b ok kept: 2nd of last=2"]);
         let found = with(json!({"volume-snapshotter/retention": "lats=2"}));
@@ -309,29 +550,162 @@ mod tests {
     #[test]
     fn of_a_claim_that_is_gone_everything_stays_and_of_one_that_may_not_be_read_nothing_is_known() {
         let records = || vec![record("b", "data", 1, |_| {}), record("a", "data", 10, |_| {})];
-        let found = rows(records(), Some(&[]), &settings(&[]), now());
+        let found = judged(records(), Some(&[]));
         assert_eq!(said(&found), ["a ok kept: the claim is gone", "b ok kept: the claim is gone"]);
-        let found = rows(records(), None, &settings(&[]), now());
-        assert_eq!(said(&found)[1], "b ok goes: no rule keeps it");
+        let found = judged(records(), None);
+        assert_eq!(said(&found)[1], "b ok would go: no rule keeps it");
     }
 
     #[test]
-    fn those_of_other_schedules_are_not_judged_and_do_not_count() {
-        let records = vec![
-            record("weekly", "data", 11, |one| one["metadata"]["labels"]["job"] = json!("weekly")),
-            record("a", "data", 10, |_| {}),
-            record("pre-made", "", 9, |one| {
-                one["spec"]["source"] = json!({"volumeSnapshotContentName": "c"})
-            }),
-        ];
-        let found = rows(records, Some(&[claim("data", json!({}))]), &settings(&[]), now());
-        assert_eq!(said(&found), ["pre-made ok not ours", "weekly ok not ours", "a ok kept: 1st of last=1"]);
+    fn those_of_other_schedules_are_counted_but_for_what_a_restore_would_choose() {
+        let records = || {
+            vec![
+                record("weekly", "data", 11, |one| one["metadata"]["labels"]["job"] = json!("weekly")),
+                record("a", "data", 10, |_| {}),
+                record("older", "data", 9, |one| one["metadata"]["labels"] = json!({})),
+                record("of-logs", "logs", 8, |_| {}),
+                record("older-of-logs", "logs", 7, |one| one["metadata"]["labels"]["job"] = json!("weekly")),
+                record("pre-made", "", 9, |one| {
+                    one["spec"]["source"] = json!({"volumeSnapshotContentName": "c"})
+                }),
+            ]
+        };
+        let claims = [claim("data", json!({})), claim("logs", json!({}))];
+        let found = judged(records(), Some(&claims));
+        assert_eq!(
+            said(&found),
+            [
+                "pre-made ok not ours",
+                "weekly ok not ours",
+                "a ok kept: 1st of last=1",
+                "of-logs ok kept: 1st of last=1"
+            ]
+        );
+        assert_eq!(found.others, BTreeMap::from([(None, 1), (Some("weekly".to_owned()), 1)]));
+        let all = settings(&[]);
+        let schedules = [schedule(&[])];
+        let everything = Question { all: true, ..ask(Some(&claims), &all, &schedules) };
+        let found = rows(records(), &everything);
+        assert_eq!((found.rows.len(), found.others.len()), (6, 0));
+        let one = Question { only: Some("weekly"), ..ask(Some(&claims), &all, &schedules) };
+        assert_eq!(said(&rows(records(), &one)), ["weekly ok not ours", "older-of-logs ok not ours"]);
+    }
+
+    #[test]
+    fn each_is_judged_by_the_rules_of_its_own_schedule() {
+        let weekly = |name: &str, hour| {
+            record(name, "data", hour, |one| one["metadata"]["labels"]["job"] = json!("weekly"))
+        };
+        let records = || {
+            vec![
+                weekly("w1", 9),
+                weekly("w2", 8),
+                weekly("w3", 7),
+                record("h1", "data", 10, |_| {}),
+                record("h2", "data", 6, |_| {}),
+            ]
+        };
+        let claims = [claim("data", json!({}))];
+        let settings = settings(&[]);
+        let by = |schedules: &[Schedule]| said(&rows(records(), &ask(Some(&claims), &settings, schedules)));
+        let weekly = schedule(&[("SNAPSHOT_JOB", "weekly"), ("SNAPSHOT_RETENTION", "last=2")]);
+        assert_eq!(
+            by(&[schedule(&[]), weekly.clone()]),
+            [
+                "h1 ok kept: 1st of last=1",
+                "w1 ok kept: 1st of last=2",
+                "w2 ok kept: 2nd of last=2",
+                "w3 ok goes: no rule keeps it",
+                "h2 ok goes: no rule keeps it",
+            ]
+        );
+        // Suspended, nobody deletes; and a second one with the same label can.
+        let suspended = Schedule { doubt: Some("suspended".to_owned()), ..weekly.clone() };
+        assert_eq!(by(std::slice::from_ref(&suspended))[3], "w3 ok would go: no rule keeps it");
+        let stricter = schedule(&[("SNAPSHOT_JOB", "weekly")]);
+        assert_eq!(by(&[suspended, stricter])[2], "w2 ok goes: no rule keeps it");
+        // One that is for other claims, or elsewhere, or does not start, deletes nothing of this one.
+        let other_claims = schedule(&[("SNAPSHOT_JOB", "weekly"), ("SNAPSHOT_PVC_NAMES", "logs")]);
+        assert_eq!(by(&[other_claims])[3], "w3 ok kept: no schedule chooses the claim");
+        let by_label = schedule(&[
+            ("SNAPSHOT_JOB", "weekly"),
+            ("SNAPSHOT_PVC_NAMES", ""),
+            ("SNAPSHOT_PVC_SELECTOR", "a=b"),
+        ]);
+        let matches_none = Schedule { selected: Some(HashSet::new()), ..by_label.clone() };
+        assert_eq!(by(&[matches_none])[3], "w3 ok kept: no schedule chooses the claim");
+        let id = ClaimId { namespace: "app".into(), name: "data".into() };
+        let matches = Schedule { selected: Some(HashSet::from([id])), ..by_label };
+        assert_eq!(by(&[matches])[3], "w3 ok goes: no rule keeps it");
+        let elsewhere = Schedule { place: Place::One("other".into()), ..weekly.clone() };
+        assert_eq!(
+            by(&[schedule(&[]), elsewhere]),
+            ["h1 ok kept: 1st of last=1", "h2 ok goes: no rule keeps it"]
+        );
+        let wrong = Schedule { settings: Err("x".to_owned()), ..weekly };
+        assert_eq!(by(&[wrong])[3], "w3 ok unknown: the settings of schedule weekly are not understood");
+    }
+
+    #[test]
+    fn of_a_claim_that_a_run_refuses_nothing_goes() {
+        let records = || vec![record("b", "data", 9, |_| {}), record("a", "data", 10, |_| {})];
+        for (change, reason) in [
+            (json!({"status": {"phase": "Pending"}}), "the claim is Pending"),
+            (json!({"status": {"phase": "Lost"}}), "the claim is Lost"),
+            (
+                json!({"metadata": {"deletionTimestamp": "2026-11-20T11:00:00Z"}}),
+                "the claim is being deleted",
+            ),
+        ] {
+            let mut claim = claim("data", json!({}));
+            if let Some(phase) = change["status"]["phase"].as_str() {
+                claim.status.phase = phase.to_owned();
+            } else {
+                claim.metadata.deletion_timestamp = Some(now());
+            }
+            assert_eq!(said(&judged(records(), Some(&[claim])))[1], format!("b ok kept: {reason}"));
+        }
+    }
+
+    #[test]
+    fn what_a_claim_waits_for_is_in_use() {
+        let records = || vec![record("b", "data", 9, |_| {}), record("a", "data", 10, |_| {})];
+        let mut waiting = claim("new", json!({}));
+        waiting.status.phase = "Pending".to_owned();
+        waiting.spec.data_source_ref =
+            serde_json::from_value(json!({"kind": "VolumeSnapshot", "name": "b"})).expect("a source");
+        let of = |waiting: &Claim| {
+            said(&judged(records(), Some(&[claim("data", json!({})), waiting.clone()]))).remove(1)
+        };
+        assert!(of(&waiting).starts_with("b ok kept: "), "{}", of(&waiting));
+        waiting.status.phase = "Bound".to_owned();
+        assert_eq!(of(&waiting), "b ok goes: no rule keeps it");
+    }
+
+    #[test]
+    fn a_deletion_that_does_not_finish_within_an_hour_is_a_warning() {
+        let deleted = |name: &str, since: &str| {
+            record(name, "data", 9, |one| one["metadata"]["deletionTimestamp"] = json!(since))
+        };
+        let found = judged(
+            vec![deleted("late", "2026-11-20T08:40:00Z"), deleted("soon", "2026-11-20T11:00:01Z")],
+            Some(&[claim("data", json!({}))]),
+        );
+        assert_eq!(
+            said(&found),
+            ["late stuck kept: already terminating", "soon terminating kept: already terminating"]
+        );
+        assert_eq!(found.warnings.len(), 1);
+        assert!(
+            found.warnings[0].starts_with("deleted long ago and still there: late (3h20m); "),
+            "{found:?}"
+        );
     }
 
     #[test]
     fn a_clock_of_ours_that_is_behind_makes_nothing_a_thing_of_the_future() {
         let records = vec![record("a", "data", 14, |_| {}), record("b", "data", 13, |_| {})];
-        let found = rows(records, Some(&[claim("data", json!({}))]), &settings(&[]), now());
+        let found = judged(records, Some(&[claim("data", json!({}))]));
         assert_eq!(said(&found), ["a ok kept: 1st of last=1", "b ok goes: no rule keeps it"]);
     }
 
@@ -345,16 +719,20 @@ mod tests {
             ]
         };
         let claims = [claim("data", json!({})), claim("logs", json!({})), claim("new", json!({}))];
-        let names = |pairs: &[(&str, &str)], claims: &[Claim]| {
-            let found = rows(records(), Some(claims), &settings(pairs), now());
+        let names = |pairs: &[(&str, &str)], selected: Option<&HashSet<ClaimId>>| {
+            let settings = settings(pairs);
+            let schedules = [schedule(&[])];
+            let found = rows(records(), &Question { selected, ..ask(Some(&claims), &settings, &schedules) });
             let names: Vec<String> = found.rows.iter().map(|row| row.record.snapshot.name.clone()).collect();
             (names.join(" "), found.missing.join(" "))
         };
-        assert_eq!(names(&[], &claims), ("a c b".into(), String::new()));
+        assert_eq!(names(&[], None), ("a c b".into(), String::new()));
         assert_eq!(
-            names(&[("SNAPSHOT_PVC_NAMES", "data,gone,new,typo")], &claims),
+            names(&[("SNAPSHOT_PVC_NAMES", "data,gone,new,typo")], None),
             ("a c".into(), "typo".into())
         );
-        assert_eq!(names(&[("SNAPSHOT_PVC_SELECTOR", "app=web")], &claims[..1]), ("a".into(), String::new()));
+        let selected = HashSet::from([id_of(&claims[0])]);
+        let by_label = [("SNAPSHOT_PVC_SELECTOR", "app=web")];
+        assert_eq!(names(&by_label, Some(&selected)), ("a".into(), String::new()));
     }
 }

@@ -46,8 +46,9 @@ impl Cell {
         Cell { text: text.into(), style }
     }
 
-    fn or_none(text: Option<&str>) -> Self {
-        Cell::new(text.unwrap_or("-"), Style::Plain)
+    /// What others gave a name, or nothing.
+    fn name(name: Option<&str>) -> Self {
+        Cell::new(name.map_or("-".into(), text::name), Style::Plain)
     }
 
     fn width(&self) -> usize {
@@ -113,10 +114,10 @@ fn cells(row: &Row, look: Look, now: Timestamp) -> Vec<Cell> {
     let snapshot = &record.snapshot;
     let mut cells = Vec::new();
     if look.namespaces {
-        cells.push(Cell::new(&record.namespace, Style::Plain));
+        cells.push(Cell::name(Some(&record.namespace)));
     }
-    cells.push(Cell::or_none(record.claim.as_deref()));
-    cells.push(Cell::new(&snapshot.name, Style::Plain));
+    cells.push(Cell::name(record.claim.as_deref()));
+    cells.push(Cell::name(Some(&snapshot.name)));
     let age = now.duration_since(snapshot.time());
     let is_known = snapshot.time() < Timestamp::MAX;
     cells.push(match is_known {
@@ -133,25 +134,27 @@ fn cells(row: &Row, look: Look, now: Timestamp) -> Vec<Cell> {
         true => Cell::new("true", Style::Good),
         false => Cell::new("false", Style::Warning),
     });
-    cells.push(Cell::or_none(record.restore_size.as_deref()));
+    cells.push(Cell::name(record.restore_size.as_deref()));
     cells.push(Cell::new(
         state.word(),
         match state {
             State::Ok => Style::Plain,
             State::Held => Style::Good,
             State::Waiting | State::Terminating => Style::Warning,
-            State::Error => Style::Bad,
+            State::Error | State::Stuck => Style::Bad,
         },
     ));
     if look.jobs || look.wide {
-        cells.push(Cell::or_none(record.job.as_deref()));
+        cells.push(Cell::name(record.job.as_deref()));
     }
     if look.wide {
-        cells.push(Cell::or_none(record.class.as_deref()));
+        cells.push(Cell::name(record.class.as_deref()));
     }
     cells.push(match retention {
         Retention::Kept(reason) => Cell::new(format!("kept: {reason}"), Style::Plain),
         Retention::Goes(reason) => Cell::new(format!("will go: {reason}"), Style::Warning),
+        Retention::WouldGo(reason) => Cell::new(format!("would go: {reason}"), Style::Warning),
+        Retention::Unknown(reason) => Cell::new(format!("unknown: {}", text::foreign(reason)), Style::Faint),
         Retention::NotOurs => Cell::new("another schedule's", Style::Faint),
     });
     if look.wide {

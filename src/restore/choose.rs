@@ -1,4 +1,6 @@
-//! Which snapshot is restored. Pure.
+//! Which snapshot is restored. Pure: the moment is handed in.
+
+use k8s_openapi::jiff::Timestamp;
 
 use crate::{
     report::Failure,
@@ -10,18 +12,50 @@ use crate::{
 /// The most snapshots that a message names one by one.
 const NAMED: usize = 3;
 
-/// Chooses among the snapshots of a namespace; of a choice by name there is only the one.
+/// The snapshot that is restored, and what the user should know of the choice.
+#[derive(Debug)]
+pub(super) struct Chosen {
+    pub(super) record: Record,
+    pub(super) warnings: Vec<String>,
+}
+
+/// Chooses among the snapshots of a namespace; of a choice by name there is only the one. One that is
+/// dated after `now` is only restored by its name: which is the latest is not to be decided by a clock
+/// that is wrong.
 ///
 /// # Errors
 /// If there is none that can be restored, with what there is instead.
-pub(super) fn choose(records: Vec<Record>, settings: &RestoreSettings) -> Result<Record, Failure> {
-    match &settings.choice {
-        Choice::Named(_) => named(records, settings),
-        Choice::Latest | Choice::At(_) => latest(records, settings),
+pub(super) fn choose(
+    records: Vec<Record>,
+    settings: &RestoreSettings,
+    now: Timestamp,
+) -> Result<Chosen, Failure> {
+    // By the API server's clock none of them is of the future: what is ahead is ours that is behind.
+    let newest =
+        records.iter().map(|record| record.snapshot.created).filter(|made| *made < Timestamp::MAX).max();
+    let now = newest.map_or(now, |newest| newest.max(now));
+    let mut chosen = match &settings.choice {
+        Choice::Named(_) => named(records, settings)?,
+        Choice::Latest | Choice::At(_) => latest(records, settings, now)?,
+    };
+    let snapshot = &chosen.record.snapshot;
+    if snapshot.is_of_the_future(now) {
+        chosen.warnings.push(format!(
+            "snapshot {} is dated in the future, {}: some clock is wrong, and when its data was taken is not known",
+            snapshot.name,
+            snapshot.time()
+        ));
+    } else if let (true, Some(taken_at)) = (snapshot.clocks_differ(), snapshot.taken_at) {
+        chosen.warnings.push(format!(
+            "snapshot {} was made at {}, but the storage system says that its data was taken at {taken_at}: check its \
+             clock",
+            snapshot.name, snapshot.created
+        ));
     }
+    Ok(chosen)
 }
 
-fn named(records: Vec<Record>, settings: &RestoreSettings) -> Result<Record, Failure> {
+fn named(records: Vec<Record>, settings: &RestoreSettings) -> Result<Chosen, Failure> {
     let Some(record) = records.into_iter().next() else {
         return Err(hopeless("there is no such snapshot".to_owned()));
     };
@@ -29,14 +63,17 @@ fn named(records: Vec<Record>, settings: &RestoreSettings) -> Result<Record, Fai
     if let Some(wanted) = &settings.claim
         && record.claim.as_ref() != Some(wanted)
     {
-        let of = record.claim.as_deref().map_or("no claim".to_owned(), |claim| format!("claim {claim}"));
+        let of = record
+            .claim
+            .as_deref()
+            .map_or("no claim".to_owned(), |claim| format!("claim {}", text::name(claim)));
         return Err(hopeless(format!(
             "snapshot {name} was taken of {of} and not of claim {wanted}; leave the claim out, or choose another \
              snapshot"
         )));
     }
-    match hindrance(&record.snapshot) {
-        None => Ok(record),
+    match record.snapshot.hindrance() {
+        None => Ok(Chosen { record, warnings: Vec::new() }),
         Some(why) => Err(Failure {
             message: format!(
                 "snapshot {name} cannot be restored: {why}; choose another: volume-snapshotter list"
@@ -46,7 +83,7 @@ fn named(records: Vec<Record>, settings: &RestoreSettings) -> Result<Record, Fai
     }
 }
 
-fn latest(mut records: Vec<Record>, settings: &RestoreSettings) -> Result<Record, Failure> {
+fn latest(mut records: Vec<Record>, settings: &RestoreSettings, now: Timestamp) -> Result<Chosen, Failure> {
     let wanted = settings.claim.as_deref().unwrap_or_default();
     let of_schedule = settings.job.as_ref().map_or(String::new(), |job| format!(" of schedule {job}"));
     records.retain(|record| {
@@ -58,14 +95,25 @@ fn latest(mut records: Vec<Record>, settings: &RestoreSettings) -> Result<Record
              namespace"
         )));
     }
-    records.sort_unstable_by(|a, b| order(b).cmp(&order(a)));
+    records.sort_unstable_by(|a, b| b.snapshot.order().cmp(&a.snapshot.order()));
+    let why_not = |snapshot: &Snapshot| {
+        let of_future = || {
+            snapshot.is_of_the_future(now).then(|| {
+                format!(
+                    "it is dated in the future, {}; to restore it all the same, name it with --snapshot",
+                    snapshot.time()
+                )
+            })
+        };
+        snapshot.hindrance().or_else(of_future)
+    };
     let (usable, unusable): (Vec<Record>, Vec<Record>) =
-        records.into_iter().partition(|record| hindrance(&record.snapshot).is_none());
+        records.into_iter().partition(|record| why_not(&record.snapshot).is_none());
     let Some(oldest) = usable.last().cloned() else {
         let mut why: Vec<String> = unusable
             .iter()
             .take(NAMED)
-            .filter_map(|record| Some(format!("{}: {}", record.snapshot.name, hindrance(&record.snapshot)?)))
+            .filter_map(|record| Some(format!("{}: {}", record.snapshot.name, why_not(&record.snapshot)?)))
             .collect();
         if unusable.len() > NAMED {
             why.push(format!("and {} more", unusable.len() - NAMED));
@@ -79,31 +127,40 @@ fn latest(mut records: Vec<Record>, settings: &RestoreSettings) -> Result<Record
             may_pass: unusable.iter().any(|record| !record.snapshot.is_terminating()),
         });
     };
-    let Choice::At(at) = settings.choice else {
-        return usable.into_iter().next().ok_or_else(|| hopeless("there is no snapshot".to_owned()));
+    let of_future = |record: &&Record| record.snapshot.hindrance().is_none();
+    let mut warnings: Vec<String> = unusable
+        .iter()
+        .filter(of_future)
+        .take(NAMED)
+        .map(|record| {
+            format!(
+                "snapshot {} is dated in the future, {}, and passed over; to restore it all the same, name it with \
+                 --snapshot",
+                record.snapshot.name,
+                record.snapshot.time()
+            )
+        })
+        .collect();
+    let passed_over = unusable.iter().filter(of_future).count();
+    if passed_over > NAMED {
+        warnings.push(format!("and so are {} more", passed_over - NAMED));
+    }
+    let is_wanted = |record: &Record| match settings.choice {
+        Choice::At(at) => record.snapshot.time() <= at,
+        Choice::Latest | Choice::Named(_) => true,
     };
-    usable.into_iter().find(|record| record.snapshot.time() <= at).ok_or_else(|| {
+    let record = usable.into_iter().find(is_wanted).ok_or_else(|| {
+        let at = match settings.choice {
+            Choice::At(at) => at.to_string(),
+            Choice::Latest | Choice::Named(_) => "now".to_owned(),
+        };
         hopeless(format!(
             "no ready snapshot of claim {wanted}{of_schedule} is from {at} or before; the oldest is {}, from {}",
             oldest.snapshot.name,
             oldest.snapshot.time()
         ))
-    })
-}
-
-/// A place in time: when the data was cut, then the API server's clock.
-fn order(record: &Record) -> (k8s_openapi::jiff::Timestamp, k8s_openapi::jiff::Timestamp, &str) {
-    (record.snapshot.time(), record.snapshot.created, &record.snapshot.name)
-}
-
-/// Why a snapshot cannot be restored.
-fn hindrance(snapshot: &Snapshot) -> Option<String> {
-    match snapshot {
-        Snapshot { terminating_since: Some(_), .. } => Some("it is being deleted".to_owned()),
-        Snapshot { ready: true, .. } => None,
-        Snapshot { error: Some(error), .. } => Some(format!("it is not ready: {error}")),
-        _ => Some("it is not ready yet".to_owned()),
-    }
+    })?;
+    Ok(Chosen { record, warnings })
 }
 
 fn hopeless(message: String) -> Failure {
@@ -136,6 +193,10 @@ mod tests {
         Record::from(serde_json::from_value::<VolumeSnapshot>(object).expect("a snapshot"))
     }
 
+    fn now() -> Timestamp {
+        "2026-11-20T20:00:00Z".parse().expect("a time")
+    }
+
     fn all() -> Vec<Record> {
         vec![
             record("eight", 8, |_| {}),
@@ -157,8 +218,9 @@ mod tests {
             (vec![("RESTORE_JOB", "weekly")], "weekly"),
         ] {
             let pairs = [vec![("RESTORE_CLAIM", "data")], pairs].concat();
-            let record = choose(all(), &settings(&pairs)).expect("one");
-            assert_eq!(record.snapshot.name, chosen, "{pairs:?}");
+            let found = choose(all(), &settings(&pairs), now()).expect("one");
+            assert_eq!(found.record.snapshot.name, chosen, "{pairs:?}");
+            assert_eq!(found.warnings, [""; 0]);
         }
     }
 
@@ -166,19 +228,60 @@ mod tests {
     fn the_time_that_counts_is_that_of_the_data() {
         let taken_late =
             record("taken-late", 7, |one| one["status"]["creationTime"] = json!("2026-11-20T10:30:00Z"));
-        let chosen = choose([all(), vec![taken_late]].concat(), &settings(&[("RESTORE_CLAIM", "data")]));
-        assert_eq!(chosen.expect("one").snapshot.name, "taken-late");
+        let latest = |record: Record| {
+            let records = [all(), vec![record]].concat();
+            choose(records, &settings(&[("RESTORE_CLAIM", "data")]), now()).expect("one")
+        };
+        assert_eq!(latest(taken_late).record.snapshot.name, "taken-late");
         // A storage system's clock that runs behind does not make it older than its object.
         let behind =
             record("behind", 11, |one| one["status"]["creationTime"] = json!("2026-11-20T01:00:00Z"));
-        let chosen = choose([all(), vec![behind]].concat(), &settings(&[("RESTORE_CLAIM", "data")]));
-        assert_eq!(chosen.expect("one").snapshot.name, "behind");
+        let chosen = latest(behind);
+        assert_eq!(chosen.record.snapshot.name, "behind");
+        assert_eq!(
+            chosen.warnings,
+            [
+                "snapshot behind was made at 2026-11-20T11:00:00Z, but the storage system says that its data was taken \
+                 at 2026-11-20T01:00:00Z: check its clock"
+            ]
+        );
+    }
+
+    #[test]
+    fn one_dated_in_the_future_is_not_the_latest_unless_it_is_named() {
+        let of_future =
+            || record("of-future", 9, |one| one["status"]["creationTime"] = json!("2027-11-20T09:00:00Z"));
+        let data = ("RESTORE_CLAIM", "data");
+        let chosen = choose([all(), vec![of_future()]].concat(), &settings(&[data]), now()).expect("one");
+        assert_eq!(chosen.record.snapshot.name, "ten");
+        assert_eq!(
+            chosen.warnings,
+            [
+                "snapshot of-future is dated in the future, 2027-11-20T09:00:00Z, and passed over; to restore it all \
+                 the same, name it with --snapshot"
+            ]
+        );
+        let named = settings(&[("RESTORE_SNAPSHOT", "of-future")]);
+        let chosen = choose(vec![of_future()], &named, now()).expect("one");
+        assert!(chosen.warnings[0].starts_with("snapshot of-future is dated in the future"), "{chosen:?}");
+        let failure = choose(vec![of_future()], &settings(&[data]), now()).expect_err("none");
+        assert!(failure.message.contains("of-future: it is dated in the future"), "{}", failure.message);
+        // A minute is no reason, and a clock of ours that is behind is none either.
+        let ahead = |time: &str| record("ahead", 19, |one| one["status"]["creationTime"] = json!(time));
+        for (time, now) in [
+            ("2026-11-20T20:03:00Z", "2026-11-20T20:00:00Z"),
+            ("2026-11-20T19:00:00Z", "2026-11-19T00:00:00Z"),
+        ] {
+            let now = now.parse().expect("a time");
+            let chosen = choose([all(), vec![ahead(time)]].concat(), &settings(&[data]), now).expect("one");
+            assert_eq!(chosen.record.snapshot.name, "ahead");
+        }
     }
 
     #[test]
     fn what_cannot_be_restored_is_refused_with_the_reason() {
         let refused = |records: Vec<Record>, pairs: &[(&str, &str)]| {
-            choose(records, &settings(pairs))
+            choose(records, &settings(pairs), now())
                 .map_err(|failure| (failure.message, failure.may_pass))
                 .expect_err("none")
         };

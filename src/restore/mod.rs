@@ -2,9 +2,10 @@
 //! and deletes nothing.
 //!
 //! Here is the order of things. Which snapshot it is is decided in `choose`, what the
-//! new claim is in `plan`, and what happens to it in `wait`.
+//! new claim is in `plan`, what happens to it in `wait`, and what a person does then in `next`.
 
 mod choose;
+mod next;
 mod plan;
 mod wait;
 
@@ -14,13 +15,16 @@ use k8s_openapi::jiff::Timestamp;
 use tokio::time::{Instant, sleep};
 
 use crate::{
-    api::Claim,
+    api::{Claim, NewClaim, StorageClass},
     cluster::{Cause, Cluster, Scope},
+    names,
     report::{self, Failure, Stop},
     settings::{Choice, RestoreSettings},
     snapshot::{ClaimId, Record},
     text, yaml,
 };
+use choose::Chosen;
+use next::Done;
 use plan::{Plan, Source};
 use wait::Ready;
 
@@ -37,7 +41,7 @@ use says;
 struct Restore<'a> {
     cluster: &'a Cluster,
     settings: &'a RestoreSettings,
-    /// Marks the claim that this restore makes, so that its next attempt goes on with it.
+    /// The name of the Job, or a random one: for people, and to find what was made after a lost answer.
     run: &'a str,
     /// The new claim.
     id: ClaimId,
@@ -61,6 +65,16 @@ pub struct Restored {
     pub said: String,
     /// What goes to standard output: the claim, or in a dry run its YAML.
     pub data: String,
+    /// What a person does next, ready to paste; empty after a dry run.
+    pub next: String,
+}
+
+/// The snapshot that a claim is made from, as far as it matters after that.
+struct Origin {
+    snapshot: String,
+    /// The claim that it was taken of.
+    claim: Option<String>,
+    held: bool,
 }
 
 impl RestoreReport {
@@ -99,9 +113,9 @@ impl RestoreReport {
     }
 }
 
-/// Restores once, for at most [`RestoreSettings::bound`], and until `stop` comes. `run` is the
-/// Kubernetes Job's name: a claim that it has made already is waited for. `waiting` is told what is
-/// waited for, and when that is over.
+/// Restores once, for at most [`RestoreSettings::bound`], and until `stop` comes. `run` is the Job's
+/// name; a claim that carries the Job's uid, and is what is wished, is waited for. `waiting` is told what
+/// is waited for, and when that is over.
 pub async fn restore(
     cluster: &Cluster,
     settings: &RestoreSettings,
@@ -124,22 +138,24 @@ pub async fn restore(
 impl Restore<'_> {
     /// The restore without its end.
     async fn steps(&self) -> Result<Restored, Failure> {
-        if let Some(made) = self.made_before().await? {
-            let snapshot =
-                made.spec.data_source.as_ref().map(|source| source.name.clone()).unwrap_or_default();
+        if let Some((made, origin)) = self.made_before().await? {
             says!(self, info, "going on with claim {}, which this Job's earlier attempt made", self.id.name);
-            return self.wait(&made, &snapshot, true, false).await;
+            return self.wait(&made, origin, false).await;
         }
-        let (record, others) = self.find().await?;
+        let (Chosen { record, warnings: of_choice }, others) = self.find().await?;
         let source = self.source(&record).await?;
         let Plan { claim, warnings } =
             plan::plan(self.settings, &self.id.namespace, self.run, &record, &source)?;
-        for warning in warnings.iter().chain(&plan::earlier_claims(self.settings, &others, &record, &source))
-        {
+        let by_default = match claim.storage_class {
+            Some(_) => None,
+            None => self.default_class(&claim).await?,
+        };
+        let of_claims = plan::earlier_claims(self.settings, &others, &record, &source);
+        for warning in of_choice.iter().chain(&warnings).chain(&of_claims) {
             says!(self, warn, "{warning}");
         }
-        let class = claim.storage_class.as_deref();
-        let mut waits = self.waits_for_consumer(class, &source).await?;
+        let class = claim.storage_class.as_deref().or(by_default.as_deref());
+        let waits = self.waits_for_consumer(class, &source).await?;
         let name = &record.snapshot.name;
         let dated = record.snapshot.time();
         says!(
@@ -148,62 +164,89 @@ impl Restore<'_> {
             "{} claim {} from snapshot {name}{}, which is from {dated} ({} ago): {}, {}, {}, {}",
             if self.settings.dry_run { "would make" } else { "making" },
             self.id.name,
-            record.claim.as_ref().map_or(String::new(), |claim| format!(" of claim {claim}")),
+            record.claim.as_ref().map_or(String::new(), |claim| format!(" of claim {}", text::name(claim))),
             text::age(Timestamp::now().duration_since(dated)),
             claim.size,
-            claim.access_modes.join(" and "),
-            claim.volume_mode,
-            class.map_or("the default StorageClass".to_owned(), |class| format!("StorageClass {class}")),
+            claim.access_modes.iter().map(|mode| text::name(mode)).collect::<Vec<_>>().join(" and "),
+            text::name(&claim.volume_mode),
+            match (&claim.storage_class, &by_default) {
+                (Some(class), _) => format!("StorageClass {}", text::name(class)),
+                (None, Some(class)) => format!("the default StorageClass {}", text::name(class)),
+                (None, None) => "the default StorageClass".to_owned(),
+            },
         );
-        let made = match self.cluster.create_claim(&claim, self.settings.dry_run).await {
-            Ok(made) => made,
-            Err(error) if error.cause() == Cause::AlreadyExists => return Err(self.taken()),
-            Err(error) => return Err(error.into()),
-        };
+        let made = self.create(&claim, self.settings.dry_run).await?;
         if self.settings.dry_run {
             let data = yaml::document(&claim.object());
             let said = format!("dry run: nothing was changed; claim {} could be made", self.id.name);
-            return Ok(Restored { said, data });
+            return Ok(Restored { said, data, next: String::new() });
         }
-        if class.is_none() {
-            // The cluster has put its default in.
-            waits = self
-                .waits_for_consumer(made.spec.storage_class_name.as_deref(), &Source::Gone)
-                .await
-                .unwrap_or(false);
-        }
-        self.wait(&made, name, record.snapshot.held, waits).await
+        let origin =
+            Origin { snapshot: name.clone(), claim: record.claim.clone(), held: record.snapshot.held };
+        self.wait(&made, origin, waits).await
     }
 
-    /// The claim, if an earlier attempt of the same Job made it.
-    async fn made_before(&self) -> Result<Option<Claim>, Failure> {
-        match self.cluster.claim(&self.id).await {
-            Ok(claim)
-                if self.settings.run_id.is_some()
-                    && claim.metadata.labels.run.as_deref() == Some(self.run) =>
-            {
-                Ok(Some(claim))
-            }
-            Ok(_) => Err(self.taken()),
-            // Without the right to read it, making it tells.
-            Err(error) if matches!(error.cause(), Cause::NotFound | Cause::Forbidden) => Ok(None),
+    async fn create(&self, claim: &NewClaim, dry_run: bool) -> Result<Claim, Failure> {
+        match self.cluster.create_claim(claim, dry_run).await {
+            Ok(made) => Ok(made),
+            Err(error) if error.cause() == Cause::AlreadyExists => Err(self.taken("")),
             Err(error) => Err(error.into()),
         }
     }
 
-    fn taken(&self) -> Failure {
+    /// The claim, if an earlier attempt of the same Job made it and it is what is wished.
+    async fn made_before(&self) -> Result<Option<(Claim, Origin)>, Failure> {
+        let claim = match self.cluster.claim(&self.id).await {
+            Ok(claim) => claim,
+            // Without the right to read it, making it tells.
+            Err(error) if matches!(error.cause(), Cause::NotFound | Cause::Forbidden) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let of_this_job = self.settings.run_uid.is_some()
+            && claim.metadata.labels.run_uid == self.settings.run_uid
+            && !self.settings.dry_run;
+        if !of_this_job {
+            return Err(self.taken(""));
+        }
+        let name = plan::snapshot_of(&claim).map(str::to_owned);
+        let snapshot = match &name {
+            None => None,
+            Some(name) => match self.cluster.snapshot(&self.id.namespace, name).await {
+                Ok(object) => Some(Record::from(object)),
+                // A run may have pruned it after the volume was made.
+                Err(error) if error.cause() == Cause::NotFound => None,
+                Err(error) => return Err(error.into()),
+            },
+        };
+        match (plan::unlike(self.settings, &claim, snapshot.as_ref()), name) {
+            (None, Some(name)) => {
+                let held = snapshot.as_ref().is_none_or(|record| record.snapshot.held);
+                let of_claim =
+                    snapshot.and_then(|record| record.claim).or_else(|| self.settings.claim.clone());
+                Ok(Some((claim, Origin { snapshot: name, claim: of_claim, held })))
+            }
+            (why, _) => {
+                let why = why.unwrap_or_else(|| "it is made from no snapshot".to_owned());
+                Err(self.taken(&format!(
+                    ". It carries the uid of this Job, but is not what is asked for now: {why}"
+                )))
+            }
+        }
+    }
+
+    fn taken(&self, why: &str) -> Failure {
         let ClaimId { namespace, name } = &self.id;
         Failure {
             message: format!(
                 "there is a claim {name} in namespace {namespace} already, and a restore never touches one; choose \
-                 another name with --to or RESTORE_TO"
+                 another name with --to or RESTORE_TO{why}"
             ),
             may_pass: false,
         }
     }
 
     /// The snapshot, and all that were considered.
-    async fn find(&self) -> Result<(Record, Vec<Record>), Failure> {
+    async fn find(&self) -> Result<(Chosen, Vec<Record>), Failure> {
         let namespace = &self.id.namespace;
         let records = match &self.settings.choice {
             Choice::Named(name) => match self.cluster.snapshot(namespace, name).await {
@@ -223,12 +266,20 @@ impl Restore<'_> {
                 self.cluster.records(&scope, "").await?
             }
         };
-        let record = choose::choose(records.clone(), self.settings)?;
-        Ok((record, records))
+        let chosen = choose::choose(records.clone(), self.settings, Timestamp::now())?;
+        Ok((chosen, records))
     }
 
     async fn source(&self, record: &Record) -> Result<Source, Failure> {
         let Some(name) = record.claim.clone() else { return Ok(Source::Gone) };
+        // Whoever may make snapshots may write anything there.
+        if !names::is_object_name(&name) {
+            return Ok(Source::Unread(format!(
+                "snapshot {} says that it was taken of claim {}, and no claim can be called that",
+                record.snapshot.name,
+                text::name(&name)
+            )));
+        }
         let id = ClaimId { namespace: self.id.namespace.clone(), name };
         match self.cluster.claim(&id).await {
             Ok(claim) => Ok(Source::There(Box::new(claim))),
@@ -242,21 +293,26 @@ impl Restore<'_> {
     /// cannot be known, for Events tell it later.
     async fn waits_for_consumer(&self, class: Option<&str>, source: &Source) -> Result<bool, Failure> {
         let Some(class) = class else { return Ok(false) };
+        let missing = || {
+            let of = match (source, &self.settings.storage_class) {
+                (Source::There(claim), None) => format!(", which claim {} has,", claim.metadata.name),
+                _ => String::new(),
+            };
+            Failure {
+                message: format!(
+                    "there is no StorageClass {}{of} in the cluster; choose one of kubectl get storageclass with \
+                     --storage-class or RESTORE_STORAGE_CLASS, of the driver that made the snapshot",
+                    text::name(class)
+                ),
+                may_pass: false,
+            }
+        };
+        if !names::is_object_name(class) {
+            return Err(missing());
+        }
         match self.cluster.storage_class(class).await {
             Ok(found) => Ok(found.volume_binding_mode == "WaitForFirstConsumer"),
-            Err(error) if error.cause() == Cause::NotFound => {
-                let of = match (source, &self.settings.storage_class) {
-                    (Source::There(claim), None) => format!(", which claim {} has,", claim.metadata.name),
-                    _ => String::new(),
-                };
-                Err(Failure {
-                    message: format!(
-                        "there is no StorageClass {class}{of} in the cluster; choose one of kubectl get storageclass \
-                         with --storage-class or RESTORE_STORAGE_CLASS, of the driver that made the snapshot"
-                    ),
-                    may_pass: false,
-                })
-            }
+            Err(error) if error.cause() == Cause::NotFound => Err(missing()),
             Err(error) => {
                 tracing::debug!("{error}");
                 Ok(false)
@@ -264,8 +320,46 @@ impl Restore<'_> {
         }
     }
 
-    async fn wait(&self, made: &Claim, snapshot: &str, held: bool, waits: bool) -> Result<Restored, Failure> {
+    /// The class that a claim without one gets, if that can be told; the API server does in a dry run,
+    /// for it is what puts the class in.
+    ///
+    /// # Errors
+    /// If it gets none: nothing would make a volume, and the claim would wait for ever.
+    async fn default_class(&self, claim: &NewClaim) -> Result<Option<String>, Failure> {
+        let tried = self.create(claim, true).await?;
+        if let Some(class) = tried.spec.storage_class_name.filter(|class| !class.is_empty()) {
+            return Ok(Some(class));
+        }
+        let there_are = match self.cluster.storage_classes().await {
+            Ok(classes) => {
+                // An API server can be told not to put a class in; the controllers do it later.
+                if classes.iter().any(StorageClass::is_default) {
+                    return Ok(None);
+                }
+                let names: Vec<_> = classes.iter().map(|class| text::name(&class.metadata.name)).collect();
+                match names.is_empty() {
+                    true => "; there is none in the cluster".to_owned(),
+                    false => format!("; there are {}", names.join(", ")),
+                }
+            }
+            Err(error) => {
+                tracing::debug!("{error}");
+                "; see kubectl get storageclass".to_owned()
+            }
+        };
+        Err(Failure {
+            message: format!(
+                "no StorageClass is given, none is known of the claim, and none is the cluster's default, so claim {} \
+                 would never get a volume; choose one with --storage-class or RESTORE_STORAGE_CLASS{there_are}",
+                self.id.name
+            ),
+            may_pass: false,
+        })
+    }
+
+    async fn wait(&self, made: &Claim, origin: Origin, waits: bool) -> Result<Restored, Failure> {
         let began = Instant::now();
+        let Origin { snapshot, claim: old, held } = &origin;
         let ready = wait::wait(self, made, snapshot, waits).await?;
         let ClaimId { namespace, name } = &self.id;
         let data = format!("persistentvolumeclaim/{name}\n");
@@ -290,6 +384,13 @@ impl Restore<'_> {
                 )
             }
         };
-        Ok(Restored { said, data })
+        let done = Done {
+            claim: &self.id,
+            old: old.as_deref(),
+            snapshot,
+            held: *held,
+            at_first_consumer: matches!(ready, Ready::AtFirstConsumer),
+        };
+        Ok(Restored { said, data, next: next::steps(&done, self.settings) })
     }
 }

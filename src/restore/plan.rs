@@ -8,8 +8,10 @@ use crate::{
     names,
     quantity::Bytes,
     report::Failure,
+    retention::ClaimIdentity,
     settings::{Choice, RestoreSettings},
     snapshot::Record,
+    text,
 };
 
 /// The claim that a snapshot was taken of.
@@ -82,13 +84,10 @@ pub(super) fn plan(
         };
         warnings.push(format!("{why}, so assuming {}", assumed.join(", ")));
     }
-    if claim
-        .is_some_and(|claim| claim.metadata.creation_timestamp.is_some_and(|since| snapshot.created < since))
-    {
+    if let Some(claim) = claim.filter(|claim| identity(claim).is_previous(snapshot)) {
         warnings.push(format!(
             "snapshot {} is of an earlier claim of the name {}",
-            snapshot.name,
-            record.claim.as_deref().unwrap_or_default()
+            snapshot.name, claim.metadata.name
         ));
     }
 
@@ -96,13 +95,17 @@ pub(super) fn plan(
         (names::MANAGED_BY_LABEL, names::PROGRAM.to_owned()),
         (names::RUN_LABEL, run.to_owned()),
     ]);
+    if let Some(uid) = &settings.run_uid {
+        labels.insert(names::RUN_UID_LABEL, uid.clone());
+    }
     let mut annotations = BTreeMap::from([(names::RESTORED_TIME_ANNOTATION, snapshot.time().to_string())]);
     let origins = [
         (names::RESTORED_SNAPSHOT_LABEL, Some(&snapshot.name)),
         (names::RESTORED_CLAIM_LABEL, record.claim.as_ref()),
     ];
     for (key, name) in origins {
-        let Some(name) = name else { continue };
+        // What others wrote and no object can be called is not carried on.
+        let Some(name) = name.filter(|name| names::is_object_name(name)) else { continue };
         // A name may be four times as long as a label's value.
         match names::is_label_value(name) {
             true => labels.insert(key, name.clone()),
@@ -161,9 +164,10 @@ pub(super) fn earlier_claims(
 ) -> Option<String> {
     let Source::There(claim) = source else { return None };
     let since = claim.metadata.creation_timestamp?;
-    let is_earlier = |other: &&Record| other.claim == record.claim && other.snapshot.created < since;
+    let identity = identity(claim);
+    let is_earlier = |other: &&Record| other.claim == record.claim && identity.is_previous(&other.snapshot);
     let earlier = others.iter().filter(is_earlier).count();
-    (settings.choice == Choice::Latest && earlier > 0 && record.snapshot.created >= since).then(|| {
+    (settings.choice == Choice::Latest && earlier > 0 && !identity.is_previous(&record.snapshot)).then(|| {
         format!(
             "{} of an earlier claim of the name {}, which was made anew at {since}: to get that one's data, choose one \
              with --snapshot or --at",
@@ -176,6 +180,77 @@ pub(super) fn earlier_claims(
     })
 }
 
+fn identity(claim: &Claim) -> ClaimIdentity<'_> {
+    ClaimIdentity { uid: &claim.metadata.uid, created: claim.metadata.creation_timestamp }
+}
+
+/// The snapshot that a claim is made from, if it is one of the claim's own namespace.
+pub(super) fn snapshot_of(claim: &Claim) -> Option<&str> {
+    let is_local = |namespace: &String| namespace.is_empty() || *namespace == claim.metadata.namespace;
+    let is_ours = claim
+        .spec
+        .data_source_ref
+        .as_ref()
+        .is_none_or(|source| source.is_snapshot() && source.namespace.as_ref().is_none_or(is_local));
+    let source = claim.spec.data_source.as_ref().filter(|source| is_ours && source.is_snapshot())?;
+    names::is_object_name(&source.name).then_some(source.name.as_str())
+}
+
+/// Why a claim that carries this Job's uid is not what is wished now: its settings were changed, or
+/// somebody planted it. `snapshot` is what the claim is made from, if that is still there.
+pub(super) fn unlike(settings: &RestoreSettings, claim: &Claim, snapshot: Option<&Record>) -> Option<String> {
+    let Some(name) = snapshot_of(claim) else {
+        return Some("it is made from no snapshot".to_owned());
+    };
+    let (labels, annotations) = (&claim.metadata.labels, &claim.metadata.annotations);
+    let made_from = labels.restored_snapshot.as_ref().or(annotations.restored_snapshot.as_ref());
+    if made_from.is_none_or(|made_from| made_from != name) {
+        return Some(format!("it is made from snapshot {name}, and its labels do not say so"));
+    }
+    match &settings.choice {
+        Choice::Named(wanted) if wanted != name => {
+            return Some(format!("it is made from snapshot {name} and not from {wanted}"));
+        }
+        Choice::At(at) => {
+            let noted = annotations.restored_time.as_deref().and_then(|time| time.parse().ok());
+            let time = snapshot.map(|record| record.snapshot.time()).or(noted);
+            if time.is_none_or(|time| time > *at) {
+                return Some(format!("it is made from snapshot {name}, which is not from {at} or before"));
+            }
+        }
+        Choice::Named(_) | Choice::Latest => {}
+    }
+    if let Some(wanted) = &settings.claim {
+        let noted = labels.restored_claim.as_ref().or(annotations.restored_claim.as_ref());
+        let of_claim = snapshot.map_or(noted, |record| record.claim.as_ref());
+        if noted != Some(wanted) || of_claim != Some(wanted) {
+            let of_claim = of_claim.map_or("no claim".into(), |claim| text::name(claim));
+            return Some(format!("it is made from snapshot {name} of claim {of_claim}, and not of {wanted}"));
+        }
+    }
+    if let (Some(job), Some(record)) = (&settings.job, snapshot)
+        && record.job.as_ref() != Some(job)
+    {
+        return Some(format!("it is made from snapshot {name}, which is not of schedule {job}"));
+    }
+    let spec = &claim.spec;
+    let size = spec.resources.requests.storage.as_ref().and_then(|size| size.0.parse::<Bytes>().ok());
+    let is = |wanted: bool, what: &str| (!wanted).then(|| format!("it is of another {what}"));
+    let same_modes = |modes: &Vec<String>| {
+        modes.len() == spec.access_modes.len() && modes.iter().all(|mode| spec.access_modes.contains(mode))
+    };
+    is(settings.size.as_ref().is_none_or(|wanted| size.as_ref() == Some(wanted)), "size")
+        .or_else(|| {
+            let class = &settings.storage_class;
+            is(class.is_none() || *class == spec.storage_class_name, "StorageClass")
+        })
+        .or_else(|| is(settings.access_modes.as_ref().is_none_or(same_modes), "access mode"))
+        .or_else(|| {
+            let mode = settings.volume_mode.map(|mode| mode.to_string());
+            is(mode.is_none() || mode == spec.volume_mode, "volume mode")
+        })
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
@@ -184,8 +259,10 @@ mod tests {
     use crate::{api::VolumeSnapshot, yaml};
 
     fn settings(pairs: &[(&str, &str)]) -> RestoreSettings {
-        let pairs = [("RESTORE_TO", "data-restored"), ("RESTORE_CLAIM", "data")].iter().chain(pairs);
-        RestoreSettings::parse(pairs.map(|(name, value)| ((*name).into(), (*value).into())), Vec::new())
+        let mut given =
+            std::collections::HashMap::from([("RESTORE_TO", "data-restored"), ("RESTORE_CLAIM", "data")]);
+        given.extend(pairs.iter().copied());
+        RestoreSettings::parse(given.into_iter().map(|(name, value)| (name.into(), value.into())), Vec::new())
             .expect("settings")
     }
 
@@ -338,6 +415,72 @@ spec:
             metadata.labels.get("volume-snapshotter/restored-claim").map(String::as_str),
             Some("data")
         );
+        // What no claim can be called is carried nowhere.
+        let mut hostile = record("snap", json!("1Gi"));
+        hostile.claim = Some("data\u{1b}[2K".to_owned());
+        let metadata = planned(&[], &hostile, &Source::Gone).expect("a plan").claim;
+        assert!(!format!("{metadata:?}").contains("restored-claim"), "{metadata:?}");
+    }
+
+    #[test]
+    fn a_claim_is_gone_on_with_only_if_it_is_what_is_wished_now() {
+        let uid = ("RESTORE_RUN_UID", "u-1");
+        let record = |name: &str| record(name, json!("1Gi"));
+        let made = |change: &dyn Fn(&mut Value)| -> Claim {
+            let plan = planned(&[uid], &record("snap"), &there(|_| {})).expect("a plan");
+            let mut object = plan.claim.object();
+            object["spec"]["dataSourceRef"] = object["spec"]["dataSource"].clone();
+            change(&mut object);
+            serde_json::from_value(object).expect("a claim")
+        };
+        let why = |pairs: &[(&str, &str)], claim: &Claim, snapshot: Option<&Record>| {
+            unlike(&settings(&[&[uid], pairs].concat()), claim, snapshot).unwrap_or_default()
+        };
+        let (claim, snapshot) = (made(&|_| {}), record("snap"));
+        assert_eq!(claim.metadata.labels.run_uid.as_deref(), Some("u-1"));
+        for pairs in [
+            &[][..],
+            &[("RESTORE_SNAPSHOT", "snap")],
+            &[("RESTORE_AT", "2026-11-20 08:00")],
+            &[("RESTORE_SIZE", "1024Mi"), ("RESTORE_STORAGE_CLASS", "hostpath")],
+            &[("RESTORE_ACCESS_MODES", "RWO"), ("RESTORE_VOLUME_MODE", "Filesystem")],
+        ] {
+            assert_eq!(why(pairs, &claim, Some(&snapshot)), "", "{pairs:?}");
+            // A run may have pruned it since.
+            assert_eq!(why(pairs, &claim, None), "", "{pairs:?}");
+        }
+        for (pairs, said) in [
+            (("RESTORE_SNAPSHOT", "other"), "from snapshot snap and not from other"),
+            (("RESTORE_AT", "2026-11-20 07:59"), "not from 2026-11-20T07:59:00Z or before"),
+            (("RESTORE_CLAIM", "logs"), "of claim data, and not of logs"),
+            (("RESTORE_SIZE", "2Gi"), "of another size"),
+            (("RESTORE_STORAGE_CLASS", "fast"), "of another StorageClass"),
+            (("RESTORE_ACCESS_MODES", "RWX"), "of another access mode"),
+            (("RESTORE_VOLUME_MODE", "Block"), "of another volume mode"),
+        ] {
+            for snapshot in [Some(&snapshot), None] {
+                let why = why(&[pairs], &claim, snapshot);
+                assert!(why.contains(said), "{pairs:?}: {why}");
+            }
+        }
+        assert!(
+            why(&[("RESTORE_JOB", "weekly")], &claim, Some(&snapshot)).contains("not of schedule weekly")
+        );
+        let of_logs = Record { claim: Some("logs".to_owned()), ..record("snap") };
+        assert!(why(&[], &claim, Some(&of_logs)).contains("of claim logs, and not of data"));
+        for change in [
+            &(|claim: &mut Value| claim["spec"]["dataSource"] = json!(null)) as &dyn Fn(&mut Value),
+            &|claim| claim["spec"]["dataSource"]["kind"] = json!("PersistentVolumeClaim"),
+            &|claim| claim["spec"]["dataSource"]["name"] = json!("../../x"),
+            &|claim| claim["spec"]["dataSourceRef"]["namespace"] = json!("elsewhere"),
+            &|claim| claim["spec"]["dataSourceRef"]["kind"] = json!("Other"),
+            &|claim| claim["metadata"]["labels"] = json!({"volume-snapshotter/run-uid": "u-1"}),
+            &|claim| claim["metadata"]["labels"]["volume-snapshotter/restored-snapshot"] = json!(null),
+            &|claim| claim["metadata"]["labels"]["volume-snapshotter/restored-snapshot"] = json!("other"),
+        ] {
+            let planted = made(change);
+            assert_ne!(why(&[], &planted, Some(&snapshot)), "", "{planted:?}");
+        }
     }
 
     #[test]

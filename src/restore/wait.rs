@@ -7,8 +7,9 @@ use tokio::time::{Instant, sleep};
 
 use super::{Restore, says};
 use crate::{
-    api::{Claim, ObjectEvent},
+    api::{Claim, ObjectEvent, Volume},
     cluster::{Cause, Pause},
+    names,
     report::Failure,
     text,
 };
@@ -48,7 +49,7 @@ pub(super) async fn wait(
     let end = began + restore.settings.timeout;
     let mut pause = Pause::between_reads();
     let mut reported = None;
-    let mut may_read_events = true;
+    let mut warned_of_events = false;
     let mut warned_of_snapshot = false;
     loop {
         let news = match restore.cluster.claim(&restore.id).await {
@@ -57,14 +58,13 @@ pub(super) async fn wait(
                     return Err(deleted(restore));
                 }
                 match claim.status.phase.as_str() {
-                    "Bound" => return Ok(Ready::Bound),
+                    "Bound" => {
+                        return has_its_own_volume(restore, &claim, snapshot).await.map(|()| Ready::Bound);
+                    }
                     "Lost" => return Err(lost(restore)),
                     _ => {}
                 }
-                let news = match may_read_events {
-                    true => news(restore, made, &mut may_read_events).await,
-                    false => News::default(),
-                };
+                let news = news(restore, made, &mut warned_of_events).await;
                 let has_consumer = claim.metadata.annotations.selected_node.is_some();
                 if !has_consumer && (waits_for_consumer || news.first_consumer) {
                     return Ok(Ready::AtFirstConsumer);
@@ -102,15 +102,15 @@ pub(super) async fn wait(
     }
 }
 
-/// What is said of the claim. Where Events may not be read, nothing, and that is said once.
-async fn news(restore: &Restore<'_>, made: &Claim, may_read_events: &mut bool) -> News {
+/// What is said of the claim. Where Events may not be read, nothing, and that is said once; an API server
+/// that has just started may still come to know better.
+async fn news(restore: &Restore<'_>, made: &Claim, warned: &mut bool) -> News {
     match restore.cluster.claim_events(&restore.id, &made.metadata.uid).await {
         Ok(events) => gather(&events),
         Err(error) => {
-            if error.cause() == Cause::Forbidden {
-                *may_read_events = false;
+            if !std::mem::replace(warned, true) {
+                says!(restore, warn, "what is said of the claim is not known: {error}");
             }
-            says!(restore, warn, "what is said of the claim is not known: {error}");
             News::default()
         }
     }
@@ -163,6 +163,100 @@ async fn snapshot_is_there(
         );
     }
     Ok(())
+}
+
+/// What a claim that is Bound says of where its volume came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Origin {
+    /// It was made for this claim, and so from the claim's data source.
+    Made,
+    /// It was there before: nobody was asked to make one.
+    Found,
+    /// Somebody was asked to make one, and perhaps another was there sooner.
+    Open,
+}
+
+/// Kubernetes binds a claim to a free volume that fits, if there is one, whatever the claim's data
+/// source; of the data source nothing is then in the volume.
+async fn has_its_own_volume(restore: &Restore<'_>, claim: &Claim, snapshot: &str) -> Result<(), Failure> {
+    let volume = claim.spec.volume_name.as_deref().unwrap_or_default();
+    match origin(claim) {
+        Origin::Made => return Ok(()),
+        Origin::Found => return Err(other_volume(restore, volume, snapshot)),
+        Origin::Open => {}
+    }
+    if names::is_object_name(volume) {
+        match restore.cluster.volume(volume).await {
+            Ok(read) if is_made_for(&read, claim) => return Ok(()),
+            Ok(_) => return Err(other_volume(restore, volume, snapshot)),
+            Err(error) if error.may_pass() => return Err(error.into()),
+            Err(error) => tracing::debug!("{error}"),
+        }
+    }
+    match restore.cluster.claim_events(&restore.id, &claim.metadata.uid).await {
+        Ok(events) if events.iter().any(|event| says_made(event, volume)) => Ok(()),
+        Err(error) if error.may_pass() => Err(error.into()),
+        _ => Err(unknown_volume(restore, volume)),
+    }
+}
+
+/// What the claim itself tells. A volume that was made for it has its uid in the name: `pvc-<uid>`, or
+/// as the provisioner is told to call volumes, with another prefix and perhaps only the beginning of
+/// the uid.
+fn origin(claim: &Claim) -> Origin {
+    let volume = claim.spec.volume_name.as_deref().unwrap_or_default();
+    let uid = claim.metadata.uid.as_str();
+    let short = uid.replace('-', "");
+    let is_beginning = |end: &str| end.len() >= 8 && short.starts_with(end);
+    let is_after_claim = !uid.is_empty()
+        && (volume.ends_with(&format!("-{uid}")) || volume.rsplit('-').next().is_some_and(is_beginning));
+    match (is_after_claim, &claim.metadata.annotations.storage_provisioner) {
+        (true, _) => Origin::Made,
+        (false, None) => Origin::Found,
+        (false, Some(_)) => Origin::Open,
+    }
+}
+
+/// Whether a volume was made for this claim, by a provisioner, and not before it.
+fn is_made_for(volume: &Volume, claim: &Claim) -> bool {
+    volume.metadata.annotations.provisioned_by.is_some()
+        && volume.spec.claim_ref.as_ref().is_some_and(|claim_ref| claim_ref.uid == claim.metadata.uid)
+        && volume.metadata.creation_timestamp >= claim.metadata.creation_timestamp
+}
+
+/// Whether this is the provisioner's word that it made the volume; the Event is of this very claim.
+fn says_made(event: &ObjectEvent, volume: &str) -> bool {
+    event.reason == "ProvisioningSucceeded" && event.message.split_whitespace().any(|word| word == volume)
+}
+
+fn other_volume(restore: &Restore<'_>, volume: &str, snapshot: &str) -> Failure {
+    let (name, namespace) = (&restore.id.name, &restore.id.namespace);
+    let volume = text::name(volume);
+    Failure {
+        message: format!(
+            "claim {name} is Bound, but not to a volume made from snapshot {snapshot}: volume {volume} was there before, \
+             free and of the same class, and Kubernetes prefers such a one, so the claim does not have the snapshot's \
+             data. Delete the claim (kubectl delete pvc {name} -n {namespace}), but look first whether what is in volume \
+             {volume} may go: with the reclaim policy Delete it goes too (kubectl get pv {volume}). Then see that no free \
+             volume of the class is left, or name another class with --storage-class, and restore again"
+        ),
+        may_pass: false,
+    }
+}
+
+fn unknown_volume(restore: &Restore<'_>, volume: &str) -> Failure {
+    let (name, namespace) = (&restore.id.name, &restore.id.namespace);
+    let volume = text::name(volume);
+    Failure {
+        message: format!(
+            "claim {name} in namespace {namespace} is Bound to volume {volume}, but it cannot be told whether that was made \
+             from the snapshot: its name does not carry the claim's uid, the volume may not be read, and no Event says who \
+             made it. Look at it (kubectl get pv {volume} -o yaml): a volume made for the claim is not older than the claim. \
+             To have it looked at, let a ClusterRole allow it: apiGroups: [\"\"], resources: [\"persistentvolumes\"], \
+             verbs: [\"get\"]"
+        ),
+        may_pass: false,
+    }
 }
 
 fn source_gone(restore: &Restore<'_>, snapshot: &str, complaint: Option<&str>) -> Failure {
@@ -218,6 +312,63 @@ mod tests {
             "lastTimestamp": format!("2026-11-20T08:55:{second:02}Z"), "eventTime": null,
         }))
         .expect("an event")
+    }
+
+    fn bound(volume: &str, provisioner: Option<&str>) -> Claim {
+        let mut claim = json!({
+            "metadata": {
+                "name": "b", "uid": "03430e92-755a-40a1-acf3-c6367ef4bafa", "annotations": {},
+                "creationTimestamp": "2026-11-21T14:23:25Z",
+            },
+            "spec": {"volumeName": volume},
+            "status": {"phase": "Bound"},
+        });
+        if let Some(provisioner) = provisioner {
+            claim["metadata"]["annotations"]["volume.kubernetes.io/storage-provisioner"] = provisioner.into();
+        }
+        serde_json::from_value(claim).expect("a claim")
+    }
+
+    #[test]
+    fn a_volume_made_for_a_claim_is_called_after_it_and_any_other_needs_more_evidence() {
+        let driver = Some("hostpath.csi.k8s.io");
+        for (volume, provisioner, expected) in [
+            ("pvc-03430e92-755a-40a1-acf3-c6367ef4bafa", driver, Origin::Made),
+            ("shoot--x-03430e92-755a-40a1-acf3-c6367ef4bafa", driver, Origin::Made),
+            ("vol-03430e92755a", driver, Origin::Made),
+            // Too short to be no accident.
+            ("vol-03430", driver, Origin::Open),
+            ("pvc-413b1b88-940d-4bd0-b012-4171ce48ddbd", driver, Origin::Open),
+            ("spare", driver, Origin::Open),
+            ("spare", None, Origin::Found),
+            ("pvc-413b1b88-940d-4bd0-b012-4171ce48ddbd", None, Origin::Found),
+            ("", None, Origin::Found),
+        ] {
+            assert_eq!(origin(&bound(volume, provisioner)), expected, "{volume}");
+        }
+    }
+
+    #[test]
+    fn a_volume_that_was_there_before_its_claim_was_not_made_for_it() {
+        let claim = bound("odd", Some("odd.csi"));
+        let volume = |created: &str, by: Option<&str>, uid: &str| -> Volume {
+            let mut annotations = json!({});
+            if let Some(by) = by {
+                annotations["pv.kubernetes.io/provisioned-by"] = by.into();
+            }
+            serde_json::from_value(json!({
+                "metadata": {"creationTimestamp": created, "annotations": annotations},
+                "spec": {"claimRef": {"uid": uid}},
+            }))
+            .expect("a volume")
+        };
+        let uid = claim.metadata.uid.as_str();
+        assert!(is_made_for(&volume("2026-11-21T14:23:25Z", Some("odd.csi"), uid), &claim));
+        assert!(!is_made_for(&volume("2026-11-21T14:23:24Z", Some("odd.csi"), uid), &claim));
+        assert!(!is_made_for(&volume("2026-11-21T14:23:25Z", None, uid), &claim));
+        assert!(!is_made_for(&volume("2026-11-21T14:23:25Z", Some("odd.csi"), "other"), &claim));
+        let made = event("Normal", "ProvisioningSucceeded", "Successfully provisioned volume odd", 1);
+        assert!(says_made(&made, "odd") && !says_made(&made, "od"));
     }
 
     #[test]

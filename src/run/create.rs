@@ -187,7 +187,7 @@ async fn take_back(run: &Run<'_>, target: &Target, new: &NewSnapshot, stored: &V
     for _ in 0..TAKE_BACK_ATTEMPTS {
         // The snapshot controller works on it already, which changes its state, but not whose it is.
         let error = match run.cluster.delete(namespace, &snapshot, false, async |_| true).await {
-            Ok(Deleted::Accepted | Deleted::AlreadyGone | Deleted::Withheld) => {
+            Ok(Deleted::Accepted | Deleted::AlreadyGone | Deleted::Withheld(_)) => {
                 return "it was deleted again".to_owned();
             }
             Err(error) => error,

@@ -21,14 +21,14 @@ use super::{Run, discover, shared::Shared, target::KnownClaim, watch};
 use crate::{api::Claim, cluster::Error, snapshot::ClaimId};
 
 /// How old a look may be when a deletion is judged by it.
-const FRESH: Duration = Duration::from_secs(5);
+const FRESH: Duration = Duration::from_secs(10);
 
 /// How long the cache may not have been heard of, and still be judged by.
 const HEARD: Duration = Duration::from_secs(2);
 
 /// How long the first look waits for further targets to become ready, and the longest that any does. Where
 /// none is waited for, none waits.
-const GATHER: Duration = Duration::from_secs(10);
+const GATHER: Duration = Duration::from_secs(30);
 const LONGEST_GATHER: Duration = Duration::from_secs(60);
 
 /// What the API server said at one moment.

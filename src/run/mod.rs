@@ -62,7 +62,7 @@ struct Run<'a> {
     id: &'a str,
     /// Selects every snapshot that the schedule owns.
     owned: String,
-    /// Selects, of these, what this run made.
+    /// Selects, of these, what this pod made in this run.
     made: String,
     targets: HashSet<ClaimId>,
     cache: SnapshotCache,
@@ -169,12 +169,16 @@ async fn steps(cluster: &Cluster, settings: &Settings, id: &str, progress: &Prog
     );
     warn_of_odd_ones(snapshots.iter().map(|(_, snapshot)| snapshot));
 
+    let mut made = format!("{owned},{}={id}", names::RUN_LABEL);
+    if !settings.shard.is_whole() {
+        made.push_str(&format!(",{}={}", names::SHARD_LABEL, settings.shard.label_value()));
+    }
     let run = Run {
         cluster,
         settings,
         scope,
         id,
-        made: format!("{owned},{}={id}", names::RUN_LABEL),
+        made,
         owned,
         cache: SnapshotCache::new(&settings.job, ids.iter().cloned(), snapshots, began),
         looks: Looks::new(targets.len()),

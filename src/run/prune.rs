@@ -70,6 +70,8 @@ enum Pruned {
     Gone,
     /// Something changed: all has to be judged anew.
     Again,
+    /// The same, after a try that failed.
+    AgainAfter(String),
     /// The keeper went away, and with it all reason to delete anything.
     Lost,
     /// Whether the keeper is there could not be read.
@@ -111,7 +113,7 @@ pub(super) async fn prune(run: &Run<'_>, target: &Target, new: &New) -> Result<E
     }
     drop(survey);
 
-    let mut failures = Vec::new();
+    let (mut failures, mut last_problem) = (Vec::new(), None);
     let (mut idle, mut urgency) = (0, Urgency::Gather);
     while idle < IDLE_ROUNDS {
         let look = run.looks.after(run, &target.id.namespace, ready, urgency).await;
@@ -136,6 +138,7 @@ pub(super) async fn prune(run: &Run<'_>, target: &Target, new: &New) -> Result<E
             return Err(gone(&target.called, &new.name));
         };
         failures.extend(round.failures);
+        last_problem = round.last_problem.or(last_problem);
         match round.next {
             Next::Done => {
                 return Ok(match failures.first() {
@@ -158,7 +161,10 @@ pub(super) async fn prune(run: &Run<'_>, target: &Target, new: &New) -> Result<E
         }
         idle = if round.deleted > 0 { 0 } else { idle + 1 };
     }
-    let why = "older snapshots change again and again; the next run deletes them".to_owned();
+    let why = match last_problem {
+        Some(problem) => format!("older snapshots that had to go could not be deleted: {problem}"),
+        None => "older snapshots change again and again; the next run deletes them".to_owned(),
+    };
     tracing::error!(claim = target.called, "{why}");
     Ok(End::NotPruned(why))
 }
@@ -306,6 +312,8 @@ fn warn_of_terminating(run: &Run<'_>, target: &Target, now: Timestamp) {
 struct Round {
     deleted: usize,
     failures: Vec<String>,
+    /// What came of a try that is to be repeated.
+    last_problem: Option<String>,
     next: Next,
 }
 
@@ -368,7 +376,7 @@ impl Pruning<'_> {
     /// Judges all snapshots and deletes those that have to go, oldest first; `None` if the keeper went away.
     async fn round(&self, look: &Rc<Look>) -> Option<Round> {
         let (run, target) = (self.run, self.target);
-        let mut round = Round { deleted: 0, failures: Vec::new(), next: Next::Done };
+        let mut round = Round { deleted: 0, failures: Vec::new(), last_problem: None, next: Next::Done };
         let Ok(_active) = run.active.acquire().await else { return Some(round) };
         known_keeper(run, target, self.keeper)?;
         let survey = self.survey();
@@ -386,6 +394,10 @@ impl Pruning<'_> {
                 }
                 Pruned::Gone => {}
                 Pruned::Again => round.next = round.next.max(Next::Again),
+                Pruned::AgainAfter(problem) => {
+                    round.next = round.next.max(Next::Again);
+                    round.last_problem = Some(problem);
+                }
                 Pruned::KeeperUnread => round.next = Next::ReadKeeper,
                 Pruned::Lost => return None,
                 Pruned::Failed(problem) => {
@@ -474,7 +486,10 @@ impl Pruning<'_> {
                 tracing::info!(claim, snapshot, "{words}");
                 Pruned::Deleted
             }
-            Ok(Deleted::Withheld) => withheld.take().unwrap_or(Pruned::Again),
+            Ok(Deleted::Withheld(before)) => match (withheld.take(), before) {
+                (Some(Pruned::Again) | None, Some(error)) => Pruned::AgainAfter(error.to_string()),
+                (why, _) => why.unwrap_or(Pruned::Again),
+            },
             Err(error) if error.cause() == Cause::Conflict => {
                 tracing::debug!(claim, snapshot, "judging again: {error}");
                 match run.cluster.snapshot(namespace, snapshot).await {

@@ -48,8 +48,16 @@ pub struct RestoreSettings {
     pub timeout: Duration,
     /// Whether to change nothing (`RESTORE_DRY_RUN`).
     pub dry_run: bool,
-    /// The Kubernetes Job that this pod belongs to; unset for a random one (`RESTORE_RUN_ID`).
+    /// The name of the Job that this pod belongs to, for people; unset for a random one
+    /// (`RESTORE_RUN_ID`).
     pub run_id: Option<String>,
+    /// The uid of that Job: a claim that carries it is one that an earlier attempt made. Unset, nothing
+    /// is taken over (`RESTORE_RUN_UID`).
+    pub run_uid: Option<String>,
+    /// The kubeconfig, where the command line names one, for commands to paste (`--kubeconfig`).
+    pub kubeconfig: Option<PathBuf>,
+    /// Its context, likewise (`--context`).
+    pub context: Option<String>,
     /// Where the termination message goes (`RESTORE_TERMINATION_LOG`).
     pub termination_log: PathBuf,
     /// How log lines look; unset for text (`RESTORE_LOG_FORMAT`).
@@ -104,12 +112,13 @@ struct Variables {
     timeout: Option<String>,
     dry_run: Option<String>,
     run_id: Option<String>,
+    run_uid: Option<String>,
     termination_log: Option<String>,
     log_format: Option<String>,
 }
 
 /// The names of all variables of a restore, in the order in which the documentation gives them.
-pub const RESTORE_NAMES: [&str; 16] = [
+pub const RESTORE_NAMES: [&str; 17] = [
     "RESTORE_CLAIM",
     "RESTORE_SNAPSHOT",
     "RESTORE_AT",
@@ -123,6 +132,7 @@ pub const RESTORE_NAMES: [&str; 16] = [
     "RESTORE_TIMEOUT",
     "RESTORE_DRY_RUN",
     "RESTORE_RUN_ID",
+    "RESTORE_RUN_UID",
     "RESTORE_TERMINATION_LOG",
     "RESTORE_LOG_FORMAT",
     FILTER,
@@ -158,6 +168,7 @@ impl RestoreSettings {
             timeout,
             dry_run,
             run_id,
+            run_uid,
             termination_log,
             log_format,
         } = variables;
@@ -195,6 +206,9 @@ impl RestoreSettings {
                 .unwrap_or(Duration::from_secs(300)),
             dry_run: reader.optional("RESTORE_DRY_RUN", dry_run, values::flag).unwrap_or(false),
             run_id: reader.optional("RESTORE_RUN_ID", run_id, values::label_value),
+            run_uid: reader.optional("RESTORE_RUN_UID", run_uid, values::label_value),
+            kubeconfig: None,
+            context: None,
             termination_log: reader
                 .optional("RESTORE_TERMINATION_LOG", termination_log, values::path)
                 .unwrap_or_else(|| PathBuf::from("/dev/termination-log")),
@@ -308,6 +322,7 @@ mod tests {
             ("RESTORE_TIMEOUT", "25h", "at most 24h"),
             ("RESTORE_DRY_RUN", "yes", "neither true nor false"),
             ("RESTORE_RUN_ID", "-", "not the value of a label"),
+            ("RESTORE_RUN_UID", "-", "not the value of a label"),
             ("RESTORE_LOG_FORMAT", "xml", "text or json"),
             ("RESTORE_TIMEOT", "1m", "the nearest is RESTORE_TIMEOUT"),
         ] {

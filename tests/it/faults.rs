@@ -17,11 +17,7 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 use serde_json::{Value, json};
 use testbed::{Fault, History, Options, Request, TestBed, WatchFault, When, objects};
 
-use volume_snapshotter::{
-    cluster::{self, Cluster},
-    run::run,
-    settings::Settings,
-};
+use volume_snapshotter::{cluster::Cluster, run::run, settings::Settings};
 
 use crate::{
     invariants,
@@ -32,13 +28,14 @@ use crate::{
 type Asked = (&'static str, &'static str);
 
 const GET_CLAIM: Asked = ("get", "persistentvolumeclaims");
+const LOOK: Asked = ("list", "persistentvolumeclaims");
 const LIST: Asked = ("list", "volumesnapshots");
 const WATCH: Asked = ("watch", "volumesnapshots");
 const CREATE: Asked = ("create", "volumesnapshots");
 const DELETE: Asked = ("delete", "volumesnapshots");
 
 /// Every request of a run with one claim and one old snapshot.
-const REQUESTS: [Asked; 5] = [GET_CLAIM, LIST, WATCH, CREATE, DELETE];
+const REQUESTS: [Asked; 6] = [GET_CLAIM, LIST, WATCH, CREATE, LOOK, DELETE];
 
 const RUN: [(&str, &str); 4] = [
     ("SNAPSHOT_PVC_NAMES", "data"),
@@ -99,17 +96,6 @@ fn watch_faults() -> Vec<(&'static str, Fault)> {
         ("half a line", Fault::Watch(WatchFault::CutLine(1))),
         ("garbage", Fault::Watch(WatchFault::Garbage(1))),
     ]
-}
-
-/// What a run must exit with when a request meets a fault once. Everything that may pass, passes.
-fn expected(asked: Asked, fault: &Fault) -> i32 {
-    match (fault, asked) {
-        // Neither is repeated; who may not watch reads, and who may not read claims goes without.
-        (Fault::Error(401, _), DELETE) | (Fault::Error(403, _), DELETE) => 3,
-        (Fault::Error(401, _), WATCH) | (Fault::Error(403, _), WATCH | GET_CLAIM) => 0,
-        (Fault::Error(401 | 403, _), _) => 2,
-        _ => 0,
-    }
 }
 
 /// A claim with one ready snapshot, an hour old, on a bed of its own.
@@ -212,9 +198,10 @@ async fn every_request_under_every_fault_ends_well_or_says_why_not() {
     let played: Vec<_> = stream::iter(cells)
         .map(|(asked, name, fault, times)| async move {
             let code = match (times, asked) {
-                (1, _) => expected(asked, &fault),
+                // Everything that may pass, passes; a 401 or 403 that is not repeated may as well.
+                (1, _) => 0,
                 (_, WATCH) => 0,
-                (_, DELETE) => 3,
+                (_, LOOK | DELETE) => 3,
                 _ => 1,
             };
             (asked, name, code, cell(asked, fault, times, code).await)
@@ -230,7 +217,7 @@ async fn every_request_under_every_fault_ends_well_or_says_why_not() {
         let _ = write!(
             table,
             "{:>14}",
-            format!("{verb} {}", if resource == "volumesnapshots" { "" } else { "claim" })
+            format!("{verb} {}", if resource == "volumesnapshots" { "" } else { "claim(s)" })
         );
     }
     for column in columns {
@@ -294,7 +281,7 @@ async fn a_claim_that_is_made_anew_before_its_snapshot_is_keeps_the_old_ones() {
         place.bed().remove("persistentvolumeclaims", &place.namespace, "data");
         place.bed().put(objects::bound_claim(&place.namespace, "data", &[]));
         let ran = running.finish().await;
-        ran.assert_exit(3);
+        ran.assert_exit(1);
         assert!(ran.message.contains("was deleted and made anew"), "{}", ran.message);
         assert_eq!(place.names().await[0], "old");
     })
@@ -443,14 +430,12 @@ async fn a_run_ends_at_its_bound_whatever_hangs() {
     let config =
         Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.expect("a config");
     bed.fault(|_| Some(Fault::Hang(When::Before)));
-    // One after the other they would give up within hours.
-    let claims: Vec<String> = (0..200).map(|number| format!("data-{number}")).collect();
-    let variables = [("SNAPSHOT_PVC_NAMES", claims.join(",")), ("SNAPSHOT_CONCURRENCY", "1".to_owned())];
+    let variables = [("SNAPSHOT_PVC_NAMES", "data"), ("SNAPSHOT_CONCURRENCY", "1")];
     let settings =
         Settings::parse(variables.map(|(name, value)| (name.into(), value.into()))).expect("settings");
 
-    let cluster =
-        Cluster::of(config, None, true, settings.concurrency, cluster::PATIENCE).expect("a cluster");
+    let patience = settings.bound() * 2;
+    let cluster = Cluster::of(config, None, true, settings.concurrency, patience).expect("a cluster");
     let began = tokio::time::Instant::now();
     let report = run(&cluster, &settings, "hourly-1", std::future::pending()).await;
     let took = began.elapsed();
@@ -526,8 +511,8 @@ async fn when_the_ca_changes_under_a_run_nothing_is_lost_and_the_next_attempt_fi
 #[tokio::test]
 async fn each_right_that_is_missing_costs_what_needs_it_and_is_named() {
     for (missing, selector, code) in [
-        (("get", "persistentvolumeclaims"), false, 0),
-        (("list", "persistentvolumeclaims"), false, 0),
+        (("get", "persistentvolumeclaims"), false, 3),
+        (("list", "persistentvolumeclaims"), false, 3),
         (("list", "persistentvolumeclaims"), true, 2),
         (("create", "volumesnapshots"), false, 2),
         (("get", "volumesnapshots"), false, 0),
@@ -554,13 +539,13 @@ async fn each_right_that_is_missing_costs_what_needs_it_and_is_named() {
             ran.assert_exit(code);
             if code != 0 {
                 let (verb, resource) = missing;
-                for said in [
-                    format!("cannot {verb} resource \"{resource}\""),
-                    format!("system:serviceaccount:{}:volume-snapshotter", place.namespace),
-                    format!("resources: [\"{resource}\"], verbs: [\"{verb}\"]"),
-                ] {
-                    assert!(ran.message.contains(&said), "{missing:?}: {}", ran.message);
-                }
+                let line = match missing {
+                    // Both are needed to know what the claims want kept.
+                    ("get", "persistentvolumeclaims") => "verbs: [\"get\", \"list\"]".to_owned(),
+                    _ => format!("verbs: [\"{verb}\"]"),
+                };
+                let said = format!("resources: [\"{resource}\"], {line}");
+                assert!(ran.message.contains(&said), "{missing:?}: {}", ran.message);
             }
         })
         .await;
@@ -609,7 +594,8 @@ async fn a_token_that_expires_is_said_to_have() {
         place.bed().expire_token(&token);
         let kubeconfig = place.file("kubeconfig", &place.bed().kubeconfig(&token, &place.namespace));
         let ran = place.start_as(&kubeconfig, &RUN).finish().await;
-        ran.assert_exit(2);
+        // It may be that nobody knows us yet: the Job's next attempt may be luckier.
+        ran.assert_exit(1);
         assert!(ran.message.contains("Unauthorized; check the ServiceAccount's token"), "{}", ran.message);
     })
     .await;

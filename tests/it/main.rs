@@ -11,6 +11,7 @@ mod manifests;
 mod place;
 mod pod;
 mod recordings;
+mod release;
 mod restore;
 mod retention;
 mod scenarios;

@@ -87,6 +87,16 @@ const PERMISSION: &[&str] = &[
 /// Events.
 const EVENTS: &[&str] = &["46-event-create", "47-snapshot-events"];
 
+/// A disk that the cluster did not make.
+const STATIC: &[&str] = &["69-static-claim", "70-static-claim-snapshot"];
+
+/// Events in the form of events.k8s.io.
+const NEW_EVENTS: &[&str] =
+    &["71-events-v1-create", "72-events-v1-bad", "73-events-v1-long-note", "80-events-forbidden"];
+
+/// Jobs and their pods.
+const JOBS: &[&str] = &["74-job-create", "75-job-pods", "76-job-delete"];
+
 /// A claim that is made anew while its snapshot is in the queue.
 const MADE_ANEW: &[&str] =
     &["94-queued-snapshot", "95-claim-made-anew", "96-queued-ready", "97-queued-content"];
@@ -348,6 +358,7 @@ impl Names {
             // A content has it in nanoseconds.
             Value::Number(_) if key == "creationTime" => "<time>".into(),
             Value::String(text) if is_event_name(text) => "<event>".into(),
+            Value::String(text) if key == "name" && is_pod_name(text) => "<pod>".into(),
             Value::String(text) if text.starts_with("too old resource version: ") => {
                 let asked = text.split(" (").next().unwrap_or_default();
                 format!("{asked} (<version>)").into()
@@ -388,6 +399,11 @@ fn is_uid(text: &str) -> bool {
 fn is_event_name(text: &str) -> bool {
     let time = text.rsplit_once('.').map_or("", |(_, time)| time);
     time.len() == 16 && time.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+/// What the controller calls the pod of the recorded Job.
+fn is_pod_name(text: &str) -> bool {
+    text.strip_prefix("drill-1-").is_some_and(|suffix| suffix.len() == 5)
 }
 
 fn is_time(text: &str) -> bool {
@@ -607,6 +623,45 @@ async fn what_may_not_be_done_is_answered_as_recorded() {
     replay.finish(PERMISSION);
 }
 
+#[tokio::test]
+async fn a_disk_that_the_cluster_did_not_make_is_answered_as_recorded() {
+    let bed = bed(|_| {}).await;
+    let replay = Replay::new(&bed);
+    bed.put(objects::free_volume("outside", "", "1Gi"));
+    let claim = Recording::load("69-static-claim").as_created();
+    create(&bed, "/api/v1/namespaces/app/persistentvolumeclaims", &claim).await;
+    replay.replay_until_same("69-static-claim").await;
+    create(&bed, SNAPSHOTS_PATH, &Recording::load("70-static-claim-snapshot").as_created()).await;
+    replay.replay_until_same("70-static-claim-snapshot").await;
+    replay.finish(STATIC);
+}
+
+#[tokio::test]
+async fn new_events_are_answered_as_recorded() {
+    let bed = bed(|_| {}).await;
+    let replay = Replay::new(&bed);
+    for name in NEW_EVENTS {
+        replay.replay(name).await;
+    }
+    replay.finish(NEW_EVENTS);
+}
+
+#[tokio::test]
+async fn jobs_are_answered_as_recorded() {
+    let bed = bed(|_| {}).await;
+    let replay = Replay::new(&bed);
+    let job = replay.replay("74-job-create").await;
+    replay.replay_until_same("75-job-pods").await;
+    let deleted = replay.replay("76-job-delete").await;
+    assert_eq!(deleted["details"]["uid"], job["metadata"]["uid"]);
+    let give_up = Instant::now() + Duration::from_secs(10);
+    while !bed.list("pods", "app").is_empty() {
+        assert!(Instant::now() < give_up, "the pod goes with its Job");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    replay.finish(JOBS);
+}
+
 const OTHERS_SNAPSHOTS: &str = "/apis/snapshot.storage.k8s.io/v1/namespaces/others/volumesnapshots";
 const OTHERS_CLAIMS: &str = "/api/v1/namespaces/others/persistentvolumeclaims";
 
@@ -761,8 +816,8 @@ fn signature(event: &Value) -> String {
 #[test]
 fn every_recording_is_replayed_or_said_not_to_be() {
     let groups = [
-        CREATION, READING, DELETION, ERRORS, RESTORING, PERMISSION, EVENTS, MADE_ANEW, WAITING, ODD,
-        POLICIES, CLAIMS,
+        CREATION, READING, DELETION, ERRORS, RESTORING, PERMISSION, EVENTS, STATIC, NEW_EVENTS, JOBS,
+        MADE_ANEW, WAITING, ODD, POLICIES, CLAIMS,
     ];
     let mut listed: Vec<&str> = groups.concat();
     listed.extend(NOT_REPLAYED.iter().map(|(name, _)| *name));

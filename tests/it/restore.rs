@@ -22,8 +22,8 @@ use volume_snapshotter::{
 use crate::{
     commands::Said,
     manifests::{
-        Granted, Rendered, Tree, assignment, container_of, deadline, granted, longest, on_an_overlay,
-        on_the_base, pod_of, top, violations,
+        Granted, Rendered, Tree, assignment, container_of, deadline, from_the_pod, granted, longest,
+        on_an_overlay, on_the_base, pod_of, top, violations,
     },
     place::{Place, embedded_only, everywhere, rules},
 };
@@ -129,6 +129,7 @@ async fn the_settings_of_a_pod_are_as_good_as_flags() {
             ("RESTORE_TO", "again"),
             ("RESTORE_LOG_FORMAT", "json"),
             ("RESTORE_RUN_ID", "volume-snapshotter-restore-1"),
+            ("RESTORE_RUN_UID", "0e1f2a3b"),
             // Those of the run beside it are none of its business.
             ("SNAPSHOT_RETENTION", "nonsense"),
         ];
@@ -141,6 +142,7 @@ async fn the_settings_of_a_pod_are_as_good_as_flags() {
         }
         let labels = place.try_claim("again").await.expect("the new claim")["metadata"]["labels"].clone();
         assert_eq!(labels["volume-snapshotter/run"], "volume-snapshotter-restore-1");
+        assert_eq!(labels["volume-snapshotter/run-uid"], "0e1f2a3b");
     })
     .await;
 }
@@ -186,10 +188,17 @@ async fn without_a_class_of_its_own_the_default_class_is_left_to_the_cluster() {
         place.claim("other").await;
         place.older("of-other", "other").await;
         place.delete_claim("other").await;
-        let said = restore(place, &["--claim", "other", "--to", "other", "--timeout", "1s"]).await;
-        said.assert_exit(1).assert_says(
-            "was not Bound within 1 s: no persistent volumes available for this claim and no storage class is set",
-        );
+        // Nothing would ever give it a volume: it is not even made.
+        for extra in [&[][..], &["--dry-run"]] {
+            let said = restore(place, &[&["--claim", "other", "--to", "other"], extra].concat()).await;
+            said.assert_exit(2)
+                .assert_says("so claim other would never get a volume; choose one with --storage-class");
+            said.assert_says("; see kubectl get storageclass");
+            assert!(place.try_claim("other").await.is_none());
+        }
+        place.grant_everywhere(&rules(RESTORE_CLASS_RIGHTS)).await;
+        let said = restore(place, &["--claim", "other", "--to", "other"]).await;
+        said.assert_exit(2).assert_says("; there are hostpath");
 
         let mut class = objects::storage_class("standard");
         class["metadata"]["annotations"] = json!({"storageclass.kubernetes.io/is-default-class": "true"});
@@ -198,7 +207,9 @@ async fn without_a_class_of_its_own_the_default_class_is_left_to_the_cluster() {
         place.older("old", "data").await;
         place.delete_claim("data").await;
         let said = restore(place, &["--claim", "data", "--to", "b"]).await;
-        said.assert_exit(0).assert_says("assuming the cluster's default StorageClass (--storage-class)");
+        said.assert_exit(0)
+            .assert_says("assuming the cluster's default StorageClass (--storage-class)")
+            .assert_says(", the default StorageClass standard");
         assert_eq!(place.try_claim("b").await.expect("a claim")["spec"]["storageClassName"], "standard");
     })
     .await;
@@ -386,6 +397,324 @@ async fn a_storage_class_that_is_gone_is_noticed_before_where_it_may_be_read_and
     .await;
 }
 
+// --- What others do --------------------------------------------------------------------------------
+
+#[tokio::test]
+async fn a_jobs_name_that_is_used_again_is_another_wish() {
+    everywhere(async |place| {
+        place.claim("data").await;
+        place.claim("logs").await;
+        place.older("of-data", "data").await;
+        place.older("of-logs", "logs").await;
+        let job = |uid: &'static str, claim: &'static str| {
+            [
+                ("RESTORE_CLAIM", claim),
+                ("RESTORE_TO", "b"),
+                ("RESTORE_RUN_ID", "restore-1"),
+                ("RESTORE_RUN_UID", uid),
+            ]
+        };
+        let rights = restore_rights();
+        place.say_with(&rights, &job("uid-1", "data"), &["restore"]).await.assert_exit(0);
+        // The same Job again.
+        place.say_with(&rights, &job("uid-1", "data"), &["restore"]).await.assert_exit(0);
+        // A later one of the same name, or none that says who it is.
+        for settings in [&job("uid-2", "logs")[..], &job("uid-2", "data"), &job("", "data")] {
+            let said = place.say_with(&rights, settings, &["restore"]).await;
+            said.assert_exit(2).assert_says("there is a claim b in namespace ");
+            assert_eq!(said.out, "");
+        }
+        // And the same one after somebody changed what it wishes.
+        let said = place.say_with(&rights, &job("uid-1", "logs"), &["restore"]).await;
+        said.assert_exit(2).assert_says(
+            "carries the uid of this Job, but is not what is asked for now: it is made from snapshot of-data of claim data, \
+             and not of logs",
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_claim_that_somebody_planted_is_not_taken_for_the_jobs_own() {
+    everywhere(async |place| {
+        place.claim("data").await;
+        place.older("old", "data").await;
+        place.older("other", "data").await;
+        let labels = json!({
+            "volume-snapshotter/run": "restore-1", "volume-snapshotter/run-uid": "uid-1",
+            "volume-snapshotter/restored-claim": "data", "volume-snapshotter/restored-snapshot": "old",
+        });
+        let source = |name: &str| {
+            json!({"apiGroup": "snapshot.storage.k8s.io", "kind": "VolumeSnapshot", "name": name})
+        };
+        place.labelled_claim("empty", labels.clone()).await;
+        let mut planted = objects::claim(&place.namespace, "of-other");
+        planted["metadata"]["labels"] = labels;
+        planted["spec"]["storageClassName"] = json!(place.storage_class);
+        planted["spec"]["dataSource"] = source("other");
+        place.post(&place.claims_path(), &planted).await;
+        bound(place, "of-other").await;
+        for (to, why) in [("empty", "it is made from no snapshot"), ("of-other", "it is made from snapshot other")] {
+            let settings = [
+                ("RESTORE_CLAIM", "data"),
+                ("RESTORE_SNAPSHOT", "old"),
+                ("RESTORE_TO", to),
+                ("RESTORE_RUN_ID", "restore-1"),
+                ("RESTORE_RUN_UID", "uid-1"),
+            ];
+            let said = place.say_with(&restore_rights(), &settings, &["restore"]).await;
+            said.assert_exit(2).assert_says(why);
+            assert_eq!(said.out, "");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_snapshot_dated_in_the_future_is_not_the_latest() {
+    everywhere(async |place| {
+        place.claim("data").await;
+        place.older("of-the-future", "data").await;
+        let status = json!({"creationTime": "2099-01-01T00:00:00Z"});
+        place.patch_snapshot_status("of-the-future", status).await;
+        place.older("true", "data").await;
+        let said = restore(place, &["--claim=data", "--to=b"]).await;
+        said.assert_exit(0).assert_says(
+            "warning: snapshot of-the-future is dated in the future, 2099-01-01T00:00:00Z, and passed over",
+        );
+        let name = |claim: Value| claim["spec"]["dataSource"]["name"].clone();
+        assert_eq!(place.try_claim("b").await.map(name), Some(json!("true")));
+        let said = restore(place, &["--snapshot=of-the-future", "--to=c"]).await;
+        said.assert_exit(0).assert_says("warning: snapshot of-the-future is dated in the future");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_snapshot_of_a_storage_whose_clock_is_behind_is_the_latest_all_the_same() {
+    everywhere(async |place| {
+        place.claim("data").await;
+        place.older("first", "data").await;
+        tokio::time::sleep(millis(1100)).await;
+        place.older("behind", "data").await;
+        place.patch_snapshot_status("behind", json!({"creationTime": "2020-01-01T00:00:00Z"})).await;
+        let said = restore(place, &["--claim=data", "--to=b"]).await;
+        said.assert_exit(0)
+            .assert_says("the storage system says that its data was taken at 2020-01-01T00:00:00Z");
+        let name = |claim: Value| claim["spec"]["dataSource"]["name"].clone();
+        assert_eq!(place.try_claim("b").await.map(name), Some(json!("behind")));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn names_that_others_wrote_reach_neither_a_url_nor_the_terminal() {
+    everywhere(async |place| {
+        place.claim("data").await;
+        for (name, claim) in [
+            ("path", "../../victim"),
+            ("query", "?labelSelector=a"),
+            ("forged", "data\u{1b}[2K\r\nmaking claim b\u{202e}"),
+        ] {
+            // What the snapshot controller makes of it is of no interest: it has to be ready to be restored.
+            place.new_snapshot(name, claim, json!({"job": "volume-snapshotter"})).await;
+            place.patch_snapshot_status(name, json!({"readyToUse": true, "restoreSize": "1Mi"})).await;
+            let said = restore(
+                place,
+                &["--snapshot", name, "--to", name, "--storage-class", &place.storage_class, "--dry-run"],
+            )
+            .await;
+            said.assert_exit(0).assert_says("and no claim can be called that");
+            for (text, stream) in [(&said.err, "error"), (&said.out, "output"), (&said.message, "message")] {
+                let bad =
+                    |character: char| character.is_control() && character != '\n' || character == '\u{202e}';
+                assert!(!text.contains(bad), "standard {stream}: {text:?}");
+            }
+            assert!(!said.out.contains("restored-claim"), "{}", said.out);
+            assert!(!said.err.lines().any(|line| line.starts_with("making claim b")), "{}", said.err);
+        }
+    })
+    .await;
+    embedded_only(Options::default(), "a real API server keeps no log for tests", async |place| {
+        let mut hostile =
+            objects::ready_snapshot(&place.namespace, "path", "../../victim", "2026-01-01T00:00:00Z");
+        hostile["spec"]["source"]["persistentVolumeClaimName"] = json!("../../victim");
+        place.bed().put(hostile);
+        restore(place, &["--snapshot=path", "--to=b", "--storage-class=hostpath"]).await;
+        let requests = place.bed().requests();
+        assert!(requests.iter().any(|request| request.is("create", "persistentvolumeclaims")));
+        let astray = requests.iter().find(|request| request.path.contains("victim"));
+        assert!(astray.is_none(), "{astray:?}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_claim_that_was_bound_to_a_free_volume_does_not_have_the_data() {
+    everywhere(async |place| {
+        place.claim("data").await;
+        place.older("old", "data").await;
+        let spare = format!("{}-spare", place.namespace);
+        let mut volume = objects::free_volume(&spare, &place.storage_class, "1Mi");
+        // Which driver it is of does not matter, and a real cluster has to know the kind.
+        let spec = volume["spec"].as_object_mut().expect("a specification");
+        spec.remove("csi");
+        spec.insert("hostPath".to_owned(), json!({"path": "/tmp/spare"}));
+        place.post_outside("/api/v1/persistentvolumes", &spare, &volume).await;
+        for may_read in [false, true] {
+            if may_read {
+                place.delete_claim("b").await;
+                place.delete_outside(&format!("/api/v1/persistentvolumes/{spare}")).await;
+                place.post_outside("/api/v1/persistentvolumes", &spare, &volume).await;
+                place.grant_everywhere(&rules(RESTORE_CLASS_RIGHTS)).await;
+            }
+            let said = restore(place, &["--claim=data", "--to=b", "--size=1Mi"]).await;
+            said.assert_exit(2)
+                .assert_says(&format!("volume {spare} was there before, free and of the same class"))
+                .assert_says("so the claim does not have the snapshot's data. Delete the claim (kubectl delete pvc b -n ");
+            assert_eq!(said.out, "");
+            assert!(!said.err.contains("next:"), "{}", said.err);
+            let claim = place.try_claim("b").await.expect("nothing is deleted");
+            assert_eq!(claim["spec"]["volumeName"], spare);
+        }
+        // Without one the restore succeeds.
+        place.delete_claim("b").await;
+        place.delete_outside(&format!("/api/v1/persistentvolumes/{spare}")).await;
+        restore(place, &["--claim=data", "--to=b", "--size=1Mi"]).await.assert_exit(0);
+    })
+    .await;
+}
+
+/// Binds a claim as if it were to a volume that was there before; the provisioner leaves it alone.
+async fn bind_to(place: &Place, name: &str, volume: &str, provisioner: Option<&str>) {
+    place.until("the claim is made", async || place.try_claim(name).await.is_some()).await;
+    place.bed().update("persistentvolumeclaims", &place.namespace, name, |claim| {
+        let annotations = &mut claim["metadata"]["annotations"];
+        for prefix in ["volume", "volume.beta"] {
+            annotations[format!("{prefix}.kubernetes.io/storage-provisioner")] = json!(provisioner);
+        }
+        if let (None, Some(annotations)) = (provisioner, annotations.as_object_mut()) {
+            annotations.retain(|_, value| !value.is_null());
+        }
+        claim["spec"]["volumeName"] = json!(volume);
+        claim["status"] =
+            json!({"phase": "Bound", "accessModes": ["ReadWriteOnce"], "capacity": {"storage": "1Gi"}});
+    });
+}
+
+#[tokio::test]
+async fn a_volume_that_is_not_called_after_its_claim_is_looked_at() {
+    embedded_only(Options::default(), NEEDS_SLOW_DRIVER, async |place| {
+        place.claim("data").await;
+        place.older("old", "data").await;
+        place.bed().provision(|_| Some(Provision { after: None, error: None }));
+        let volume = |name: &str, created: &str, uid: &Value| {
+            json!({
+                "apiVersion": "v1", "kind": "PersistentVolume",
+                "metadata": {
+                    "name": name, "creationTimestamp": created,
+                    "annotations": {"pv.kubernetes.io/provisioned-by": "odd.csi"},
+                },
+                "spec": {
+                    "capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"],
+                    "csi": {"driver": "odd.csi", "volumeHandle": "x"},
+                    "claimRef": {
+                        "kind": "PersistentVolumeClaim", "namespace": place.namespace, "name": "any", "uid": uid,
+                    },
+                },
+                "status": {"phase": "Bound"},
+            })
+        };
+        let restored = async |to: &str, created: Option<&str>| {
+            let to_flag = format!("--to={to}");
+            let arguments = ["restore", "--claim=data", &to_flag, "--timeout=20s"];
+            let saying = place.begin_to_say(&restore_rights(), &[], &arguments).await;
+            place.until("the claim is made", async || place.try_claim(to).await.is_some()).await;
+            let uid = place.try_claim(to).await.expect("a claim")["metadata"]["uid"].clone();
+            if let Some(created) = created {
+                place.bed().put(volume(&format!("odd-{to}"), created, &uid));
+            }
+            bind_to(place, to, &format!("odd-{to}"), Some("odd.csi")).await;
+            saying.finish().await
+        };
+        // With the Role alone nobody can tell.
+        let said = restored("b", None).await;
+        said.assert_exit(2).assert_says("it cannot be told whether that was made from the snapshot");
+        assert_eq!(said.out, "");
+        place.grant_everywhere(&rules(RESTORE_CLASS_RIGHTS)).await;
+        restored("c", Some("2099-01-01T00:00:00Z")).await.assert_exit(0);
+        let said = restored("d", Some("2020-01-01T00:00:00Z")).await;
+        said.assert_exit(2).assert_says("volume odd-d was there before");
+        assert_eq!(said.out, "");
+    })
+    .await;
+}
+
+// --- What comes next -------------------------------------------------------------------------------
+
+/// A `kubectl` that notes what it is given and answers as one does; `failing` is what it fails at.
+fn fake_kubectl(place: &Place, failing: &str) -> (std::path::PathBuf, std::path::PathBuf) {
+    use std::os::unix::fs::PermissionsExt;
+    let name = if failing.is_empty() { "nothing" } else { failing };
+    let directory = place.directory(&format!("kubectl-that-fails-at-{name}"));
+    let log = directory.join("log");
+    // Of an earlier time.
+    let _ = std::fs::remove_file(&log);
+    let script = format!(
+        "#!/bin/sh\nprintf '%s\\n' \"$*\" >> '{}'\ncase \"$*\" in\n*' {name} '*|'{name} '*) exit 1;;\n*spec.replicas*) echo \
+         3;;\n*volumes*name*) case $1 in get) echo store;; esac;;\n*'-o yaml'*) echo \
+         volume.kubernetes.io/storage-provisioner;;\nesac\n",
+        log.display()
+    );
+    let path = directory.join("kubectl");
+    std::fs::write(&path, script).expect("a script");
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("it can be executed");
+    (directory, log)
+}
+
+/// Pastes the commands after `next:` into a shell, and tells what kubectl was given and whether all went well.
+fn pasted(place: &Place, said: &Said, failing: &str) -> (Vec<String>, bool) {
+    let (_, next) = said.err.split_once("next: ").expect("the next steps");
+    let commands: String =
+        next.split_once('\n').expect("commands").1.replace("NAME-OF-THE-DEPLOYMENT", "web");
+    let (directory, log) = fake_kubectl(place, failing);
+    let path = format!("{}:{}", directory.display(), std::env::var("PATH").unwrap_or_default());
+    let run = std::process::Command::new("bash").args(["-c", &commands]).env("PATH", path).output();
+    let run = run.expect("bash");
+    let log = std::fs::read_to_string(log).unwrap_or_default();
+    (log.lines().map(str::to_owned).collect(), run.status.success())
+}
+
+#[tokio::test]
+async fn the_next_steps_are_printed_ready_to_paste_and_stop_at_the_first_failure() {
+    everywhere(async |place| {
+        place.claim("data").await;
+        place.older("old", "data").await;
+        let said = restore(place, &["--claim=data", "--to=data-restored"]).await;
+        said.assert_exit(0);
+        assert_eq!(said.out, "persistentvolumeclaim/data-restored\n", "they are no data");
+        let (given, well) = pasted(place, &said, "");
+        assert!(well, "{given:?}");
+        let verbs: Vec<&str> = given.iter().filter_map(|line| line.split(' ').next()).collect();
+        assert_eq!(verbs, ["get", "get", "scale", "patch", "scale", "rollout"], "{given:?}");
+        assert!(given[2].ends_with("--replicas=0") && given[4].ends_with("--replicas=3"), "{given:?}");
+        assert!(given.iter().all(|line| line.contains(&format!("-n {}", place.namespace))), "{given:?}");
+        let (_, patch) = given[3].split_once("--patch ").expect("a patch");
+        let patch: Value = serde_json::from_str(patch).expect("JSON");
+        let volume = json!({"name": "store", "persistentVolumeClaim": {"claimName": "data-restored"}});
+        assert_eq!(patch["spec"]["template"]["spec"]["volumes"], json!([volume]));
+        // Whatever fails, the application is not scaled up again on its old claim.
+        for failing in ["get", "scale", "patch"] {
+            let (given, well) = pasted(place, &said, failing);
+            assert!(
+                !well && !given.iter().any(|line| line.ends_with("--replicas=3")),
+                "{failing}: {given:?}"
+            );
+        }
+    })
+    .await;
+}
+
 // --- Waiting ---------------------------------------------------------------------------------------
 
 #[tokio::test]
@@ -404,6 +733,13 @@ async fn a_class_that_waits_for_a_consumer_is_understood_with_and_without_the_ri
                 .assert_says("volume-snapshotter/hold=true");
             assert_eq!(said.out, format!("persistentvolumeclaim/{to}\n"));
             assert!(said.took < millis(3000), "{:?}", said.took);
+            let (given, well) = pasted(place, &said, "");
+            assert!(well, "{given:?}");
+            assert!(
+                given[0].starts_with("label volumesnapshot old") && given[0].ends_with("hold=true"),
+                "{given:?}"
+            );
+            assert!(given.last().is_some_and(|line| line.ends_with("volume-snapshotter/hold-")), "{given:?}");
             assert_eq!(place.try_claim(to).await.expect("a claim")["status"]["phase"], "Pending");
             // The first pod comes.
             place.annotate_claim(to, json!({"volume.kubernetes.io/selected-node": "node-1"})).await;
@@ -513,7 +849,7 @@ async fn the_next_attempt_of_a_job_goes_on_with_the_claim_of_the_one_before() {
         place.claim("data").await;
         place.older("old", "data").await;
         place.bed().provision(|_| Some(Provision { after: None, error: None }));
-        let settings = [("RESTORE_CLAIM", "data"), ("RESTORE_TO", "b"), ("RESTORE_RUN_ID", "restore-7")];
+        let settings = [("RESTORE_CLAIM", "data"), ("RESTORE_TO", "b"), ("RESTORE_RUN_UID", "uid-7")];
         let saying = place.begin_to_say(&restore_rights(), &settings, &["restore"]).await;
         place.until("the claim is made", async || place.try_claim("b").await.is_some()).await;
         let told = Instant::now();
@@ -530,7 +866,7 @@ async fn the_next_attempt_of_a_job_goes_on_with_the_claim_of_the_one_before() {
         said.assert_exit(0).assert_says("going on with claim b, which this Job's earlier attempt made");
         assert_eq!(place.try_claim("b").await.expect("a claim")["metadata"]["uid"], uid);
         // Another Job, and a person, find a claim that exists.
-        let other = [("RESTORE_CLAIM", "data"), ("RESTORE_TO", "b"), ("RESTORE_RUN_ID", "restore-8")];
+        let other = [("RESTORE_CLAIM", "data"), ("RESTORE_TO", "b"), ("RESTORE_RUN_UID", "uid-8")];
         place.say_with(&restore_rights(), &other, &["restore"]).await.assert_exit(2);
         restore(place, &["--claim=data", "--to=b"]).await.assert_exit(2);
     })
@@ -678,9 +1014,10 @@ fn settings_of(
         assert_ne!(reference.optional, Some(true));
         variables.extend(rendered.named::<ConfigMap>(&reference.name).data.unwrap_or_default());
     }
-    for variable in container.env.iter().flatten() {
-        assert_eq!(variable.name, "RESTORE_RUN_ID", "{}: nobody else changes it", rendered.directory);
-        variables.insert(variable.name.clone(), "volume-snapshotter-restore-1".to_owned());
+    let env: Vec<&str> = container.env.iter().flatten().map(|variable| variable.name.as_str()).collect();
+    assert_eq!(env, ["RESTORE_RUN_ID", "RESTORE_RUN_UID"], "{}: nobody else changes it", rendered.directory);
+    for name in env {
+        variables.insert(name.to_owned(), "volume-snapshotter-restore-1".to_owned());
     }
     variables.extend(change.iter().cloned());
     for name in variables.keys() {
@@ -705,6 +1042,13 @@ fn the_component_is_a_suspended_cron_job_whose_pods_restore_and_may_do_nothing_e
             "{directory}"
         );
         let (pod, container) = (pod_of(&job), container_of(&job));
+        for (variable, label) in [("RESTORE_RUN_ID", "job-name"), ("RESTORE_RUN_UID", "controller-uid")] {
+            assert_eq!(
+                from_the_pod(container, variable),
+                [format!("metadata.labels['batch.kubernetes.io/{label}']")],
+                "{directory}: {variable}"
+            );
+        }
         assert_eq!(container.args.as_deref(), Some(&["restore".to_owned()][..]), "{directory}");
         assert_eq!(violations(pod), [""; 0], "{directory}");
         let context = container.security_context.as_ref();

@@ -4,6 +4,11 @@ _volume_snapshotter() {
   COMPREPLY=()
   case $previous in
     -o | --output) words='table wide json yaml' ;;
+    --kubeconfig)
+      # shellcheck disable=SC2207
+      COMPREPLY=($(compgen -f -- "$current"))
+      return
+      ;;
     --volume-mode) words='Filesystem Block' ;;
     --access-modes) words='ReadWriteOnce ReadOnlyMany ReadWriteMany ReadWriteOncePod' ;;
     -l | --selector | -n | --namespace | --context | --job | --retention | --claim | --snapshot | --at | --to | \
@@ -13,10 +18,13 @@ _volume_snapshotter() {
         words='list restore completion --help --version'
       else
         case ${COMP_WORDS[1]} in
-          list) words='--selector --namespace --all-namespaces --context --job --all --retention --output --help' ;;
+          list)
+            words='--selector --namespace --all-namespaces --kubeconfig --context --job --all --retention --output
+              --help'
+            ;;
           restore)
-            words='--claim --snapshot --at --to --namespace --context --job --size --storage-class --access-modes
-              --volume-mode --timeout --dry-run --help'
+            words='--claim --snapshot --at --to --namespace --kubeconfig --context --job --size --storage-class
+              --access-modes --volume-mode --timeout --dry-run --help'
             ;;
           completion) words='bash zsh fish' ;;
         esac

@@ -4,6 +4,7 @@
 
 use crate::event;
 use crate::failure::Failure;
+use crate::jobs;
 use crate::object;
 use crate::registry::Resource;
 use crate::store::Writer;
@@ -38,6 +39,9 @@ pub(crate) fn prepare_new(resource: &Resource, object: &mut Value) {
         }
     }
     stamp(resource, object);
+    if resource.plural == "jobs" {
+        jobs::complete(object);
+    }
     set_defaults(resource, object);
 }
 

@@ -220,7 +220,7 @@ pub(crate) async fn run(cluster: Arc<Cluster>, mut changes: UnboundedReceiver<Ar
             biased;
             // Changes first: what is taken from the queue is judged by all that is known.
             change = changes.recv() => match change {
-                Some(change) => worker.see(&change, now.pace == Pace::AtOnce),
+                Some(change) => worker.see(&change),
                 None => return,
             },
             changed = orders.changed() => if changed.is_err() { return },
@@ -248,7 +248,12 @@ impl Worker {
         }
     }
 
+    /// Takes the next one from the queue, if that is still what is wanted.
     fn take(&mut self) {
+        let orders = *self.cluster.orders.borrow();
+        if self.due(orders).is_none_or(|due| due > Instant::now()) {
+            return;
+        }
         let Some(Turn { id, since }) = self.queue.pop_front() else { return };
         self.taken = Some(Instant::now());
         self.cluster.orders.send_modify(|orders| orders.granted = orders.granted.saturating_sub(1));
@@ -262,7 +267,8 @@ impl Worker {
     }
 
     /// Puts into the queue what a change is a reason to look after.
-    fn see(&mut self, change: &Change, at_once: bool) {
+    fn see(&mut self, change: &Change) {
+        let at_once = self.cluster.orders.borrow().pace == Pace::AtOnce;
         match (change.resource.plural, change.kind) {
             (SNAPSHOTS, Kind::Added) => {
                 let snapshot = &change.object.value;

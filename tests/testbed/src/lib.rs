@@ -11,7 +11,7 @@
 //! | to arrange | there is |
 //! |---|---|
 //! | objects as a cluster has them | [`objects`], [`TestBed::furnish`] |
-//! | any object, whatever a server would say of it: odd statuses, hostile names, dates in the past, finalizers and owners of others, deletions that last | [`TestBed::put`], [`objects::terminating`], [`objects::kept`], [`objects::owned`] |
+//! | any object, whatever a server would say of it: odd statuses, hostile names, dates in the past, finalizers and owners of others, deletions that last | [`TestBed::put`], [`objects::terminating`], [`objects::kept`], [`objects::owned`], [`objects::group_member`] |
 //! | large objects | [`objects::enlarged`] |
 //! | what others do: label, annotate, change, delete | [`TestBed::label`], [`TestBed::annotate`], [`TestBed::update`], [`TestBed::delete`], [`TestBed::remove`] |
 //! | the same between two requests of the binary | [`TestBed::before`], [`TestBed::after`], [`TestBed::at_each`], with [`Others`] |
@@ -55,7 +55,7 @@
 //! | `failure` | every message of refusal |
 //! | `registry`, `discovery` | which resources there are |
 //! | `store` | the objects, their history, those who watch |
-//! | `controller`, `volumes`, `namespaces`, `quota` | what moves by itself |
+//! | `controller`, `volumes`, `jobs`, `namespaces`, `quota` | what moves by itself |
 //! | `announce` | what the controllers say in Events |
 //! | `cluster` | what all of these share |
 //! | `log`, `history`, `traffic` | what was asked, what became of the snapshots, and what went over the wire |
@@ -77,6 +77,7 @@ mod failure;
 mod fault;
 mod history;
 pub mod http;
+mod jobs;
 mod kubeconfig;
 mod log;
 mod meanwhile;
@@ -183,6 +184,7 @@ impl TestBed {
         runtime.spawn(controller::run(cluster.clone(), cluster.store.subscribe()));
         runtime.spawn(volumes::run(cluster.clone(), cluster.store.subscribe()));
         runtime.spawn(namespaces::run(cluster.clone(), cluster.store.subscribe()));
+        runtime.spawn(jobs::run(cluster.clone(), cluster.store.subscribe()));
         runtime.spawn(quota::run(cluster.clone(), cluster.store.subscribe()));
         let server = Server::new(cluster.clone(), tls, runtime.handle().clone()).expect("a port is free");
         server.open().await.expect("a bound socket can listen");

@@ -94,6 +94,12 @@ pub(crate) fn remove_finalizer(object: &mut Value, finalizer: &str) {
     }
 }
 
+/// The value below a key, made an object if it is missing.
+pub(crate) fn inner<'a>(value: &'a mut Value, key: &str) -> &'a mut Value {
+    section(value, key);
+    &mut value[key]
+}
+
 /// The object below a key, made if it is missing or something else.
 pub(crate) fn section<'a>(value: &'a mut Value, key: &str) -> &'a mut Map<String, Value> {
     if !value.is_object() {

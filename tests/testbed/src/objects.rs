@@ -245,6 +245,27 @@ pub fn owned(mut object: Value, owners: &[&Value]) -> Value {
     object
 }
 
+/// A snapshot of a claim that was made with a VolumeGroupSnapshot, ready, as the controller makes it: without labels, and
+/// before its status names the group. Deleted alone it stays, terminating.
+pub fn group_member(namespace: &str, name: &str, claim: &str, group: &str, time: impl ToString) -> Value {
+    let mut snapshot = ready_snapshot(namespace, name, claim, time);
+    if let Some(metadata) = snapshot["metadata"].as_object_mut() {
+        metadata.remove("labels");
+    }
+    snapshot["metadata"]["ownerReferences"] = json!([{
+        "apiVersion": "groupsnapshot.storage.k8s.io/v1",
+        "kind": "VolumeGroupSnapshot",
+        "name": group,
+        "uid": crate::object::new_uid(),
+    }]);
+    snapshot["metadata"]["finalizers"] = json!([
+        "snapshot.storage.kubernetes.io/volumesnapshot-in-group-protection",
+        crate::object::SOURCE_PROTECTION,
+        crate::object::BOUND_PROTECTION,
+    ]);
+    snapshot
+}
+
 /// An object with one more finalizer, of nobody who will ever take it off.
 #[must_use]
 pub fn kept(mut object: Value) -> Value {

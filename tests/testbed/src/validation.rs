@@ -247,7 +247,8 @@ fn claim(object: &Value, old: Option<&Value>, causes: &mut Vec<Cause>) {
 /// The `events.k8s.io` form is stricter than the core one.
 fn event(object: &Value, causes: &mut Vec<Cause>) {
     if object::text(object, "/eventTime").is_empty() {
-        causes.push(Cause::required("eventTime", ""));
+        // One in the old way, which is not looked at any further.
+        return causes.push(Cause::required("eventTime", ""));
     }
     for field in ["reportingController", "reportingInstance", "action", "reason"] {
         if object::text(object, &format!("/{field}")).is_empty() {
@@ -260,7 +261,8 @@ fn event(object: &Value, causes: &mut Vec<Cause>) {
     }
     let note = object::text(object, "/note");
     if note.len() > 1024 {
-        causes.push(Cause::invalid("note", Some(note), "can have at most 1024 characters"));
+        // The server says it in the words of the core form, and leaves the text out.
+        causes.push(Cause::invalid("message", Some(""), "can have at most 1024 characters"));
     }
     let regarding = object::text(object, "/regarding/namespace");
     let namespace = object::namespace(object);

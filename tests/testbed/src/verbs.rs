@@ -419,7 +419,9 @@ impl Act<'_> {
         if causes.is_empty() {
             Ok(())
         } else {
-            Err(Failure::invalid(self.resource, object::name(object), &causes))
+            // Events are judged in the core form, whichever they come in.
+            let resource = registry::stored(self.resource.plural).unwrap_or(self.resource);
+            Err(Failure::invalid(resource, object::name(object), &causes))
         }
     }
 

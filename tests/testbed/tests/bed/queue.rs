@@ -206,6 +206,8 @@ async fn what_a_snapshot_that_was_put_in_has_the_data_of_can_be_said() {
     // Whatever is written to it, it is of what it was.
     bed.replace_claim("app", "data");
     bed.label(SNAPSHOTS, "app", "known", "a", Some("b"));
+    assert_eq!(bed.snapshot_data("app", "known"), Some(data.clone()));
+    bed.put(bed.get(SNAPSHOTS, "app", "known").expect("is there"));
     assert_eq!(bed.snapshot_data("app", "known"), Some(data));
 }
 

@@ -99,6 +99,19 @@ async fn owners_are_kept_and_shown() {
 }
 
 #[tokio::test]
+async fn a_member_of_a_group_is_known_by_its_owner_and_stays_when_deleted_alone() {
+    let bed = bed(|_| {}).await;
+    let member = bed.put(objects::group_member("app", "member", "data", "group", TIME));
+    assert_eq!(member["metadata"]["ownerReferences"][0]["kind"], "VolumeGroupSnapshot");
+    assert_eq!(member["metadata"].get("labels"), None);
+    assert_eq!(member["status"].get("volumeGroupSnapshotName"), None);
+    send(&bed, "DELETE", &format!("{PATH}/member"), None).await;
+    sleep(Duration::from_millis(50)).await;
+    let left = bed.get(SNAPSHOTS, "app", "member").expect("stays")["metadata"]["finalizers"].clone();
+    assert_eq!(left, json!(["snapshot.storage.kubernetes.io/volumesnapshot-in-group-protection"]));
+}
+
+#[tokio::test]
 async fn what_has_a_finalizer_of_others_stays_terminating() {
     let bed = bed(|_| {}).await;
     let old = bed.put(objects::terminating(objects::ready_snapshot("app", "old", "data", TIME), TIME));
@@ -130,4 +143,51 @@ async fn what_has_a_finalizer_of_others_stays_terminating() {
     // And ends when the finalizer goes.
     bed.update(SNAPSHOTS, "app", "kept", |snapshot| snapshot["metadata"]["finalizers"] = json!([]));
     assert_eq!(bed.get(SNAPSHOTS, "app", "kept"), None);
+}
+
+#[tokio::test]
+async fn a_job_has_a_pod_that_uses_its_claims_and_goes_with_it() {
+    let bed = bed(|_| {}).await;
+    bed.put(objects::waiting_storage_class("late"));
+    let mut claim = objects::claim("app", "waits");
+    claim["spec"]["storageClassName"] = "late".into();
+    bed.put(claim);
+    let path = "/apis/batch/v1/namespaces/app/jobs";
+    let cron_job = bed.put(objects::cron_job("app", "hourly", &[], &[]));
+    let job = json!({
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": "drill"},
+        "spec": {"template": {"spec": objects::pod("app", "any", "waits")["spec"]}},
+    });
+    let created = send(&bed, "POST", path, Some(&objects::owned(job.clone(), &[&cron_job]))).await.json();
+    let uid = created["metadata"]["uid"].as_str().expect("a uid");
+    until("the claim is bound", || {
+        let claim = bed.get("persistentvolumeclaims", "app", "waits").expect("a claim");
+        claim["status"]["phase"] == "Bound"
+    })
+    .await;
+    let pods = bed.list("pods", "app");
+    assert_eq!(pods.len(), 1);
+    assert_eq!(pods[0]["metadata"]["labels"]["batch.kubernetes.io/controller-uid"], uid);
+    let status = || bed.get("jobs", "app", "drill").expect("a Job")["status"]["active"].clone();
+    until("it is active", || status() == 1).await;
+
+    // With the CronJob goes the Job, and with that its pod.
+    bed.delete("cronjobs", "app", "hourly");
+    until("all are gone", || bed.list("jobs", "app").is_empty() && bed.list("pods", "app").is_empty()).await;
+
+    // One of the same name is another one, and so is its pod.
+    let again = send(&bed, "POST", path, Some(&job)).await.json();
+    assert_ne!(again["metadata"]["uid"], uid);
+    until("it has its pod", || bed.list("pods", "app").len() == 1).await;
+    assert_eq!(bed.list("pods", "app")[0]["metadata"]["ownerReferences"][0]["uid"], again["metadata"]["uid"]);
+    // One that is put in with an end stays as it is.
+    let mut done = job;
+    done["metadata"] = json!({"name": "done", "namespace": "app"});
+    done["spec"]["selector"] = json!({});
+    done["status"] = json!({"succeeded": 1, "conditions": [{"type": "Complete", "status": "True"}]});
+    bed.put(done);
+    sleep(Duration::from_millis(30)).await;
+    assert_eq!(bed.list("pods", "app").len(), 1);
 }

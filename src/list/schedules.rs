@@ -1,0 +1,462 @@
+//! The schedules that there are, by the CronJobs that run this program: which snapshots each owns, and
+//! by which rules it keeps them. Pure: the objects are handed in.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    ffi::OsString,
+};
+
+use crate::{
+    api::{Container, CronJob},
+    names,
+    settings::{ClaimChoice, Settings},
+    snapshot::ClaimId,
+    text,
+};
+
+/// A schedule, as far as it decides what becomes of snapshots.
+#[derive(Clone, Debug)]
+pub struct Schedule {
+    /// The value of the label `job` of the snapshots that it owns.
+    pub job: String,
+    /// Where that is known from.
+    pub origin: Origin,
+    /// Its settings, or why they are no settings.
+    pub settings: Result<Box<Settings>, String>,
+    /// Where its claims are.
+    pub place: Place,
+    /// The claims that its selector matches; `None` where it chooses by name, or where that is not known.
+    pub selected: Option<HashSet<ClaimId>>,
+    /// Why it may not do what its settings say: it is suspended, or they are only a guess.
+    pub doubt: Option<String>,
+}
+
+/// Where a schedule is known from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// From this CronJob, and the ConfigMaps that its pods take their settings from.
+    CronJob {
+        /// Its namespace.
+        namespace: String,
+        /// Its name.
+        name: String,
+        /// The names of the ConfigMaps.
+        config_maps: Vec<String>,
+    },
+    /// From the flags and variables of the command.
+    Given,
+    /// It is not known: there is one by default.
+    Assumed,
+}
+
+/// Where the claims of a schedule are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// In one namespace.
+    One(String),
+    /// In those that a selector matches.
+    Chosen(HashSet<String>),
+    /// Nobody can tell, so perhaps everywhere.
+    Any,
+}
+
+/// What is known of the ConfigMaps that pods take variables from, by namespace and name.
+pub(super) type ConfigMaps = HashMap<(String, String), ReadMap>;
+
+/// What came of reading a ConfigMap.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum ReadMap {
+    Data(BTreeMap<String, String>),
+    Missing,
+    /// It may not be read.
+    Unread,
+}
+
+impl Schedule {
+    /// A schedule that no CronJob tells of.
+    pub fn without_cron_job(settings: &Settings, origin: Origin) -> Self {
+        let doubt = match origin {
+            Origin::Given => "these are the rules of the command",
+            _ => "the schedule's settings are not known",
+        };
+        Schedule {
+            job: settings.job.clone(),
+            origin,
+            settings: Ok(Box::new(Settings {
+                claims: ClaimChoice::Selector(String::new()),
+                ..settings.clone()
+            })),
+            place: Place::Any,
+            selected: None,
+            doubt: Some(doubt.to_owned()),
+        }
+    }
+
+    /// Whether snapshots with this label in this namespace are its own.
+    pub fn owns(&self, job: &str, namespace: &str) -> bool {
+        self.job == job && self.covers(namespace)
+    }
+
+    /// Whether its claims may be in this namespace.
+    fn covers(&self, namespace: &str) -> bool {
+        match &self.place {
+            Place::One(one) => one == namespace,
+            Place::Chosen(chosen) => chosen.contains(namespace),
+            Place::Any => true,
+        }
+    }
+
+    /// Whether a run of it finds this claim, as far as that is known.
+    pub fn finds(&self, claim: &ClaimId) -> bool {
+        let Ok(settings) = &self.settings else { return true };
+        match &settings.claims {
+            ClaimChoice::Names(names) => names.contains(&claim.name),
+            ClaimChoice::Selector(_) => {
+                self.selected.as_ref().is_none_or(|selected| selected.contains(claim))
+            }
+        }
+    }
+
+    /// The schedule, its rules and where they come from, for people.
+    pub fn said(&self) -> String {
+        let job = text::name(&self.job);
+        let keeps = match &self.settings {
+            Ok(settings) => format!("keeps {}", settings.retention),
+            Err(_) => "has settings that are not understood".to_owned(),
+        };
+        let from = match &self.origin {
+            Origin::CronJob { name, config_maps, .. } => {
+                let mut from = vec![format!("CronJob {}", text::name(name))];
+                from.extend(config_maps.iter().map(|name| format!("ConfigMap {}", text::name(name))));
+                from.extend(self.doubt.clone());
+                from.join(", ")
+            }
+            Origin::Given | Origin::Assumed => self.doubt.clone().unwrap_or_default(),
+        };
+        format!("schedule {job} {keeps} ({from})")
+    }
+}
+
+/// Whether a CronJob runs this program to make snapshots: it carries the label of the manifests, or a
+/// container of it is called so or has the image; and it gives no other command.
+pub(super) fn is_schedule(cron_job: &CronJob) -> bool {
+    container(cron_job).is_some_and(|container| {
+        let words = container.command.iter().skip(1).chain(&container.args);
+        words.filter(|word| !word.starts_with('-')).all(|word| word == "run")
+    })
+}
+
+/// The container of a CronJob that runs this program.
+fn container(cron_job: &CronJob) -> Option<&Container> {
+    let containers = &cron_job.spec.job_template.spec.template.spec.containers;
+    let by_name = containers.iter().find(|container| container.name == names::PROGRAM);
+    let by_image = || containers.iter().find(|container| is_image(&container.image));
+    let by_label = || match (cron_job.metadata.labels.get("app.kubernetes.io/name"), containers.as_slice()) {
+        (Some(label), [only]) if label == names::PROGRAM => Some(only),
+        _ => None,
+    };
+    by_name.or_else(by_image).or_else(by_label)
+}
+
+/// Whether an image is called as this program, in whatever registry, of whatever version.
+fn is_image(image: &str) -> bool {
+    let path = image.split('@').next().unwrap_or_default();
+    let last = path.rsplit('/').next().unwrap_or_default();
+    last.split(':').next() == Some(names::PROGRAM)
+}
+
+/// The ConfigMaps that the settings of a CronJob's pods are in, as far as objects can be called that:
+/// the API server does not check these names, and they go into a request.
+pub(super) fn config_maps(cron_job: &CronJob) -> BTreeSet<&str> {
+    let Some(container) = container(cron_job) else { return BTreeSet::new() };
+    let whole = container.env_from.iter().filter_map(|source| source.config_map_ref.as_ref());
+    let entries = container.env.iter().filter(|variable| is_setting(&variable.name)).filter_map(|variable| {
+        Some(variable.value_from.as_ref()?.config_map_key_ref.as_ref()?.name.as_str())
+    });
+    let names = whole.map(|reference| reference.name.as_str()).chain(entries);
+    names.filter(|name| names::is_object_name(name)).collect()
+}
+
+fn is_setting(name: &str) -> bool {
+    name.starts_with("SNAPSHOT_")
+}
+
+/// What only says which pod it is, and nothing of what becomes of snapshots.
+fn is_of_the_pod(name: &str) -> bool {
+    name.starts_with("SNAPSHOT_RUN_")
+}
+
+/// The schedule of a CronJob.
+pub(super) fn schedule(cron_job: &CronJob, maps: &ConfigMaps) -> Schedule {
+    let read = variables(cron_job, maps);
+    let mut variables = read.variables;
+    // Each pod of an Indexed Job is told its own; together they take all.
+    if variables.contains_key("SNAPSHOT_SHARDS") {
+        variables.insert("JOB_COMPLETION_INDEX".to_owned(), "0".to_owned());
+    }
+    let job = variables.get("SNAPSHOT_JOB").map(|job| job.trim()).filter(|job| !job.is_empty());
+    let job = job.unwrap_or(names::PROGRAM).to_owned();
+    let pairs = variables.into_iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
+    let settings = match read.problem {
+        Some(problem) => Err(problem),
+        None => Settings::parse(pairs).map(Box::new).map_err(|problems| text::foreign(&problems.to_string())),
+    };
+    let namespace = &cron_job.metadata.namespace;
+    let place = match &settings {
+        Ok(settings) if settings.namespace_selector.is_some() => Place::Any,
+        Ok(settings) => Place::One(settings.namespace.clone().unwrap_or_else(|| namespace.clone())),
+        Err(_) => Place::One(namespace.clone()),
+    };
+    let is_dry = settings.as_ref().is_ok_and(|settings| settings.dry_run);
+    let doubt = match (read.doubt, cron_job.spec.suspend, is_dry) {
+        (Some(doubt), ..) => Some(doubt),
+        (None, true, _) => Some("suspended".to_owned()),
+        (None, false, true) => Some("dry run".to_owned()),
+        (None, false, false) => None,
+    };
+    Schedule {
+        job,
+        origin: Origin::CronJob {
+            namespace: namespace.clone(),
+            name: cron_job.metadata.name.clone(),
+            config_maps: config_maps(cron_job).into_iter().map(str::to_owned).collect(),
+        },
+        settings,
+        place,
+        selected: None,
+        doubt,
+    }
+}
+
+/// What the pods of a CronJob are told.
+#[derive(Default)]
+struct Told {
+    variables: BTreeMap<String, String>,
+    /// Why not all of it is known.
+    doubt: Option<String>,
+    /// Why no pod is started.
+    problem: Option<String>,
+}
+
+/// The variables of a CronJob's pods, as the kubelet puts them together: those of whole objects first,
+/// then single ones, and the later one wins.
+fn variables(cron_job: &CronJob, maps: &ConfigMaps) -> Told {
+    let mut told = Told::default();
+    let Some(container) = container(cron_job) else { return told };
+    let namespace = &cron_job.metadata.namespace;
+    let read = |name: &str| maps.get(&(namespace.clone(), name.to_owned())).unwrap_or(&ReadMap::Unread);
+    let missing =
+        |what: String| format!("{what} is missing in namespace {namespace}, so no pod of it starts");
+    let unread = |name: &str| format!("ConfigMap {} may not be read", text::name(name));
+
+    for source in &container.env_from {
+        let Some(reference) = &source.config_map_ref else {
+            told.doubt = Some("settings may be in a Secret, which is not read".to_owned());
+            continue;
+        };
+        match read(&reference.name) {
+            ReadMap::Data(data) => {
+                told.variables.extend(
+                    data.iter().map(|(key, value)| (format!("{}{key}", source.prefix), value.clone())),
+                );
+            }
+            ReadMap::Missing if reference.optional => {}
+            ReadMap::Missing => {
+                told.problem = Some(missing(format!("ConfigMap {}", text::name(&reference.name))))
+            }
+            ReadMap::Unread => told.doubt = Some(unread(&reference.name)),
+        }
+    }
+    for variable in &container.env {
+        let name = variable.name.clone();
+        let Some(from) = &variable.value_from else {
+            let value = expanded(&variable.value, &told.variables);
+            told.variables.insert(name, value);
+            continue;
+        };
+        let value = match (&from.config_map_key_ref, &from.field_ref) {
+            (Some(reference), _) => match read(&reference.name) {
+                ReadMap::Data(data) => match data.get(&reference.key) {
+                    Some(value) => Some(value.clone()),
+                    None if reference.optional => continue,
+                    None => {
+                        let (key, map) = (text::name(&reference.key), text::name(&reference.name));
+                        told.problem = Some(missing(format!("{key} of ConfigMap {map}")));
+                        continue;
+                    }
+                },
+                ReadMap::Missing if reference.optional => continue,
+                ReadMap::Missing if is_setting(&name) => {
+                    told.problem = Some(missing(format!("ConfigMap {}", text::name(&reference.name))));
+                    continue;
+                }
+                ReadMap::Missing | ReadMap::Unread => None,
+            },
+            (None, Some(field)) if field.field_path == "metadata.namespace" => Some(namespace.clone()),
+            (None, _) => None,
+        };
+        match value {
+            Some(value) => drop(told.variables.insert(name, value)),
+            None => {
+                // Whatever an object above said of it does not count.
+                told.variables.remove(&name);
+                if is_setting(&name) && !is_of_the_pod(&name) {
+                    told.doubt = Some(format!("the value of {} is not known", text::name(&name)));
+                }
+            }
+        }
+    }
+    told
+}
+
+/// A value with `$(NAME)` replaced by the variable of that name, where there is one; `$$` is a dollar.
+fn expanded(value: &str, variables: &BTreeMap<String, String>) -> String {
+    let mut text = String::new();
+    let mut rest = value;
+    while let Some(at) = rest.find('$') {
+        text.push_str(&rest[..at]);
+        rest = &rest[at + 1..];
+        let named = rest.strip_prefix('(').and_then(|inner| inner.split_once(')'));
+        if let Some(after) = rest.strip_prefix('$') {
+            text.push('$');
+            rest = after;
+        } else if let Some((known, after)) =
+            named.and_then(|(name, after)| Some((variables.get(name)?, after)))
+        {
+            text.push_str(known);
+            rest = after;
+        } else {
+            text.push('$');
+        }
+    }
+    text.push_str(rest);
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn cron_job(container: Value) -> CronJob {
+        serde_json::from_value(json!({
+            "metadata": {"name": "hourly", "namespace": "shop", "labels": {}},
+            "spec": {"jobTemplate": {"spec": {"template": {"spec": {"containers": [container]}}}}},
+        }))
+        .expect("a CronJob")
+    }
+
+    fn maps(pairs: &[(&str, Value)]) -> ConfigMaps {
+        let map = |value: &Value| match value {
+            Value::Null => ReadMap::Missing,
+            Value::Bool(_) => ReadMap::Unread,
+            data => ReadMap::Data(serde_json::from_value(data.clone()).expect("data")),
+        };
+        pairs.iter().map(|(name, data)| (("shop".to_owned(), (*name).to_owned()), map(data))).collect()
+    }
+
+    #[test]
+    fn a_cron_job_of_this_program_is_known_by_its_container_its_image_or_its_label() {
+        for (container, expected) in [
+            (json!({"name": "volume-snapshotter", "image": "x"}), true),
+            (json!({"name": "x", "image": "registry:5000/team/volume-snapshotter:1.2@sha256:0a"}), true),
+            (json!({"name": "x", "image": "volume-snapshotter"}), true),
+            (json!({"name": "x", "image": "team/volume-snapshotter-demo:1"}), false),
+            (json!({"name": "x", "image": "volume-snapshotter/other"}), false),
+            (json!({"name": "volume-snapshotter", "args": ["restore"]}), false),
+            (json!({"name": "volume-snapshotter", "command": ["/volume-snapshotter", "list"]}), false),
+            (json!({"name": "volume-snapshotter", "command": ["/volume-snapshotter"]}), true),
+            (json!({"name": "x", "image": "kubectl"}), false),
+        ] {
+            assert_eq!(is_schedule(&cron_job(container.clone())), expected, "{container}");
+        }
+        let mut labelled = cron_job(json!({"name": "x", "image": "mirror/vs"}));
+        assert!(!is_schedule(&labelled));
+        labelled.metadata.labels.insert("app.kubernetes.io/name".into(), "volume-snapshotter".into());
+        assert!(is_schedule(&labelled));
+        labelled.metadata.labels.insert("app.kubernetes.io/name".into(), "volume-snapshotter-restore".into());
+        assert!(!is_schedule(&labelled));
+    }
+
+    #[test]
+    fn settings_are_put_together_as_the_kubelet_does() {
+        let cron_job = cron_job(json!({
+            "name": "volume-snapshotter",
+            "envFrom": [
+                {"configMapRef": {"name": "settings-5h2k"}},
+                {"configMapRef": {"name": "gone", "optional": true}},
+                {"prefix": "SNAPSHOT_", "configMapRef": {"name": "weekly"}},
+            ],
+            "env": [
+                {"name": "RUN", "value": "weekly"},
+                {"name": "SNAPSHOT_NAME_PREFIX", "value": "$(RUN)-$(NONE)$$"},
+                {"name": "SNAPSHOT_RUN_ID", "valueFrom": {"fieldRef": {"fieldPath": "metadata.labels['x']"}}},
+                {"name": "SNAPSHOT_NAMESPACE", "valueFrom": {"fieldRef": {"fieldPath": "metadata.namespace"}}},
+                {"name": "SNAPSHOT_READY_INTERVAL", "valueFrom": {"configMapKeyRef": {"name": "weekly", "key": "wait"}}},
+                {"name": "SNAPSHOT_SHARDS", "value": "8"},
+            ],
+        }));
+        let maps = maps(&[
+            ("settings-5h2k", json!({"SNAPSHOT_PVC_NAMES": "data", "SNAPSHOT_RETENTION": "last=1"})),
+            ("gone", json!(null)),
+            ("weekly", json!({"JOB": "weekly", "RETENTION": "last=8", "READY_ATTEMPTS": "5", "wait": "4m"})),
+        ]);
+        assert_eq!(
+            config_maps(&cron_job).into_iter().collect::<Vec<_>>(),
+            ["gone", "settings-5h2k", "weekly"]
+        );
+        let told = variables(&cron_job, &maps);
+        assert_eq!(told.variables["SNAPSHOT_NAME_PREFIX"], "weekly-$(NONE)$");
+        let mut fitting = cron_job.clone();
+        fitting.spec.job_template.spec.template.spec.containers[0].env[1].value = "$(RUN)".into();
+        // `wait` became a variable as well, of which the program knows nothing.
+        let read = schedule(&fitting, &maps);
+        assert!(read.settings.is_err_and(|problem| problem.contains("SNAPSHOT_wait")));
+        let mut maps = maps;
+        let ReadMap::Data(weekly) = maps.get_mut(&("shop".into(), "weekly".into())).expect("it") else {
+            panic!("data")
+        };
+        weekly.remove("wait");
+        fitting.spec.job_template.spec.template.spec.containers[0].env.remove(4);
+        let read = schedule(&fitting, &maps);
+        let settings = read.settings.as_ref().expect("settings");
+        assert_eq!((read.job.as_str(), settings.retention.to_string()), ("weekly", "last=8".into()));
+        assert_eq!((read.place.clone(), read.doubt.clone()), (Place::One("shop".into()), None));
+        assert_eq!(
+            read.said(),
+            "schedule weekly keeps last=8 (CronJob hourly, ConfigMap gone, ConfigMap settings-5h2k, ConfigMap weekly)"
+        );
+    }
+
+    #[test]
+    fn what_is_not_known_of_the_settings_is_a_doubt_and_what_stops_every_pod_is_a_problem() {
+        let told = |container: Value, maps: &ConfigMaps| {
+            let mut container = container;
+            container["name"] = json!("volume-snapshotter");
+            let read = schedule(&cron_job(container), maps);
+            (read.doubt.unwrap_or_default(), read.settings.err().unwrap_or_default())
+        };
+        let from = |name: &str| json!([{"configMapRef": {"name": name}}]);
+        let set = json!([{"name": "SNAPSHOT_PVC_NAMES", "value": "data"}]);
+        let none = maps(&[("gone", json!(null)), ("secret", json!(false))]);
+        let (doubt, problem) = told(json!({"env": set, "envFrom": from("secret")}), &none);
+        assert_eq!((doubt.as_str(), problem.as_str()), ("ConfigMap secret may not be read", ""));
+        let (_, problem) = told(json!({"env": set, "envFrom": from("gone")}), &none);
+        assert_eq!(problem, "ConfigMap gone is missing in namespace shop, so no pod of it starts");
+        let (doubt, _) = told(json!({"env": set, "envFrom": [{"secretRef": {"name": "s"}}]}), &none);
+        assert!(doubt.contains("in a Secret"), "{doubt}");
+        let secret = json!([set[0], {"name": "SNAPSHOT_RETENTION", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}]);
+        let (doubt, _) = told(json!({"env": secret}), &none);
+        assert_eq!(doubt, "the value of SNAPSHOT_RETENTION is not known");
+        let (doubt, problem) = told(json!({"env": []}), &none);
+        assert!(doubt.is_empty() && problem.contains("SNAPSHOT_PVC_NAMES"), "{problem}");
+        // A name that goes nowhere near a request.
+        let hostile = cron_job(json!({"name": "volume-snapshotter", "envFrom": from("../../secrets/x")}));
+        assert!(config_maps(&hostile).is_empty());
+        assert!(schedule(&hostile, &none).doubt.is_some_and(|doubt| doubt.contains("\"../../secrets/x\"")));
+        let mut suspended = cron_job(json!({"name": "volume-snapshotter", "env": set}));
+        suspended.spec.suspend = true;
+        assert_eq!(schedule(&suspended, &none).doubt.as_deref(), Some("suspended"));
+    }
+}

@@ -1,0 +1,269 @@
+//! What each component brings, and what it leaves alone.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::LazyLock,
+};
+
+use k8s_openapi::{
+    api::{
+        batch::v1::{CronJob, Job, JobSpec},
+        networking::v1::NetworkPolicy,
+    },
+    apimachinery::pkg::{apis::meta::v1::LabelSelector, util::intstr::IntOrString},
+};
+use serde_json::Value;
+use volume_snapshotter::settings::ClaimChoice;
+
+use super::{
+    reading::{container_of, everything, with_settings},
+    rendering::{
+        COMPONENTS, MOVED, OTHER_IMAGE, OTHER_NAMESPACE, OTHER_PREFIX, Rendered, Tree, directories_in,
+        on_top_of,
+    },
+    settings::{parse, variables},
+};
+
+#[test]
+fn schedules_over_the_same_claims_own_different_snapshots() {
+    for rendered in with_settings() {
+        let jobs: Vec<_> = rendered
+            .jobs()
+            .iter()
+            .map(|job| parse(&variables(rendered, container_of(job))).expect("settings are accepted").job)
+            .collect();
+        let different: BTreeSet<_> = jobs.iter().collect();
+        assert_eq!(different.len(), jobs.len(), "{}: {jobs:?}", rendered.directory);
+    }
+}
+
+#[test]
+fn what_is_taken_before_an_upgrade_is_held_and_prunes_nothing() {
+    for rendered in with_settings() {
+        for job in rendered.all::<Job>() {
+            let spec = job.spec.expect("a Job has a specification");
+            let settings = parse(&variables(rendered, container_of(&spec))).expect("settings are accepted");
+            assert!(settings.hold, "{}", rendered.directory);
+            assert_eq!(settings.retention, "all".parse().expect("a rule"), "{}", rendered.directory);
+            let annotations = job.metadata.annotations.unwrap_or_default();
+            for (key, value) in [
+                ("argocd.argoproj.io/hook", "PreSync"),
+                ("argocd.argoproj.io/hook-delete-policy", "BeforeHookCreation"),
+                ("helm.sh/hook", "pre-upgrade"),
+                ("helm.sh/hook-delete-policy", "before-hook-creation"),
+            ] {
+                assert_eq!(annotations.get(key).map(String::as_str), Some(value), "{}", rendered.directory);
+            }
+        }
+    }
+}
+
+/// It is written twice, because kustomize cannot make a Job of a CronJob.
+#[test]
+fn the_job_before_an_upgrade_is_that_of_the_schedule_but_for_its_variables() {
+    let Some(rendered) = COMPONENTS.iter().find(|rendered| rendered.directory == "before-upgrade") else {
+        return;
+    };
+    let without_what_differs = |mut job: JobSpec| {
+        let template = &mut job.template;
+        template.metadata = None;
+        template.spec.as_mut().expect("a pod").containers[0].env = None;
+        job
+    };
+    let cron_job = rendered.all::<CronJob>().remove(0).spec.and_then(|spec| spec.job_template.spec);
+    let job = rendered.all::<Job>().remove(0).spec;
+    assert_eq!(cron_job.map(without_what_differs), job.map(without_what_differs));
+}
+
+/// Whether a NetworkPolicy's selector is about a pod with these labels.
+fn selects(selector: &LabelSelector, labels: &BTreeMap<String, String>) -> bool {
+    let equal = selector.match_labels.iter().flatten().all(|(key, value)| labels.get(key) == Some(value));
+    let expressed = selector.match_expressions.iter().flatten().all(|requirement| {
+        assert_eq!(requirement.operator, "In", "no other is used");
+        let values = requirement.values.iter().flatten();
+        labels.get(&requirement.key).is_some_and(|label| values.into_iter().any(|value| value == label))
+    });
+    equal && expressed
+}
+
+#[test]
+fn a_network_policy_selects_every_pod_and_opens_nothing_but_names_and_the_api_server() {
+    // With the pods of restores, which the others have not.
+    let all = LAYERS.iter().filter(|rendered| !rendered.all::<NetworkPolicy>().is_empty());
+    for rendered in everything().chain(all) {
+        for policy in rendered.all::<NetworkPolicy>() {
+            let spec = policy.spec.expect("a NetworkPolicy has a specification");
+            let selector = spec.pod_selector.expect("it is about some pods");
+            let of_others = BTreeMap::from([("app.kubernetes.io/name".to_owned(), "shop".to_owned())]);
+            assert!(!selects(&selector, &of_others), "{}: it would hold for every pod", rendered.directory);
+            for job in rendered.jobs() {
+                let labels = job.template.metadata.and_then(|metadata| metadata.labels).unwrap_or_default();
+                assert!(selects(&selector, &labels), "{}: {labels:?}", rendered.directory);
+            }
+            let types: BTreeSet<_> = spec.policy_types.into_iter().flatten().collect();
+            assert_eq!(types, BTreeSet::from(["Egress".into(), "Ingress".into()]), "{}", rendered.directory);
+            assert_eq!(spec.ingress, None, "{}", rendered.directory);
+            let mut ports = BTreeSet::new();
+            for rule in spec.egress.expect("egress is open somewhere") {
+                for port in rule.ports.expect("a rule without ports opens all") {
+                    let Some(IntOrString::Int(number)) = port.port else {
+                        panic!("{}: a port", rendered.directory)
+                    };
+                    ports.insert(number);
+                }
+            }
+            assert_eq!(ports, BTreeSet::from([53, 443, 6443, 8053]), "{}", rendered.directory);
+        }
+    }
+}
+
+// --- In whichever order ----------------------------------------------------------------------------
+
+/// All components, in every order that matters: each before all others and after all others, in one
+/// kustomization and in two, of which the upper one stands on the lower. The first is what the
+/// others have to be.
+static LAYERS: LazyLock<Vec<Rendered>> = LazyLock::new(|| {
+    let tree = Tree::new("layers");
+    let all = directories_in("kustomize/components");
+    let in_one = |components: &[&str]| on_top_of("gardener", OTHER_NAMESPACE, components) + OTHER_IMAGES;
+    let above = |below: &str, components: &[&str]| on_top_of(below, OTHER_NAMESPACE, components);
+    let mut renders = Vec::new();
+    for one in &all {
+        let one = one.as_str();
+        let others: Vec<_> = all.iter().map(String::as_str).filter(|name| *name != one).collect();
+        let (first, last) = ([&[one], others.as_slice()].concat(), [others.as_slice(), &[one]].concat());
+        let (lower, upper) = (format!("{one}-lower"), format!("{one}-upper"));
+        renders.extend([
+            tree.render(&format!("{one}-first"), &in_one(&first)),
+            tree.render(&format!("{one}-last"), &in_one(&last)),
+        ]);
+        tree.render(&lower, &in_one(&[one]));
+        renders.push(tree.render(&format!("{one}-below-the-others"), &above(&lower, &others)));
+        tree.render(&upper, &in_one(&others));
+        renders.push(tree.render(&format!("{one}-above-the-others"), &above(&upper, &[one])));
+    }
+    renders.into_iter().flatten().collect()
+});
+
+const OTHER_IMAGES: &str =
+    "images:\n  - name: volume-snapshotter\n    newName: mirror.example/backup/snapshots\n";
+
+/// Documents by what they are, with variables by their names: neither order means anything here.
+fn sorted(rendered: &Rendered) -> BTreeMap<String, Value> {
+    fn sort(value: &mut Value) {
+        match value {
+            Value::Object(fields) => {
+                if let Some(Value::Array(variables)) = fields.get_mut("env") {
+                    variables.sort_by_key(|variable| variable["name"].to_string());
+                }
+                fields.values_mut().for_each(sort);
+            }
+            Value::Array(items) => items.iter_mut().for_each(sort),
+            _ => {}
+        }
+    }
+    let documents = rendered.documents.iter().cloned().map(|mut document| {
+        sort(&mut document);
+        (format!("{} {}", document["kind"], document["metadata"]["name"]), document)
+    });
+    documents.collect()
+}
+
+#[test]
+fn the_order_in_which_components_are_listed_makes_no_difference() {
+    let Some(first) = LAYERS.first() else { return };
+    let expected = sorted(first);
+    assert_eq!(expected.len(), first.documents.len());
+    for rendered in LAYERS.iter() {
+        let different = sorted(rendered);
+        let (names, others): (Vec<_>, Vec<_>) = (expected.keys().collect(), different.keys().collect());
+        assert_eq!(names, others, "{}", rendered.directory);
+        for (name, document) in &different {
+            assert_eq!(document, &expected[name], "{}: {name}", rendered.directory);
+        }
+    }
+}
+
+#[test]
+fn what_changes_runs_changes_all_of_them_and_restores_are_left_alone() {
+    for rendered in LAYERS.iter() {
+        let (restores, runs): (Vec<_>, Vec<_>) = rendered
+            .jobs()
+            .into_iter()
+            .partition(|job| container_of(job).args.as_deref() == Some(&["restore".to_owned()][..]));
+        assert_eq!((restores.len(), runs.len()), (1, 3), "{}", rendered.directory);
+        for job in &runs {
+            let settings = parse(&variables(rendered, container_of(job))).expect("settings are accepted");
+            assert!(settings.dry_run, "{}: dry-run", rendered.directory);
+            assert_eq!(
+                settings.claims,
+                ClaimChoice::Selector("volume-snapshotter/exclude!=true".to_owned()),
+                "{}: all-claims",
+                rendered.directory
+            );
+            assert_eq!(job.completions, Some(4), "{}: sharded", rendered.directory);
+        }
+        assert_eq!(restores[0].completions, None, "{}", rendered.directory);
+    }
+}
+
+#[test]
+fn an_image_of_an_overlay_reaches_what_is_added_above_it() {
+    for rendered in LAYERS.iter() {
+        for job in rendered.jobs() {
+            let image = container_of(&job).image.clone().unwrap_or_default();
+            assert_eq!(image, "mirror.example/backup/snapshots:0.1.0", "{}", rendered.directory);
+        }
+    }
+}
+
+/// The Jobs of the second schedule are copies of those of the first. What makes it a schedule of
+/// its own must not be copied: each would prune what the other keeps.
+#[test]
+fn a_second_schedule_stays_one_of_its_own_whatever_the_first_one_is_made_to_own() {
+    let tree = Tree::new("nightly");
+    let nightly =
+        "patches:\n  - target:\n      kind: CronJob\n      name: volume-snapshotter\n    patch: |\n";
+    let variable = |name: &str, value: &str| {
+        format!(
+            "      - op: add\n        path: /spec/jobTemplate/spec/template/spec/containers/0/env/-\n        \
+             value:\n          name: {name}\n          value: {value}\n"
+        )
+    };
+    let below = on_top_of("gardener", OTHER_NAMESPACE, &["dry-run"])
+        + nightly
+        + &variable("SNAPSHOT_JOB", "nightly")
+        + &variable("SNAPSHOT_RETENTION", "last=3");
+    tree.render("nightly", &below);
+    let above = on_top_of("nightly", OTHER_NAMESPACE, &["second-schedule"]);
+    let Some(rendered) = tree.render("weekly", &above) else { return };
+    let of = |name: &str| {
+        let job = rendered.named::<CronJob>(name).spec.and_then(|spec| spec.job_template.spec);
+        let job = job.expect("a CronJob specifies its Jobs");
+        parse(&variables(&rendered, container_of(&job))).expect("settings are accepted")
+    };
+    let (first, second) = (of("volume-snapshotter"), of("volume-snapshotter-weekly"));
+    assert_eq!((first.job.as_str(), second.job.as_str()), ("nightly", "volume-snapshotter-weekly"));
+    assert_eq!(first.retention, "last=3".parse().expect("a rule"));
+    assert_eq!(second.retention, "last=8".parse().expect("a rule"));
+    assert_eq!(second.name_prefix, "volume-snapshot-weekly");
+}
+
+// --- Elsewhere -------------------------------------------------------------------------------------
+
+#[test]
+fn everything_follows_another_namespace_name_prefix_and_registry() {
+    for rendered in MOVED.iter() {
+        let directory = &rendered.directory;
+        for document in &rendered.documents {
+            let name = document["metadata"]["name"].as_str().expect("an object has a name");
+            assert!(name.starts_with(OTHER_PREFIX), "{directory}: {name}");
+            // A CronJob's Jobs have a hyphen and eight digits more, and pods are named after them.
+            assert!(name.len() <= 52, "{directory}: {name}");
+        }
+        for job in rendered.jobs() {
+            let image = container_of(&job).image.clone().expect("a container has an image");
+            assert!(image.starts_with(&format!("{OTHER_IMAGE}:")), "{directory}: {image}");
+        }
+    }
+}
