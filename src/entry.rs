@@ -25,7 +25,7 @@ const ONE_AT_A_TIME: usize = 1;
 ///
 /// It is here and not in `main.rs` so that the demo is the binary as well, without a second build.
 pub fn main() -> ExitCode {
-    ExitCode::from(match command::command(std::env::args_os().skip(1)) {
+    let exit = match command::command(std::env::args_os().skip(1)) {
         Ok(Command::Run) => run_once(),
         Ok(Command::List(command)) => list_once(command),
         Ok(Command::Restore(command)) => restore_once(command),
@@ -34,7 +34,9 @@ pub fn main() -> ExitCode {
             eprintln!("volume-snapshotter: {problem}");
             EXIT_HOPELESS
         }
-    })
+    };
+    process::finish_log();
+    ExitCode::from(exit)
 }
 
 fn run_once() -> u8 {

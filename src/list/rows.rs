@@ -621,9 +621,9 @@ mod tests {
         );
         // Suspended, nobody deletes; and a second one with the same label can.
         let suspended = Schedule { doubt: Some("suspended".to_owned()), ..weekly.clone() };
-        assert_eq!(by(&[suspended.clone()])[3], "w3 ok would go: no rule keeps it");
+        assert_eq!(by(std::slice::from_ref(&suspended))[3], "w3 ok would go: no rule keeps it");
         let stricter = schedule(&[("SNAPSHOT_JOB", "weekly")]);
-        assert_eq!(by(&[suspended.clone(), stricter])[2], "w2 ok goes: no rule keeps it");
+        assert_eq!(by(&[suspended, stricter])[2], "w2 ok goes: no rule keeps it");
         // One that is for other claims, or elsewhere, or does not start, deletes nothing of this one.
         let other_claims = schedule(&[("SNAPSHOT_JOB", "weekly"), ("SNAPSHOT_PVC_NAMES", "logs")]);
         assert_eq!(by(&[other_claims])[3], "w3 ok kept: no schedule chooses the claim");

@@ -475,6 +475,8 @@ spec:
             &|claim| claim["spec"]["dataSourceRef"]["namespace"] = json!("elsewhere"),
             &|claim| claim["spec"]["dataSourceRef"]["kind"] = json!("Other"),
             &|claim| claim["metadata"]["labels"] = json!({"volume-snapshotter/run-uid": "u-1"}),
+            &|claim| claim["metadata"]["labels"]["volume-snapshotter/restored-snapshot"] = json!(null),
+            &|claim| claim["metadata"]["labels"]["volume-snapshotter/restored-snapshot"] = json!("other"),
         ] {
             let planted = made(change);
             assert_ne!(why(&[], &planted, Some(&snapshot)), "", "{planted:?}");

@@ -28,7 +28,7 @@ const HEARD: Duration = Duration::from_secs(2);
 
 /// How long the first look waits for further targets to become ready, and the longest that any does. Where
 /// none is waited for, none waits.
-const GATHER: Duration = Duration::from_secs(10);
+const GATHER: Duration = Duration::from_secs(30);
 const LONGEST_GATHER: Duration = Duration::from_secs(60);
 
 /// What the API server said at one moment.

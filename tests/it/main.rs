@@ -13,6 +13,7 @@ mod place;
 mod pod;
 mod random;
 mod recordings;
+mod release;
 mod restore;
 mod retention;
 mod scenarios;

@@ -231,6 +231,21 @@ impl Place {
         }
     }
 
+    /// Makes an object that is in no namespace, and is deleted with the scenario.
+    pub(crate) async fn post_outside(&self, path: &str, name: &str, object: &Value) {
+        self.post(path, object).await;
+        self.outside.lock().expect("no test panicked with it").push(format!("{path}/{name}"));
+    }
+
+    /// Deletes an object that is in no namespace, and waits until it is gone.
+    pub(crate) async fn delete_outside(&self, path: &str) {
+        self.delete(path).await;
+        // Of a volume that is in use, or was, nobody else takes the protection off in time.
+        let free = json!({"metadata": {"finalizers": null}});
+        let _ = self.send("PATCH", path, &free).await;
+        self.until(&format!("{path} is gone"), async || self.try_read(path).await.is_none()).await;
+    }
+
     /// Makes a claim and waits until it is bound.
     pub(crate) async fn claim(&self, name: &str) {
         self.labelled_claim(name, json!({})).await;

@@ -549,6 +549,42 @@ async fn names_that_others_wrote_reach_neither_a_url_nor_the_terminal() {
     .await;
 }
 
+#[tokio::test]
+async fn a_claim_that_was_bound_to_a_free_volume_does_not_have_the_data() {
+    everywhere(async |place| {
+        place.claim("data").await;
+        place.older("old", "data").await;
+        let spare = format!("{}-spare", place.namespace);
+        let mut volume = objects::free_volume(&spare, &place.storage_class, "1Mi");
+        // Which driver it is of does not matter, and a real cluster has to know the kind.
+        let spec = volume["spec"].as_object_mut().expect("a specification");
+        spec.remove("csi");
+        spec.insert("hostPath".to_owned(), json!({"path": "/tmp/spare"}));
+        place.post_outside("/api/v1/persistentvolumes", &spare, &volume).await;
+        for may_read in [false, true] {
+            if may_read {
+                place.delete_claim("b").await;
+                place.delete_outside(&format!("/api/v1/persistentvolumes/{spare}")).await;
+                place.post_outside("/api/v1/persistentvolumes", &spare, &volume).await;
+                place.grant_everywhere(&rules(RESTORE_CLASS_RIGHTS)).await;
+            }
+            let said = restore(place, &["--claim=data", "--to=b", "--size=1Mi"]).await;
+            said.assert_exit(2)
+                .assert_says(&format!("volume {spare} was there before, free and of the same class"))
+                .assert_says("so the claim does not have the snapshot's data. Delete the claim (kubectl delete pvc b -n ");
+            assert_eq!(said.out, "");
+            assert!(!said.err.contains("next:"), "{}", said.err);
+            let claim = place.try_claim("b").await.expect("nothing is deleted");
+            assert_eq!(claim["spec"]["volumeName"], spare);
+        }
+        // Without one the restore succeeds.
+        place.delete_claim("b").await;
+        place.delete_outside(&format!("/api/v1/persistentvolumes/{spare}")).await;
+        restore(place, &["--claim=data", "--to=b", "--size=1Mi"]).await.assert_exit(0);
+    })
+    .await;
+}
+
 /// Binds a claim as if it were to a volume that was there before; the provisioner leaves it alone.
 async fn bind_to(place: &Place, name: &str, volume: &str, provisioner: Option<&str>) {
     place.until("the claim is made", async || place.try_claim(name).await.is_some()).await;

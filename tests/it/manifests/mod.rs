@@ -18,7 +18,7 @@ mod time;
 
 pub(crate) use self::{
     pods::{from_the_pod, violations},
-    reading::{container_of, pod_of},
+    reading::{container_of, pod_of, read},
     rendering::{Rendered, Tree, on_an_overlay, on_the_base, top},
     rights::{Granted, granted},
     settings::assignment,

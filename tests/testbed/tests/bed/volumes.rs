@@ -85,14 +85,11 @@ async fn a_claim_may_name_its_volume_and_waits_for_no_other() {
     let bed = bed(|_| {}).await;
     bed.put(objects::ready_snapshot("app", "good", "data", TIME));
     bed.put(objects::free_volume("another", "static", "1Gi"));
-    restore(&bed, "named", |claim| {
-        claim["spec"]["storageClassName"] = "static".into();
-        claim["spec"]["volumeName"] = "mine".into();
-    })
-    .await;
+    bed.put(objects::free_volume("nearby", "hostpath", "1Gi"));
+    restore(&bed, "named", |claim| claim["spec"]["volumeName"] = "mine".into()).await;
     sleep(Duration::from_millis(30)).await;
     assert!(!is_bound(&bed, "named"));
-    bed.put(objects::free_volume("mine", "static", "1Gi"));
+    bed.put(objects::free_volume("mine", "hostpath", "1Gi"));
     until("bound", || is_bound(&bed, "named")).await;
     assert_eq!(claim(&bed, "named")["spec"]["volumeName"], "mine");
     // Volumes that are not of its name are there still, and a class need not be.
