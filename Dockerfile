@@ -32,9 +32,9 @@ COPY Cargo.toml Cargo.lock ./
 COPY .cargo/config.toml .cargo/
 COPY benches/Cargo.toml benches/
 COPY tests/demo/Cargo.toml tests/demo/
-COPY tests/testbed/Cargo.toml tests/testbed/
-RUN mkdir -p benches/side-by-side src tests/demo/src tests/it tests/testbed/src \
- && touch benches/retention.rs benches/side-by-side/main.rs src/lib.rs tests/demo/src/main.rs tests/it/main.rs tests/testbed/src/lib.rs \
+COPY tests/fake-apiserver/Cargo.toml tests/fake-apiserver/
+RUN mkdir -p benches/side-by-side src tests/demo/src tests/it tests/fake-apiserver/src \
+ && touch benches/retention.rs benches/side-by-side/main.rs src/lib.rs tests/demo/src/main.rs tests/it/main.rs tests/fake-apiserver/src/lib.rs \
  && echo 'fn main() {}' > src/main.rs \
  && cargo release-binary
 

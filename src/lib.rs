@@ -46,7 +46,7 @@
 //! - Nothing that others wrote becomes part of a URL unchecked or fills the memory ([`cluster`]), or
 //!   moves a terminal's cursor ([`text::foreign`]).
 //! - A restore makes a claim, once, and changes or deletes nothing that exists
-//!   ([`cluster::Cluster::create_claim`], [`cluster::RESTORE_RIGHTS`]).
+//!   ([`cluster::Cluster::create_claim`], [`cluster::RESTORE_PERMISSIONS`]).
 //! - A setting that cannot be understood stops the run before anything is changed
 //!   ([`settings::Settings::parse`]). Outside a pod nothing is deleted without an explicit retention.
 //! - A run ends ([`settings::Settings::bound`]).

@@ -7,7 +7,7 @@
 /// Label that names the schedule a snapshot belongs to: the set that this schedule prunes.
 ///
 /// The key and its default value are those of the bash script that this program replaces.
-pub const JOB_LABEL: &str = "job";
+pub const SCHEDULE_LABEL: &str = "job";
 
 /// Label that repeats the snapshot's own name, as the bash script sets it.
 pub const NAME_LABEL: &str = "name";

@@ -127,10 +127,10 @@ impl Snapshot {
     }
 
     /// The claim that `object` was taken of and what is remembered of it, if it belongs to the
-    /// schedule `job`. `None` for another schedule's, whatever the API server was asked for, and
+    /// schedule `schedule`. `None` for another schedule's, whatever the API server was asked for, and
     /// for one that was not made from a claim.
-    pub fn owned(object: VolumeSnapshot, job: &str) -> Option<(ClaimId, Snapshot)> {
-        if object.metadata.labels.get(names::JOB_LABEL).map(String::as_str) != Some(job) {
+    pub fn owned(object: VolumeSnapshot, schedule: &str) -> Option<(ClaimId, Snapshot)> {
+        if object.metadata.labels.get(names::SCHEDULE_LABEL).map(String::as_str) != Some(schedule) {
             return None;
         }
         let name = object.spec.source.persistent_volume_claim_name.clone()?;
@@ -147,7 +147,7 @@ pub struct Record {
     /// The claim that it was taken of; `None` where it stands for content that existed before it.
     pub claim: Option<String>,
     /// The schedule that it belongs to, if its label says.
-    pub job: Option<String>,
+    pub schedule: Option<String>,
     /// Its VolumeSnapshotClass.
     pub class: Option<String>,
     /// The least size of a volume that is made from it, as the API server writes it.
@@ -165,7 +165,7 @@ impl From<VolumeSnapshot> for Record {
         Record {
             namespace: std::mem::take(&mut object.metadata.namespace),
             claim: object.spec.source.persistent_volume_claim_name.take(),
-            job: object.metadata.labels.remove(names::JOB_LABEL),
+            schedule: object.metadata.labels.remove(names::SCHEDULE_LABEL),
             class: object.spec.volume_snapshot_class_name.take(),
             restore_size: restore_size.map(|size| text::foreign(&size.0)),
             snapshot: Snapshot::from(object),
@@ -269,7 +269,7 @@ mod tests {
         };
         let record = read(json!("10Gi"));
         assert_eq!(
-            (record.namespace.as_str(), record.claim.as_deref(), record.job.as_deref()),
+            (record.namespace.as_str(), record.claim.as_deref(), record.schedule.as_deref()),
             ("app", Some("data"), Some("hourly"))
         );
         assert_eq!(

@@ -162,7 +162,7 @@ async fn claims(run: &Run<'_>, namespaces: &BTreeSet<String>) -> Result<Claims, 
     let kept = discover::list_claims(run.cluster, &namespaces, "", |claim| {
         let sources = sources(&claim);
         let id = claim.id();
-        let known = run.targets.contains(&id).then(|| KnownClaim::of(claim, &run.settings.job));
+        let known = run.targets.contains(&id).then(|| KnownClaim::of(claim, &run.settings.schedule));
         (known.is_some() || !sources.is_empty()).then_some((id, known, sources))
     });
     for (id, known, sources) in kept.await? {

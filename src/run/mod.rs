@@ -112,7 +112,7 @@ pub async fn run(
     let progress = Progress::default();
     tracing::info!(
         namespace = settings.namespace_selector.as_deref().unwrap_or(cluster.namespace()),
-        job = settings.job,
+        schedule = settings.schedule,
         run = id,
         retention = %settings.retention,
         shard = (!settings.shard.is_whole()).then(|| settings.shard.label_value()),
@@ -153,11 +153,11 @@ async fn steps(cluster: &Cluster, settings: &Settings, id: &str, progress: &Prog
     if targets.is_empty() {
         return Ok(());
     }
-    let owned = format!("{}={}", names::JOB_LABEL, settings.job);
+    let owned = format!("{}={}", names::SCHEDULE_LABEL, settings.schedule);
     let ids: HashSet<ClaimId> = targets.iter().map(|target| target.id.clone()).collect();
     let began = Instant::now();
     let listed = cluster.snapshots(&scope, &owned, |object| {
-        Snapshot::owned(object, &settings.job).filter(|(claim, _)| ids.contains(claim))
+        Snapshot::owned(object, &settings.schedule).filter(|(claim, _)| ids.contains(claim))
     });
     let (snapshots, resource_version) = listed.await?;
     tracing::info!(
@@ -180,7 +180,7 @@ async fn steps(cluster: &Cluster, settings: &Settings, id: &str, progress: &Prog
         id,
         made,
         owned,
-        cache: SnapshotCache::new(&settings.job, ids.iter().cloned(), snapshots, began),
+        cache: SnapshotCache::new(&settings.schedule, ids.iter().cloned(), snapshots, began),
         looks: Looks::new(targets.len()),
         targets: ids,
         made_lists: Shared::new(),
@@ -242,7 +242,7 @@ async fn create_and_wait(run: &Run<'_>, target: &Target) -> Result<create::New, 
     let report = &target.report;
     let new = {
         let Ok(_active) = run.active.acquire().await else {
-            return Err(Failure { message: "no more requests are made".to_owned(), may_pass: true });
+            return Err(Failure { message: "no more requests are made".to_owned(), is_transient: true });
         };
         report.update(|report| report.end = End::Unfinished(Step::Creating));
         Box::pin(create::create(run, target)).await?

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     api::VolumeSnapshot,
-    cluster::{Cause, Deleted, Error, Slot},
+    cluster::{Deleted, Error, ErrorKind, Slot},
     report::{End, Failure},
     retention::{Judgement, Rules, Verdict, judge},
     snapshot::Snapshot,
@@ -99,7 +99,7 @@ pub(super) async fn prune(run: &Run<'_>, target: &Target, new: &New) -> Result<E
         }
         Policy::Broken(_) | Policy::NotGiven => Survey::of_none(run, target),
     };
-    let goes_none = survey.condemned.is_empty();
+    let goes_none = survey.to_delete.is_empty();
     if goes_none && ready - target.read <= STILL_KNOWN {
         survey.say(run, target);
         return Ok(match policy {
@@ -153,7 +153,7 @@ pub(super) async fn prune(run: &Run<'_>, target: &Target, new: &New) -> Result<E
             // With all the patience that a request has, and without a slot meanwhile.
             Next::ReadKeeper => match run.cluster.snapshot(&target.id.namespace, &new.name).await {
                 Ok(object) => run.cache.apply(object),
-                Err(error) if error.cause() == Cause::NotFound => {
+                Err(error) if error.kind() == ErrorKind::NotFound => {
                     return Err(gone(&target.called, &new.name));
                 }
                 Err(error) => return Ok(not_pruned(&error.to_string())),
@@ -239,7 +239,7 @@ fn claim_now<'a>(run: &Run<'_>, target: &Target, new: &New, look: &'a Look) -> R
     }
     let claims = match &look.claims {
         Ok(claims) => claims,
-        Err(error) if error.cause() == Cause::Forbidden && run.settings.prune_unread_claims => {
+        Err(error) if error.kind() == ErrorKind::Forbidden && run.settings.prune_unread_claims => {
             return Ok(ClaimNow::Known(None));
         }
         Err(error) => return Ok(ClaimNow::NotPruned(nothing_goes(error))),
@@ -250,7 +250,7 @@ fn claim_now<'a>(run: &Run<'_>, target: &Target, new: &New, look: &'a Look) -> R
             "claim {claim} was {what} while snapshot {snapshot} was being made, so nobody can tell which claim's data it \
              has; older snapshots stay"
         ),
-        may_pass: true,
+        is_transient: true,
     };
     match (claims.get(&target.id), &target.claim) {
         (None, _) => Err(replaced("deleted")),
@@ -338,7 +338,7 @@ enum Next {
 /// The verdicts on a target's snapshots.
 struct Survey {
     /// What has to go, oldest first.
-    condemned: Vec<Snapshot>,
+    to_delete: Vec<Snapshot>,
     /// How many others stay, this run's own left out.
     kept: usize,
     of_previous_claim: usize,
@@ -356,7 +356,7 @@ impl Survey {
     /// Where nothing is judged, all stay.
     fn of_none(run: &Run<'_>, target: &Target) -> Self {
         let kept = run.cache.of_claim(&target.id).len().saturating_sub(1);
-        Survey { condemned: Vec::new(), kept, of_previous_claim: 0, said: Vec::new() }
+        Survey { to_delete: Vec::new(), kept, of_previous_claim: 0, said: Vec::new() }
     }
 
     /// Says what was decided: all of it in a dry run, which is what one makes it for.
@@ -389,9 +389,9 @@ impl Pruning<'_> {
         known_keeper(run, target, self.keeper)?;
         let survey = self.survey();
         survey.say(run, target);
-        let condemned = survey.condemned;
-        let revision = run.cache.condemn(&target.id, condemned.iter().map(|snapshot| snapshot.uid.clone()));
-        let mut deletions = stream::iter(condemned)
+        let to_delete = survey.to_delete;
+        let revision = run.cache.condemn(&target.id, to_delete.iter().map(|snapshot| snapshot.uid.clone()));
+        let mut deletions = stream::iter(to_delete)
             .map(|snapshot| self.delete(snapshot, look, revision))
             .buffer_unordered(run.settings.concurrency);
         while let Some(pruned) = deletions.next().await {
@@ -421,7 +421,7 @@ impl Pruning<'_> {
     /// queue do not each hold all their snapshots meanwhile.
     fn survey(&self) -> Survey {
         let snapshots = self.run.cache.of_claim(&self.target.id);
-        let mut survey = Survey { condemned: Vec::new(), kept: 0, of_previous_claim: 0, said: Vec::new() };
+        let mut survey = Survey { to_delete: Vec::new(), kept: 0, of_previous_claim: 0, said: Vec::new() };
         let is_said = self.run.settings.dry_run || tracing::enabled!(tracing::Level::DEBUG);
         for (snapshot, verdict) in self.judge(&snapshots) {
             // That a claim is being restored from it is what somebody who waits for room wants to know.
@@ -438,7 +438,7 @@ impl Pruning<'_> {
                 survey.said.push((snapshot.name.clone(), snapshot.time(), Said { words, is_info }));
             }
             match verdict {
-                verdict if verdict.goes() => survey.condemned.push(snapshot.clone()),
+                verdict if verdict.goes() => survey.to_delete.push(snapshot.clone()),
                 Verdict::New | Verdict::Terminating => {}
                 verdict => {
                     survey.of_previous_claim += usize::from(verdict == Verdict::PreviousClaim);
@@ -446,7 +446,7 @@ impl Pruning<'_> {
                 }
             }
         }
-        survey.condemned.reverse();
+        survey.to_delete.reverse();
         survey
     }
 
@@ -461,9 +461,9 @@ impl Pruning<'_> {
 
     /// Deletes one snapshot, as it was judged. Whatever changes meanwhile, of it or beside it, has all
     /// judged anew.
-    async fn delete(&self, condemned: Snapshot, look: &Rc<Look>, revision: u64) -> Pruned {
+    async fn delete(&self, to_delete: Snapshot, look: &Rc<Look>, revision: u64) -> Pruned {
         let (run, target) = (self.run, self.target);
-        let (claim, snapshot) = (target.called.as_str(), condemned.name.as_str());
+        let (claim, snapshot) = (target.called.as_str(), to_delete.name.as_str());
         let namespace = target.id.namespace.as_str();
         let dry_run = run.settings.dry_run;
         let withheld = Cell::new(None);
@@ -479,7 +479,7 @@ impl Pruning<'_> {
             goes
         };
         target.report.update(|report| report.deleting += 1);
-        let deleted = run.cluster.delete(namespace, &condemned, dry_run, guard).await;
+        let deleted = run.cluster.delete(namespace, &to_delete, dry_run, guard).await;
         target.report.update(|report| report.deleting -= 1);
         match deleted {
             Ok(Deleted::AlreadyGone) => {
@@ -498,17 +498,17 @@ impl Pruning<'_> {
                 (Some(Pruned::Again) | None, Some(error)) => Pruned::AgainAfter(error.to_string()),
                 (why, _) => why.unwrap_or(Pruned::Again),
             },
-            Err(error) if error.cause() == Cause::Conflict => {
+            Err(error) if error.kind() == ErrorKind::Conflict => {
                 tracing::debug!(claim, snapshot, "judging again: {error}");
                 match run.cluster.snapshot(namespace, snapshot).await {
-                    Ok(object) if object.metadata.uid == condemned.uid => {
+                    Ok(object) if object.metadata.uid == to_delete.uid => {
                         let is_terminating = object.metadata.deletion_timestamp.is_some();
                         run.cache.apply(object);
                         if is_terminating { Pruned::Gone } else { Pruned::Again }
                     }
                     // What was judged is gone; what has its name now is another.
                     Ok(_) => Pruned::Gone,
-                    Err(error) if error.cause() == Cause::NotFound => Pruned::Gone,
+                    Err(error) if error.kind() == ErrorKind::NotFound => Pruned::Gone,
                     Err(error) => Pruned::Failed(error.to_string()),
                 }
             }
@@ -542,7 +542,7 @@ impl Pruning<'_> {
                     }
                     run.cache.apply(object);
                 }
-                Err(error) if error.cause() == Cause::NotFound => return Some(Pruned::Lost),
+                Err(error) if error.kind() == ErrorKind::NotFound => return Some(Pruned::Lost),
                 Err(error) => {
                     tracing::debug!(claim = target.called, "{error}");
                     return Some(Pruned::KeeperUnread);

@@ -20,14 +20,14 @@ use std::{
     time::{Duration, Instant},
 };
 
+use fake_apiserver::{Options, objects};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
-use testbed::{Options, objects};
 use volume_snapshotter::settings::{NAMES, RESTORE_NAMES};
 
 use crate::{
     manifests::{self, top},
-    place::{BINARY, Place, embedded},
+    test_cluster::{BINARY, TestCluster, embedded},
 };
 use markdown::{Block, Page};
 use shell::Line;
@@ -132,15 +132,15 @@ fn blocks<'a>(pages: &'a [Page], language: &'a str) -> impl Iterator<Item = &'a 
 fn lines(pages: &[Page]) -> Vec<(String, Line)> {
     let mut lines = Vec::new();
     for block in blocks(pages, "sh") {
-        lines.extend(shell::commands(&block.text).into_iter().map(|line| (block.place.clone(), line)));
+        lines.extend(shell::commands(&block.text).into_iter().map(|line| (block.cluster.clone(), line)));
     }
-    for (place, code) in pages.iter().flat_map(Page::spans) {
+    for (cluster, code) in pages.iter().flat_map(Page::spans) {
         // In a sentence only what is unmistakably a command: a program's name alone is a name.
         let first = code.split_whitespace().find(|word| !word.contains('='));
         // Of this program a command without anything is the name of a command.
         let whole = code.split_whitespace().count() > if first == Some("volume-snapshotter") { 2 } else { 1 };
         if whole && first.is_some_and(|word| ["cargo", "kubectl", "volume-snapshotter"].contains(&word)) {
-            lines.extend(shell::commands(code).into_iter().map(|line| (place.clone(), line)));
+            lines.extend(shell::commands(code).into_iter().map(|line| (cluster.clone(), line)));
         }
     }
     lines
@@ -149,7 +149,7 @@ fn lines(pages: &[Page]) -> Vec<(String, Line)> {
 /// The lines of one program, without its name.
 fn lines_of(pages: &[Page], program: &str) -> Vec<(String, Vec<String>)> {
     let lines = lines(pages).into_iter().filter(|(_, line)| line.words[0] == program);
-    lines.map(|(place, line)| (place, line.words[1..].to_vec())).collect()
+    lines.map(|(cluster, line)| (cluster, line.words[1..].to_vec())).collect()
 }
 
 // --- What is named -------------------------------------------------------------------------------
@@ -159,7 +159,7 @@ fn every_link_leads_somewhere() {
     let pages = pages();
     let mut problems = Vec::new();
     for page in &pages {
-        for (place, target) in page.links().filter(|(_, target)| !target.contains("://")) {
+        for (cluster, target) in page.links().filter(|(_, target)| !target.contains("://")) {
             let (file, anchor) = target.split_once('#').unwrap_or((target, ""));
             let directory = Path::new(&page.path).parent().expect("a page is somewhere");
             let path = match file {
@@ -167,14 +167,14 @@ fn every_link_leads_somewhere() {
                 file => directory.join(file),
             };
             let Ok(found) = top().join(&path).canonicalize() else {
-                problems.push(format!("{place}: there is no {target}"));
+                problems.push(format!("{cluster}: there is no {target}"));
                 continue;
             };
             let other = pages
                 .iter()
                 .find(|page| top().join(&page.path).canonicalize().is_ok_and(|path| path == found));
             if !anchor.is_empty() && !other.is_some_and(|page| page.anchors().contains(anchor)) {
-                problems.push(format!("{place}: there is no heading for {target}"));
+                problems.push(format!("{cluster}: there is no heading for {target}"));
             }
         }
     }
@@ -190,23 +190,23 @@ fn every_file_that_is_named_exists() {
         pages.iter().flat_map(|page| &page.blocks).filter_map(|block| block.text.lines().next());
     let written: Vec<&str> = first_lines.filter_map(|line| line.strip_prefix("# ")).collect();
     let mut named: Vec<(String, String)> = Vec::new();
-    for (place, code) in pages.iter().flat_map(Page::spans) {
-        named.extend(code.split_whitespace().map(|word| (place.clone(), word.to_owned())));
+    for (cluster, code) in pages.iter().flat_map(Page::spans) {
+        named.extend(code.split_whitespace().map(|word| (cluster.clone(), word.to_owned())));
         let is_file = code.rsplit_once('.').is_some_and(|(stem, extension)| {
             let known = ["env", "json", "lock", "md", "rs", "sh", "toml", "yaml", "yml"].contains(&extension);
             known && !stem.is_empty() && !code.contains([' ', '/', '*'])
         });
         if is_file && !names.contains(code) {
-            named.push((place, format!("tests/no/such/{code}")));
+            named.push((cluster, format!("tests/no/such/{code}")));
         }
     }
     for block in pages.iter().flat_map(|page| &page.blocks) {
         let words = block.text.split_whitespace().filter(|word| !word.contains("://"));
-        named.extend(words.map(|word| (block.place.clone(), word.to_owned())));
+        named.extend(words.map(|word| (block.cluster.clone(), word.to_owned())));
     }
     let mut problems = Vec::new();
     let mut seen = 0;
-    for (place, word) in named {
+    for (cluster, word) in named {
         let mut path = word.trim_matches(|c: char| "\"'()[],;:".contains(c));
         while let Some(inner) = path.strip_prefix("../") {
             path = inner;
@@ -221,7 +221,7 @@ fn every_file_that_is_named_exists() {
         seen += 1;
         let is_written = written.iter().any(|file| Path::new(file).starts_with(path));
         if !is_written && !top().join(path).exists() {
-            problems.push(format!("{place}: there is no {path}"));
+            problems.push(format!("{cluster}: there is no {path}"));
         }
     }
     assert!(seen > 30, "{seen}");
@@ -322,11 +322,13 @@ fn every_flag_that_a_sentence_names_is_somebodys() {
     }
     let pages = pages();
     let spans = pages.iter().flat_map(Page::spans).filter(|(_, code)| code.starts_with("--"));
-    let flags = spans.filter_map(|(place, code)| Some((place, code.split([' ', '=']).next()?)));
+    let flags = spans.filter_map(|(cluster, code)| Some((cluster, code.split([' ', '=']).next()?)));
     // What stands behind `--` alone goes to another program.
     let flags = flags.filter(|(_, flag)| *flag != "--");
     let unknown = flags.filter(|(_, flag)| !known.contains(*flag));
-    none_of(&unknown.map(|(place, flag)| format!("{place}: nobody has the flag {flag}")).collect::<Vec<_>>());
+    none_of(
+        &unknown.map(|(cluster, flag)| format!("{cluster}: nobody has the flag {flag}")).collect::<Vec<_>>(),
+    );
 }
 
 // --- What is typed -------------------------------------------------------------------------------
@@ -339,14 +341,18 @@ fn every_block_of_commands_is_a_script_of_known_programs() {
         for shell in ["sh", "dash", "bash", "zsh"] {
             let Some(read) = output(Command::new(shell).args(["-n", "-c", &block.text])) else { continue };
             if !read.status.success() {
-                problems.push(format!("{}: {shell}: {}", block.place, String::from_utf8_lossy(&read.stderr)));
+                problems.push(format!(
+                    "{}: {shell}: {}",
+                    block.cluster,
+                    String::from_utf8_lossy(&read.stderr)
+                ));
             }
         }
         for line in shell::commands(&block.text) {
             let program = line.words[0].as_str();
             let known = PROGRAMS.contains(&program) || ["kubectl", "volume-snapshotter"].contains(&program);
             if !known {
-                problems.push(format!("{}: what is {program}?", block.place));
+                problems.push(format!("{}: what is {program}?", block.cluster));
             }
         }
     }
@@ -360,11 +366,11 @@ fn every_kubectl_line_is_one_that_kubectl_has() {
     let mut known = kubectl::Flags::default();
     let mut problems = Vec::new();
     let mut flags_unknown = false;
-    for (place, arguments) in lines {
+    for (cluster, arguments) in lines {
         let command = match kubectl::command(&arguments) {
             Ok(command) => command,
             Err(problem) => {
-                problems.push(format!("{place}: {problem}: kubectl {}", arguments.join(" ")));
+                problems.push(format!("{cluster}: {problem}: kubectl {}", arguments.join(" ")));
                 continue;
             }
         };
@@ -373,7 +379,7 @@ fn every_kubectl_line_is_one_that_kubectl_has() {
             continue;
         };
         for flag in kubectl::flags(&arguments).filter(|flag| !known.contains(*flag)) {
-            problems.push(format!("{place}: kubectl {} has no flag {flag}", command.join(" ")));
+            problems.push(format!("{cluster}: kubectl {} has no flag {flag}", command.join(" ")));
         }
     }
     if flags_unknown {
@@ -387,11 +393,11 @@ fn no_line_waits_for_a_job_to_succeed_alone() {
     // One that has failed would be waited for until the time is up.
     let mut problems = Vec::new();
     let mut ends = 0;
-    for (place, arguments) in lines_of(&pages(), "kubectl") {
+    for (cluster, arguments) in lines_of(&pages(), "kubectl") {
         let waits = arguments.first().is_some_and(|word| word == "wait");
         let has = |flag: &str| arguments.iter().any(|word| word == flag);
         if waits && has("--for=condition=complete") && !has("--timeout=10s") {
-            problems.push(format!("{place}: kubectl {}", arguments.join(" ")));
+            problems.push(format!("{cluster}: kubectl {}", arguments.join(" ")));
         }
         ends += usize::from(waits && has("--for=jsonpath={.status.conditions[0].status}=True"));
     }
@@ -422,7 +428,7 @@ fn every_cargo_line_names_packages_targets_and_tests_that_exist() {
     }
     assert!(lines.len() > 15, "{}", lines.len());
     let mut problems = Vec::new();
-    for (place, words) in lines {
+    for (cluster, words) in lines {
         for pair in words.windows(2) {
             let [flag, name] = pair else { continue };
             let exists = match flag.as_str() {
@@ -434,16 +440,17 @@ fn every_cargo_line_names_packages_targets_and_tests_that_exist() {
                 _ => true,
             };
             if !exists {
-                problems.push(format!("{place}: cargo {}: there is no {name}", words.join(" ")));
+                problems.push(format!("{cluster}: cargo {}: there is no {name}", words.join(" ")));
             }
         }
         // Which of the integration tests: a module, or a part of a test's name.
         let filter = words.iter().position(|word| word == "it").and_then(|index| words.get(index + 1));
         if let Some(filter) = filter.filter(|filter| !filter.starts_with('-')) {
             let is_there = |file: String| top().join(file).exists();
-            let known = is_there(format!("tests/it/{filter}.rs")) || is_there(format!("tests/it/{filter}/mod.rs"));
+            let known =
+                is_there(format!("tests/it/{filter}.rs")) || is_there(format!("tests/it/{filter}/mod.rs"));
             if !known {
-                problems.push(format!("{place}: there are no tests {filter}"));
+                problems.push(format!("{cluster}: there are no tests {filter}"));
             }
         }
     }
@@ -455,23 +462,23 @@ fn every_yaml_that_is_shown_is_what_an_api_server_reads() {
     let pages = pages();
     let mut texts: Vec<(String, String)> = blocks(&pages, "yaml")
         .chain(blocks(&pages, "text").filter(|block| block.text.contains("apiVersion:")))
-        .map(|block| (block.place.clone(), block.text.clone()))
+        .map(|block| (block.cluster.clone(), block.text.clone()))
         .collect();
-    for (place, line) in lines(&pages) {
-        texts.extend(line.document.filter(|text| text.contains("apiVersion:")).map(|text| (place, text)));
+    for (cluster, line) in lines(&pages) {
+        texts.extend(line.document.filter(|text| text.contains("apiVersion:")).map(|text| (cluster, text)));
     }
     assert!(texts.len() > 4, "{}", texts.len());
     let mut problems = Vec::new();
-    for (place, text) in texts {
+    for (cluster, text) in texts {
         match serde_saphyr::from_multiple::<Value>(&text) {
-            Err(error) => problems.push(format!("{place}: {error}")),
+            Err(error) => problems.push(format!("{cluster}: {error}")),
             Ok(documents) => {
                 for document in documents {
                     // Those of docs are rendered with the manifests.
                     let rendered =
                         ["Kustomization", "Component"].iter().any(|kind| document["kind"] == *kind);
                     if let Some(problem) = (!rendered).then(|| manifests::read(&document).err()).flatten() {
-                        problems.push(format!("{place}: {problem}"));
+                        problems.push(format!("{cluster}: {problem}"));
                     }
                 }
             }
@@ -505,16 +512,16 @@ fn with_tls() -> Options {
 
 /// What the documents speak of: claims and snapshots by the names that they have there. The kubeconfig of a person who
 /// may do everything is answered.
-fn furnish(place: &Place, claims: &[&str]) -> PathBuf {
-    let bed = place.bed();
-    let namespace = place.namespace.as_str();
+fn furnish(cluster: &TestCluster, claims: &[&str]) -> PathBuf {
+    let fake = cluster.fake();
+    let namespace = cluster.namespace.as_str();
     let hour_ago = Timestamp::now() - SignedDuration::from_hours(1);
-    bed.put(objects::namespace("shop"));
-    bed.put(objects::storage_class("default"));
+    fake.put(objects::namespace("shop"));
+    fake.put(objects::storage_class("default"));
     for name in claims {
         let mut claim = objects::bound_claim(namespace, name, &[]);
         claim["metadata"]["creationTimestamp"] = json!("2019-01-01T00:00:00Z");
-        bed.put(claim);
+        fake.put(claim);
     }
     for (name, claim, time) in [
         ("volume-snapshot-0a1b2c3d", "data", "2020-01-01T00:00:00Z".to_owned()),
@@ -524,9 +531,9 @@ fn furnish(place: &Place, claims: &[&str]) -> PathBuf {
     ] {
         let mut snapshot = objects::ready_snapshot(namespace, name, claim, time);
         snapshot["metadata"]["labels"]["volume-snapshotter/run"] = json!("before-upgrade");
-        bed.put(snapshot);
+        fake.put(snapshot);
     }
-    place.file("kubeconfig", &bed.kubeconfig(bed.admin_token(), namespace))
+    cluster.file("kubeconfig", &fake.kubeconfig(fake.admin_token(), namespace))
 }
 
 /// The command with nothing in its environment but the kubeconfig and what every program is given.
@@ -546,9 +553,9 @@ async fn every_line_of_this_program_succeeds_where_there_is_what_the_page_speaks
         if line.words[0] != "volume-snapshotter" || done.contains(&line) {
             continue;
         }
-        embedded(with_tls(), async |place| {
+        embedded(with_tls(), async |cluster| {
             // The claim of the StatefulSet was deleted before it is restored.
-            let kubeconfig = furnish(place, &["data"]);
+            let kubeconfig = furnish(cluster, &["data"]);
             let mut command = in_place(BINARY, &kubeconfig);
             let variables = line.variables.iter().filter_map(|variable| variable.split_once('='));
             let said =
@@ -589,18 +596,18 @@ async fn kubectl_carries_out_every_line_on_claims_and_snapshots() {
         if line.words[0] != "kubectl" || !is_served || !alone || done.contains(&line) {
             continue;
         }
-        embedded(with_tls(), async |place| {
-            let kubeconfig = furnish(place, &["data", "data-shop-0"]);
-            let snapshots = place.bed().list("volumesnapshots", &place.namespace);
+        embedded(with_tls(), async |cluster| {
+            let kubeconfig = furnish(cluster, &["data", "data-shop-0"]);
+            let snapshots = cluster.fake().list("volumesnapshots", &cluster.namespace);
             let content =
                 snapshots[0]["status"]["boundVolumeSnapshotContentName"].as_str().expect("a content");
-            place.bed().put(json!({
+            cluster.fake().put(json!({
                 "apiVersion": "snapshot.storage.k8s.io/v1", "kind": "VolumeSnapshotContent",
                 "metadata": {"name": content}, "spec": {"deletionPolicy": "Retain"},
             }));
-            place.bed().put(json!({
+            cluster.fake().put(json!({
                 "apiVersion": "batch/v1", "kind": "CronJob",
-                "metadata": {"name": "volume-snapshotter", "namespace": place.namespace}, "spec": {},
+                "metadata": {"name": "volume-snapshotter", "namespace": cluster.namespace}, "spec": {},
             }));
             let name = match of {
                 Some("volumesnapshotclass") => "default",
@@ -615,7 +622,7 @@ async fn kubectl_carries_out_every_line_on_claims_and_snapshots() {
             let mut command = in_place("kubectl", &kubeconfig);
             command.args(words).stdout(Stdio::piped()).stderr(Stdio::piped());
             if let Some(document) = &line.document {
-                let document = fs::File::open(place.file("document", document)).expect("a file");
+                let document = fs::File::open(cluster.file("document", document)).expect("a file");
                 command.stdin(document);
             }
             let said = command.output().await.expect("kubectl starts");
@@ -654,14 +661,14 @@ async fn the_wait_for_a_job_ends_however_the_job_does_and_its_exit_code_tells() 
     let block = block_with("kubectl wait job/before-upgrade");
     let waits = block.split_once("kubectl wait").expect("it waits").1;
     let script = format!("kubectl wait{waits}");
-    embedded(with_tls(), async |place| {
-        let kubeconfig = furnish(place, &["data", "data-shop-0"]);
+    embedded(with_tls(), async |cluster| {
+        let kubeconfig = furnish(cluster, &["data", "data-shop-0"]);
         let job = |name: &str, conditions: &[&str]| {
             let conditions: Vec<Value> =
                 conditions.iter().map(|kind| json!({"type": kind, "status": "True"})).collect();
-            place.bed().put(json!({
+            cluster.fake().put(json!({
                 "apiVersion": "batch/v1", "kind": "Job",
-                "metadata": {"name": name, "namespace": place.namespace}, "spec": {},
+                "metadata": {"name": name, "namespace": cluster.namespace}, "spec": {},
                 "status": if conditions.is_empty() { json!({"active": 1}) } else { json!({"conditions": conditions}) },
             }));
         };
@@ -725,14 +732,14 @@ async fn the_block_that_points_a_deployment_at_the_new_claim_changes_that_volume
     let block = block_with("kubectl patch deployment shop");
     let commands = shell::commands(&block);
     let patch = commands.iter().find(|line| line.words[1] == "patch").expect("a patch").words.clone();
-    embedded(with_tls(), async |place| {
-        let kubeconfig = furnish(place, &["data", "data-shop-0"]);
+    embedded(with_tls(), async |cluster| {
+        let kubeconfig = furnish(cluster, &["data", "data-shop-0"]);
         let volumes = json!([
             {"name": "settings", "configMap": {"name": "shop"}},
             {"name": "files", "persistentVolumeClaim": {"claimName": "data"}},
             {"name": "logs", "persistentVolumeClaim": {"claimName": "logs"}},
         ]);
-        let file = place.file("deployment", &deployment(&volumes).to_string());
+        let file = cluster.file("deployment", &deployment(&volumes).to_string());
         let file = file.to_str().expect("UTF-8");
         // Of a file, which kubectl changes as an API server would.
         let words = patch[1..].iter().filter(|word| !["deployment", "shop"].contains(&word.as_str()));
@@ -756,8 +763,8 @@ async fn the_block_that_points_a_deployment_at_the_new_claim_changes_that_volume
 
 /// Runs a script with programs in place of kubectl and of the binary that write down how they were called. The n-th call
 /// fails. Which calls there were is answered, each by its subcommand.
-fn calls(place: &Place, script: &str, failing: usize, volume: &str) -> Vec<String> {
-    let directory = place.directory("programs");
+fn calls(cluster: &TestCluster, script: &str, failing: usize, volume: &str) -> Vec<String> {
+    let directory = cluster.directory("programs");
     let log = directory.join("log");
     fs::write(&log, "").expect("a log");
     for program in ["kubectl", "volume-snapshotter"] {
@@ -777,18 +784,18 @@ fn calls(place: &Place, script: &str, failing: usize, volume: &str) -> Vec<Strin
 
 #[tokio::test]
 async fn what_changes_an_application_stops_at_the_first_step_that_fails() {
-    embedded(Options::default(), async |place| {
+    embedded(Options::default(), async |cluster| {
         for line in ["kubectl patch deployment shop", "kubectl delete pvc data-shop-0"] {
             let block = block_with(line);
-            let all = calls(place, &block, 1000, "files");
+            let all = calls(cluster, &block, 1000, "files");
             assert!(all.len() > 2, "{all:?}");
             for failing in 1..=all.len() {
-                assert_eq!(calls(place, &block, failing, "files"), all[..failing], "{block}");
+                assert_eq!(calls(cluster, &block, failing, "files"), all[..failing], "{block}");
             }
         }
         // A Deployment that does not use the claim at all is not touched.
         let block = block_with("kubectl patch deployment shop");
-        assert_eq!(calls(place, &block, 1000, ""), ["get"]);
+        assert_eq!(calls(cluster, &block, 1000, ""), ["get"]);
     })
     .await;
 }

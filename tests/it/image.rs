@@ -535,7 +535,7 @@ fn a_release_passes_all_that_a_change_has_to_pass_and_its_secrets_are_those_of_a
         assert!(before.contains("ci"), "{name} does not wait for what CI runs");
         let says = serde_json::to_string(&jobs[name]).expect("JSON");
         let writes = jobs[name]["permissions"].as_object().expect("permissions").values();
-        if says.contains("secrets.") || writes.into_iter().any(|right| right == "write") {
+        if says.contains("secrets.") || writes.into_iter().any(|permission| permission == "write") {
             assert_eq!(jobs[name]["environment"], "release", "{name}");
         }
         // What was compiled for another commit, or by a pull request, is no part of a release.

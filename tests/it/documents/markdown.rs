@@ -15,7 +15,7 @@ pub(super) struct Page {
 pub(super) struct Block {
     pub(super) language: String,
     /// The page and the block's first line, for messages.
-    pub(super) place: String,
+    pub(super) cluster: String,
     pub(super) text: String,
 }
 
@@ -35,7 +35,7 @@ impl Page {
                 let inside: Vec<&str> = inside.map(|line| line.get(indent..).unwrap_or_default()).collect();
                 page.blocks.push(Block {
                     language: language.to_owned(),
-                    place: format!("{path}:{}", number + 1),
+                    cluster: format!("{path}:{}", number + 1),
                     text: inside.join("\n") + "\n",
                 });
             } else if content.is_empty() {
@@ -87,6 +87,6 @@ fn a_page_is_taken_apart_as_a_reader_sees_it() {
     assert_eq!(page.links().collect::<Vec<_>>(), [("p.md:3".into(), "#two-and-a-half")]);
     assert_eq!(page.anchors().into_iter().collect::<Vec<_>>(), ["one", "two-and-a-half"]);
     let [block] = page.blocks.as_slice() else { panic!("one block") };
-    assert_eq!((block.language.as_str(), block.place.as_str()), ("sh", "p.md:10"));
+    assert_eq!((block.language.as_str(), block.cluster.as_str()), ("sh", "p.md:10"));
     assert_eq!(block.text, "if x\n  y\n");
 }

@@ -131,16 +131,16 @@ fn every_recipe_that_is_named_exists_once_and_takes_what_it_is_given() {
     let lines = just_lines();
     assert!(lines.len() > 8, "{lines:?}");
     let mut problems = Vec::new();
-    for (place, said) in lines {
+    for (cluster, said) in lines {
         // An option of `just` itself, and an ellipsis.
         let recipe = said.first().is_some_and(|name| name.starts_with(char::is_alphabetic));
         let Some((name, given)) = said.split_first().filter(|_| recipe) else { continue };
         match recipes.get(name) {
-            None => problems.push(format!("{place}: there is no recipe {name}")),
+            None => problems.push(format!("{cluster}: there is no recipe {name}")),
             // In a sentence of a script's output more words follow: only what a document shows is counted.
-            Some(arguments) if place.contains(".md:") => {
+            Some(arguments) if cluster.contains(".md:") => {
                 if !(arguments.least..=arguments.most).contains(&given.len()) {
-                    problems.push(format!("{place}: {name} does not take {given:?}"));
+                    problems.push(format!("{cluster}: {name} does not take {given:?}"));
                 }
             }
             Some(_) => {}

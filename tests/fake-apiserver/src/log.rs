@@ -43,7 +43,7 @@ pub struct Request {
     /// Bytes of the answer's body that were handed to the connection; of a watch, so far.
     pub received: u64,
     /// How many requests with the same verb and resource had come before, since the start or the last
-    /// [`TestBed::clear_requests`](crate::TestBed::clear_requests).
+    /// [`FakeApiServer::clear_requests`](crate::TestBed::clear_requests).
     pub earlier: usize,
     /// What went wrong with it.
     pub fault: Option<Fault>,

@@ -15,9 +15,9 @@ use std::sync::Arc;
 
 /// What others do to the objects of a bed, at once and past validation, admission and permissions: for tests that
 /// arrange a cluster, and for what a test lets happen in the middle of somebody's requests
-/// ([`TestBed::before`](crate::TestBed::before), [`TestBed::after`](crate::TestBed::after)).
+/// ([`FakeApiServer::before`](crate::TestBed::before), [`FakeApiServer::after`](crate::TestBed::after)).
 ///
-/// A [`TestBed`](crate::TestBed) has all of this as well, by the same names. This is only a handle: it can be cloned and
+/// A [`FakeApiServer`](crate::TestBed) has all of this as well, by the same names. This is only a handle: it can be cloned and
 /// taken to other tasks.
 #[derive(Debug, Clone)]
 pub struct Others {
@@ -25,7 +25,7 @@ pub struct Others {
 }
 
 impl Others {
-    /// Puts an object straight into the store: see [`TestBed::put`](crate::TestBed::put).
+    /// Puts an object straight into the store: see [`FakeApiServer::put`](crate::TestBed::put).
     pub fn put(&self, mut object: Value) -> Value {
         let (api_version, kind) = (object::text(&object, "/apiVersion"), object::text(&object, "/kind"));
         let Some(resource) = registry::of_kind(api_version, kind) else {
@@ -155,7 +155,7 @@ impl Others {
     }
 
     /// Deletes a claim and makes it anew from the same manifest: see
-    /// [`TestBed::replace_claim`](crate::TestBed::replace_claim).
+    /// [`FakeApiServer::replace_claim`](crate::TestBed::replace_claim).
     pub fn replace_claim(&self, namespace: &str, name: &str) -> Value {
         self.replace_claim_with(namespace, name, |_| {})
     }
@@ -179,18 +179,18 @@ impl Others {
         })
     }
 
-    /// What a snapshot has the data of: see [`TestBed::snapshot_data`](crate::TestBed::snapshot_data).
+    /// What a snapshot has the data of: see [`FakeApiServer::snapshot_data`](crate::TestBed::snapshot_data).
     pub fn snapshot_data(&self, namespace: &str, name: &str) -> Option<SnapshotData> {
         self.cluster.data(&self.get("volumesnapshots", namespace, name)?)
     }
 
-    /// The snapshot whose data a claim has: see [`TestBed::restored_from`](crate::TestBed::restored_from).
+    /// The snapshot whose data a claim has: see [`FakeApiServer::restored_from`](crate::TestBed::restored_from).
     pub fn restored_from(&self, namespace: &str, name: &str) -> Option<String> {
         let claim = self.get("persistentvolumeclaims", namespace, name)?;
         self.cluster.restored(object::text(&claim, "/spec/volumeName"))
     }
 
-    /// Lets a pod use a claim: see [`TestBed::use_claim`](crate::TestBed::use_claim).
+    /// Lets a pod use a claim: see [`FakeApiServer::use_claim`](crate::TestBed::use_claim).
     pub fn use_claim(&self, namespace: &str, name: &str) {
         self.annotate("persistentvolumeclaims", namespace, name, volumes::SELECTED_NODE, Some("node-1"));
     }

@@ -1,9 +1,9 @@
-//! Where a scenario takes place: the test bed, or a real cluster if `SNAPSHOTTER_TEST_KUBECONFIG`
+//! Where a scenario takes place: the fake API server, or a real cluster if `SNAPSHOTTER_TEST_KUBECONFIG`
 //! names a kubeconfig; and the binary, started as a process with a role and a token of its own.
 //!
 //! Scenarios do everything through the API, so that they are the same in both places. What only
-//! the test bed can do (speed and errors of the snapshot controller, dates in the past) is reached
-//! through [`Place::bed`], in scenarios that are [`embedded`].
+//! the fake API server can do (speed and errors of the snapshot controller, dates in the past) is reached
+//! through [`TestCluster::fake`], in scenarios that are [`embedded`].
 
 use std::{
     collections::BTreeMap,
@@ -19,6 +19,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use fake_apiserver::{FakeApiServer, Options};
 use futures::FutureExt;
 use http::Request;
 use kube::{
@@ -26,24 +27,23 @@ use kube::{
     config::{AuthInfo, KubeConfigOptions, Kubeconfig, NamedAuthInfo},
 };
 use serde_json::{Value, json};
-use testbed::{Options, TestBed};
 use tokio::{process::Command, time::sleep};
-use volume_snapshotter::cluster::{RIGHTS, Right};
+use volume_snapshotter::cluster::{PERMISSIONS, Permission};
 
 /// How long a scenario waits for what a cluster does in its own time.
-const PATIENCE: Duration = Duration::from_secs(90);
+const LONGEST_WAIT: Duration = Duration::from_secs(90);
 
 const ACCOUNT: &str = "volume-snapshotter";
 
 /// Where a scenario takes place.
-pub(crate) struct Place {
+pub(crate) struct TestCluster {
     admin: Client,
     pub(crate) namespace: String,
     pub(crate) snapshot_class: String,
     pub(crate) storage_class: String,
     /// Names the API server and its CA; the user is put in.
     cluster: Kubeconfig,
-    bed: Option<TestBed>,
+    fake: Option<FakeApiServer>,
     files: PathBuf,
     /// What is not in the namespace and has to be deleted as well.
     outside: Mutex<Vec<String>>,
@@ -62,21 +62,21 @@ pub(crate) struct Ran {
     pub(crate) took: Duration,
 }
 
-/// Plays a scenario on the test bed, and on a real cluster if there is one.
-pub(crate) async fn everywhere(scenario: impl AsyncFn(&Place)) {
+/// Plays a scenario on the fake API server, and on a real cluster if there is one.
+pub(crate) async fn everywhere(scenario: impl AsyncFn(&TestCluster)) {
     embedded(Options::default(), &scenario).await;
     if let Some(kubeconfig) = env::var_os("SNAPSHOTTER_TEST_KUBECONFIG") {
-        play(Place::real(Path::new(&kubeconfig)).await, &scenario).await;
+        play(TestCluster::real(Path::new(&kubeconfig)).await, &scenario).await;
     }
 }
 
-/// Plays a scenario on the test bed only.
-pub(crate) async fn embedded(options: Options, scenario: impl AsyncFn(&Place)) {
-    play(Place::embedded(options).await, &scenario).await;
+/// Plays a scenario on the fake API server only.
+pub(crate) async fn embedded(options: Options, scenario: impl AsyncFn(&TestCluster)) {
+    play(TestCluster::embedded(options).await, &scenario).await;
 }
 
 /// As [`embedded`], for a scenario that cannot be had of a real cluster; says so.
-pub(crate) async fn embedded_only(options: Options, reason: &str, scenario: impl AsyncFn(&Place)) {
+pub(crate) async fn embedded_only(options: Options, reason: &str, scenario: impl AsyncFn(&TestCluster)) {
     if env::var_os("SNAPSHOTTER_TEST_KUBECONFIG").is_some() {
         let name = std::thread::current().name().unwrap_or("a scenario").to_owned();
         // Past the capture of the test harness, which shows nothing of a test that passes.
@@ -85,21 +85,21 @@ pub(crate) async fn embedded_only(options: Options, reason: &str, scenario: impl
     embedded(options, scenario).await;
 }
 
-async fn play(place: Place, scenario: &impl AsyncFn(&Place)) {
-    let played = AssertUnwindSafe(scenario(&place)).catch_unwind().await;
-    place.leave().await;
+async fn play(cluster: TestCluster, scenario: &impl AsyncFn(&TestCluster)) {
+    let played = AssertUnwindSafe(scenario(&cluster)).catch_unwind().await;
+    cluster.leave().await;
     if let Err(panic) = played {
         std::panic::resume_unwind(panic);
     }
 }
 
-impl Place {
+impl TestCluster {
     async fn embedded(options: Options) -> Self {
-        let bed = TestBed::start(options).await;
+        let fake = FakeApiServer::start(options).await;
         let kubeconfig =
-            Kubeconfig::from_yaml(&bed.kubeconfig(bed.admin_token(), "default")).expect("a kubeconfig");
-        bed.furnish("default");
-        Self::prepare(kubeconfig, "hostpath".into(), "default".into(), Some(bed)).await
+            Kubeconfig::from_yaml(&fake.kubeconfig(fake.admin_token(), "default")).expect("a kubeconfig");
+        fake.furnish("default");
+        Self::prepare(kubeconfig, "hostpath".into(), "default".into(), Some(fake)).await
     }
 
     async fn real(kubeconfig: &Path) -> Self {
@@ -115,7 +115,7 @@ impl Place {
         kubeconfig: Kubeconfig,
         storage_class: String,
         snapshot_class: String,
-        bed: Option<TestBed>,
+        fake: Option<FakeApiServer>,
     ) -> Self {
         static PLACES: AtomicUsize = AtomicUsize::new(0);
         let number = PLACES.fetch_add(1, Ordering::Relaxed);
@@ -125,26 +125,26 @@ impl Place {
         let admin = Client::try_from(config.expect("a usable kubeconfig")).expect("a client");
         let namespace = format!("vs-test-{:08x}", rand::random::<u32>());
         let outside = Mutex::default();
-        let place = Place {
+        let cluster = TestCluster {
             admin,
             namespace,
             snapshot_class,
             storage_class,
             cluster: kubeconfig,
-            bed,
+            fake,
             files,
             outside,
         };
-        place
+        cluster
             .post(
                 "/api/v1/namespaces",
                 &json!({
                     "apiVersion": "v1", "kind": "Namespace",
-                    "metadata": {"name": place.namespace, "labels": {"volume-snapshotter-test": "true"}},
+                    "metadata": {"name": cluster.namespace, "labels": {"volume-snapshotter-test": "true"}},
                 }),
             )
             .await;
-        place
+        cluster
     }
 
     async fn leave(self) {
@@ -169,20 +169,20 @@ impl Place {
             let _ = self.send("DELETE", path, &Value::Null).await;
         }
         let _ = std::fs::remove_dir_all(&self.files);
-        if let Some(bed) = self.bed {
-            bed.stop().await;
+        if let Some(fake) = self.fake {
+            fake.stop().await;
         }
     }
 
-    /// The test bed, in an embedded scenario.
-    pub(crate) fn bed(&self) -> &TestBed {
-        self.bed.as_ref().expect("an embedded scenario")
+    /// The fake API server, in an embedded scenario.
+    pub(crate) fn fake(&self) -> &FakeApiServer {
+        self.fake.as_ref().expect("an embedded scenario")
     }
 
     // --- What a person would do with kubectl -------------------------------------------------------
 
     /// The same place, but another namespace, made with these labels.
-    pub(crate) async fn another_namespace(&self, suffix: &str, labels: Value) -> Place {
+    pub(crate) async fn another_namespace(&self, suffix: &str, labels: Value) -> TestCluster {
         let namespace = format!("{}-{suffix}", self.namespace);
         self.post(
             "/api/v1/namespaces",
@@ -195,13 +195,13 @@ impl Place {
             .lock()
             .expect("no test panicked with it")
             .push(format!("/api/v1/namespaces/{namespace}"));
-        Place {
+        TestCluster {
             admin: self.admin.clone(),
             namespace,
             snapshot_class: self.snapshot_class.clone(),
             storage_class: self.storage_class.clone(),
             cluster: self.cluster.clone(),
-            bed: None,
+            fake: None,
             files: self.files.clone(),
             outside: Mutex::default(),
         }
@@ -258,7 +258,7 @@ impl Place {
         let began = Instant::now();
         let mut chosen_node = false;
         while self.read(&path).await["status"]["phase"] != "Bound" {
-            assert!(began.elapsed() < PATIENCE, "claim {name} is not bound");
+            assert!(began.elapsed() < LONGEST_WAIT, "claim {name} is not bound");
             // A class that waits for a consumer is told what the scheduler would tell it.
             if began.elapsed() > Duration::from_secs(3) && !chosen_node {
                 chosen_node = true;
@@ -268,7 +268,7 @@ impl Place {
                     self.patch(&path, &json!({"metadata": {"annotations": annotation}})).await;
                 }
             }
-            sleep(Duration::from_millis(if self.bed.is_some() { 2 } else { 100 })).await;
+            sleep(Duration::from_millis(if self.fake.is_some() { 2 } else { 100 })).await;
         }
     }
 
@@ -410,8 +410,8 @@ impl Place {
     pub(crate) async fn until(&self, what: &str, is_so: impl AsyncFn() -> bool) {
         let began = Instant::now();
         while !is_so().await {
-            assert!(began.elapsed() < PATIENCE, "it never came to pass that {what}");
-            sleep(Duration::from_millis(if self.bed.is_some() { 2 } else { 100 })).await;
+            assert!(began.elapsed() < LONGEST_WAIT, "it never came to pass that {what}");
+            sleep(Duration::from_millis(if self.fake.is_some() { 2 } else { 100 })).await;
         }
     }
 
@@ -419,11 +419,11 @@ impl Place {
 
     /// Runs the binary once with the rights that it needs and these settings besides the class.
     pub(crate) async fn run(&self, settings: &[(&str, &str)]) -> Ran {
-        self.run_with_rights(&all_rights(), settings).await
+        self.run_with_permissions(&all_permissions(), settings).await
     }
 
     /// Runs the binary once with other rights.
-    pub(crate) async fn run_with_rights(&self, rules: &Value, settings: &[(&str, &str)]) -> Ran {
+    pub(crate) async fn run_with_permissions(&self, rules: &Value, settings: &[(&str, &str)]) -> Ran {
         self.start(rules, settings).await.finish().await
     }
 
@@ -513,7 +513,7 @@ impl Place {
         } else {
             self.patch(&path, &json!({"rules": rules})).await;
         }
-        if self.bed.is_none() {
+        if self.fake.is_none() {
             // The authorizer learns of roles and bindings by a watch of its own.
             sleep(Duration::from_secs(1)).await;
         }
@@ -607,27 +607,27 @@ const FINALIZER: &str = "volume-snapshotter/test";
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_volume-snapshotter");
 
 /// The rules of the Role that the manifests have.
-pub(crate) fn all_rights() -> Value {
-    rules(RIGHTS)
+pub(crate) fn all_permissions() -> Value {
+    rules(PERMISSIONS)
 }
 
 /// The rules of a Role with all rights but the right to watch.
-pub(crate) fn rights_without_watch() -> Value {
-    rules(&RIGHTS.iter().filter(|right| right.verb != "watch").copied().collect::<Vec<_>>())
+pub(crate) fn permissions_without_watch() -> Value {
+    rules(&PERMISSIONS.iter().filter(|permission| permission.verb != "watch").copied().collect::<Vec<_>>())
 }
 
 /// The rules of a Role with these rights.
-pub(crate) fn rules(rights: &[Right]) -> Value {
-    rights
+pub(crate) fn rules(permissions: &[Permission]) -> Value {
+    permissions
         .iter()
         .map(
-            |right| json!({"apiGroups": [right.group], "resources": [right.resource], "verbs": [right.verb]}),
+            |permission| json!({"apiGroups": [permission.group], "resources": [permission.resource], "verbs": [permission.verb]}),
         )
         .collect()
 }
 
 /// The rules of the Role that the bash script has.
-pub(crate) fn rights_of_the_bash_script() -> Value {
+pub(crate) fn permissions_of_the_bash_script() -> Value {
     json!([{
         "apiGroups": ["snapshot.storage.k8s.io"], "resources": ["volumesnapshots"],
         "verbs": ["create", "get", "list", "delete"],

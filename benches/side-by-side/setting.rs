@@ -7,10 +7,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use fake_apiserver::{FakeApiServer, Options, Stage, objects};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde_json::json;
-use testbed::{Options, Stage, TestBed, objects};
-use volume_snapshotter::cluster::RIGHTS;
+use volume_snapshotter::cluster::PERMISSIONS;
 
 use crate::process::{self, Usage};
 
@@ -22,8 +22,8 @@ const NAMESPACE: &str = "bench";
 const ACCOUNT: &str = "volume-snapshotter";
 
 /// A furnished API server, for one run.
-pub(crate) struct Place {
-    bed: TestBed,
+pub(crate) struct Setting {
+    fake: FakeApiServer,
     files: PathBuf,
     claims: usize,
     /// Of the older snapshots how many are to stay, of each claim.
@@ -47,14 +47,14 @@ pub(crate) struct Sample {
     pub(crate) connections: u64,
 }
 
-impl Place {
+impl Setting {
     /// Makes claims, and older snapshots of them in turn, one an hour and claim. As many of each claim stay as it has:
     /// the state that a schedule settles in, where one comes and one goes.
-    pub(crate) async fn furnish(files: &Path, claims: usize, snapshots: usize) -> Result<Place> {
+    pub(crate) async fn furnish(files: &Path, claims: usize, snapshots: usize) -> Result<Setting> {
         let mut options = Options { tls: true, ..Options::default() };
         options.controller.ready_after = DRIVER;
-        let bed = TestBed::start(options).await;
-        bed.furnish(NAMESPACE);
+        let fake = FakeApiServer::start(options).await;
+        fake.furnish(NAMESPACE);
         let now = Timestamp::now();
         let hours_ago = |hours: usize| -> Result<String> {
             Ok((now - SignedDuration::from_hours(i64::try_from(hours)?)).to_string())
@@ -63,7 +63,7 @@ impl Place {
         for claim in 0..claims {
             let mut claim = objects::bound_claim(NAMESPACE, &claim_name(claim), &[("backup", "enabled")]);
             claim["metadata"]["creationTimestamp"] = json!(hours_ago(each + 1)?);
-            bed.put(claim);
+            fake.put(claim);
         }
         for snapshot in 0..snapshots {
             let (claim, name) = (claim_name(snapshot % claims), format!("volume-snapshot-{snapshot:08x}"));
@@ -72,18 +72,19 @@ impl Place {
             older["metadata"]["labels"]["volume-snapshotter/run"] = json!("volume-snapshotter-29384750");
             older["metadata"]["labels"]["app.kubernetes.io/managed-by"] = json!("volume-snapshotter");
             older["metadata"]["managedFields"] = managed_fields();
-            bed.put(older);
+            fake.put(older);
         }
-        let rules: Vec<_> = RIGHTS.iter().map(|right| (right.group, right.resource, [right.verb])).collect();
+        let rules: Vec<_> =
+            PERMISSIONS.iter().map(|right| (right.group, right.resource, [right.verb])).collect();
         let rules: Vec<_> =
             rules.iter().map(|(group, resource, verb)| (*group, *resource, verb.as_slice())).collect();
-        bed.put(objects::role(NAMESPACE, ACCOUNT, &rules));
-        bed.put(objects::role_binding(NAMESPACE, ACCOUNT, ACCOUNT));
+        fake.put(objects::role(NAMESPACE, ACCOUNT, &rules));
+        fake.put(objects::role_binding(NAMESPACE, ACCOUNT, ACCOUNT));
         let left = (0..claims).map(|claim| older_of(claim, claims, snapshots).min(each - 1)).sum();
-        let kubeconfig = bed.kubeconfig(&bed.token(NAMESPACE, ACCOUNT), NAMESPACE);
+        let kubeconfig = fake.kubeconfig(&fake.token(NAMESPACE, ACCOUNT), NAMESPACE);
         std::fs::write(files.with_extension("kubeconfig"), kubeconfig)
             .context("cannot write a kubeconfig")?;
-        Ok(Place { bed, files: files.to_owned(), claims, retention: format!("last={each}"), left })
+        Ok(Setting { fake, files: files.to_owned(), claims, retention: format!("last={each}"), left })
     }
 
     /// Runs this program once.
@@ -130,9 +131,9 @@ impl Place {
         let kubeconfig = self.files.with_extension("kubeconfig");
         let kubeconfig = kubeconfig.to_string_lossy();
         let environment = [environment, &[("KUBECONFIG", kubeconfig.as_ref())]].concat();
-        self.bed.clear_requests();
+        self.fake.clear_requests();
         let usage = process::run(&self.files, program, arguments, &environment)?;
-        let (requests, traffic) = (self.bed.requests(), self.bed.traffic());
+        let (requests, traffic) = (self.fake.requests(), self.fake.traffic());
         let ready = self.ready()?;
         self.check()?;
         Ok(Sample {
@@ -147,7 +148,7 @@ impl Place {
     /// When the last of the new snapshots was ready.
     fn ready(&self) -> Result<SystemTime> {
         let (instant, time) = (Instant::now(), SystemTime::now());
-        let history = self.bed.snapshot_history();
+        let history = self.fake.snapshot_history();
         let ready =
             history.iter().filter(|milestone| milestone.stage == Stage::Ready).map(|milestone| milestone.at);
         let last = ready.max().context("no snapshot became ready")?;
@@ -157,7 +158,7 @@ impl Place {
     /// A run that does less than it should is fast: what is left has to be what was asked for.
     fn check(&self) -> Result<()> {
         let there: Vec<_> = self
-            .bed
+            .fake
             .list(SNAPSHOTS, NAMESPACE)
             .into_iter()
             .filter(|snapshot| snapshot["metadata"]["deletionTimestamp"].is_null())
@@ -181,7 +182,7 @@ impl Place {
 
     /// Stops the API server.
     pub(crate) async fn leave(self) {
-        self.bed.stop().await;
+        self.fake.stop().await;
     }
 }
 

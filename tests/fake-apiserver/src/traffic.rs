@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Bytes and connections since the start or the last [`TestBed::clear_requests`](crate::TestBed::clear_requests). What
+/// Bytes and connections since the start or the last [`FakeApiServer::clear_requests`](crate::TestBed::clear_requests). What
 /// TCP adds to the bytes does not count.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]

@@ -9,7 +9,7 @@ use k8s_openapi::{
         rbac::v1::{ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBinding},
     },
 };
-use volume_snapshotter::cluster::{NAMESPACE_RIGHTS, RIGHTS};
+use volume_snapshotter::cluster::{NAMESPACE_PERMISSIONS, PERMISSIONS};
 
 use super::reading::{container_of, everything, namespace_of, pod_of};
 
@@ -73,12 +73,14 @@ pub(crate) fn granted(directory: &str, rules: impl IntoIterator<Item = PolicyRul
 #[test]
 fn roles_grant_exactly_the_rights_that_the_binary_uses_with_these_settings() {
     let owned = |(group, resource, verb): (&str, &str, &str)| (group.into(), resource.into(), verb.into());
-    let in_namespace: Granted =
-        RIGHTS.iter().map(|right| owned((right.group, right.resource, right.verb))).collect();
-    let over_namespaces: Granted = RIGHTS
+    let in_namespace: Granted = PERMISSIONS
         .iter()
-        .chain(NAMESPACE_RIGHTS)
-        .map(|right| owned((right.group, right.resource, right.verb)))
+        .map(|permission| owned((permission.group, permission.resource, permission.verb)))
+        .collect();
+    let over_namespaces: Granted = PERMISSIONS
+        .iter()
+        .chain(NAMESPACE_PERMISSIONS)
+        .map(|permission| owned((permission.group, permission.resource, permission.verb)))
         .collect();
     for rendered in everything() {
         let directory = rendered.directory.as_str();

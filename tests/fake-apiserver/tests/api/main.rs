@@ -9,13 +9,13 @@ mod quota;
 mod resources;
 mod volumes;
 
+use fake_apiserver::http::{self as client, Response};
+use fake_apiserver::{
+    FakeApiServer, Fault, History, Lasts, Options, Plan, Provision, Request, Stage, WatchFault, When, objects,
+};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use testbed::http::{self as client, Response};
-use testbed::{
-    Fault, History, Lasts, Options, Plan, Provision, Request, Stage, TestBed, WatchFault, When, objects,
-};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
@@ -24,26 +24,34 @@ const SNAPSHOTS: &str = "volumesnapshots";
 const PATH: &str = "/apis/snapshot.storage.k8s.io/v1/namespaces/app/volumesnapshots";
 
 /// A bed with a class, a default snapshot class and the bound claim `data` in the namespace `app`.
-async fn bed(change: impl FnOnce(&mut Options)) -> TestBed {
+async fn server(change: impl FnOnce(&mut Options)) -> FakeApiServer {
     let mut options = Options::default();
     change(&mut options);
-    let bed = TestBed::start(options).await;
-    bed.furnish("app");
-    bed.put(objects::bound_claim("app", "data", &[]));
-    bed
+    let server = FakeApiServer::start(options).await;
+    server.furnish("app");
+    server.put(objects::bound_claim("app", "data", &[]));
+    server
 }
 
-async fn send(bed: &TestBed, method: &str, path: &str, body: Option<&Value>) -> Response {
-    send_as(bed, bed.admin_token(), method, path, body).await
+async fn send(server: &FakeApiServer, method: &str, path: &str, body: Option<&Value>) -> Response {
+    send_as(server, server.admin_token(), method, path, body).await
 }
 
-async fn send_as(bed: &TestBed, token: &str, method: &str, path: &str, body: Option<&Value>) -> Response {
+async fn send_as(
+    server: &FakeApiServer,
+    token: &str,
+    method: &str,
+    path: &str,
+    body: Option<&Value>,
+) -> Response {
     let method = method.parse().expect("a method");
-    client::request(method, &format!("{}{path}", bed.url()), Some(token), &[], body).await.expect("an answer")
+    client::request(method, &format!("{}{path}", server.url()), Some(token), &[], body)
+        .await
+        .expect("an answer")
 }
 
-async fn create(bed: &TestBed, object: &Value) -> Value {
-    let response = send(bed, "POST", PATH, Some(object)).await;
+async fn create(server: &FakeApiServer, object: &Value) -> Value {
+    let response = send(server, "POST", PATH, Some(object)).await;
     assert_eq!(response.status.as_u16(), 201, "{:?}", response.json());
     response.json()
 }
@@ -57,23 +65,23 @@ async fn until(what: &str, holds: impl Fn() -> bool) {
     }
 }
 
-fn is_ready(bed: &TestBed, name: &str) -> bool {
-    bed.get(SNAPSHOTS, "app", name).is_some_and(|snapshot| snapshot["status"]["readyToUse"] == true)
+fn is_ready(server: &FakeApiServer, name: &str) -> bool {
+    server.get(SNAPSHOTS, "app", name).is_some_and(|snapshot| snapshot["status"]["readyToUse"] == true)
 }
 
 #[tokio::test]
 async fn snapshots_are_ready_when_their_plan_says() {
-    let bed = bed(|_| {}).await;
-    bed.plan(|snapshot| {
+    let server = server(|_| {}).await;
+    server.plan(|snapshot| {
         let name = snapshot["metadata"]["name"].as_str()?;
         let tenths: u64 = name.strip_prefix("tenths-")?.parse().ok()?;
         Some(Plan::ready_after(Duration::from_millis(100 * tenths)))
     });
-    let url = format!("{}{PATH}?watch=true", bed.url());
-    let mut lines = client::lines(&url, Some(bed.admin_token())).await.expect("a watch");
+    let url = format!("{}{PATH}?watch=true", server.url());
+    let mut lines = client::lines(&url, Some(server.admin_token())).await.expect("a watch");
     let began = Instant::now();
     for tenths in [4, 2, 3] {
-        create(&bed, &objects::snapshot("app", &format!("tenths-{tenths}"), "data")).await;
+        create(&server, &objects::snapshot("app", &format!("tenths-{tenths}"), "data")).await;
     }
     let mut ready = Vec::new();
     while ready.len() < 3 {
@@ -96,9 +104,9 @@ async fn snapshots_are_ready_when_their_plan_says() {
 
 #[tokio::test]
 async fn plans_say_what_goes_wrong() {
-    let bed = bed(|_| {}).await;
+    let server = server(|_| {}).await;
     let ms = Duration::from_millis;
-    bed.plan(move |snapshot| {
+    server.plan(move |snapshot| {
         Some(match snapshot["metadata"]["name"].as_str()? {
             "never" => Plan::never(),
             "fails" => Plan::fails("no space"),
@@ -111,12 +119,12 @@ async fn plans_say_what_goes_wrong() {
         })
     });
     for name in ["never", "fails", "recovers", "keeps", "clears", "dated", "stays", "default"] {
-        create(&bed, &objects::snapshot("app", name, "data")).await;
+        create(&server, &objects::snapshot("app", name, "data")).await;
     }
     for name in ["recovers", "keeps", "dated", "stays", "default"] {
-        until(name, || is_ready(&bed, name)).await;
+        until(name, || is_ready(&server, name)).await;
     }
-    let status = |name: &str| bed.get(SNAPSHOTS, "app", name).expect("is there")["status"].clone();
+    let status = |name: &str| server.get(SNAPSHOTS, "app", name).expect("is there")["status"].clone();
     until("fails", || status("fails")["error"]["message"] == "no space").await;
     assert_eq!(status("recovers").get("error"), None);
     assert_eq!(status("keeps")["error"]["message"], "odd");
@@ -124,71 +132,73 @@ async fn plans_say_what_goes_wrong() {
     until("clears", || status("clears").get("error").is_none()).await;
     assert_eq!(status("never")["readyToUse"], false);
     for name in ["stays", "default"] {
-        assert_eq!(send(&bed, "DELETE", &format!("{PATH}/{name}"), None).await.status.as_u16(), 200);
+        assert_eq!(send(&server, "DELETE", &format!("{PATH}/{name}"), None).await.status.as_u16(), 200);
     }
-    until("default goes", || bed.get(SNAPSHOTS, "app", "default").is_none()).await;
+    until("default goes", || server.get(SNAPSHOTS, "app", "default").is_none()).await;
     sleep(ms(20)).await;
-    assert!(bed.get(SNAPSHOTS, "app", "stays").expect("stays")["metadata"]["deletionTimestamp"].is_string());
+    assert!(
+        server.get(SNAPSHOTS, "app", "stays").expect("stays")["metadata"]["deletionTimestamp"].is_string()
+    );
 }
 
 #[tokio::test]
 async fn contents_come_and_go_with_snapshots() {
-    let bed = bed(|_| {}).await;
-    create(&bed, &objects::snapshot("app", "one", "data")).await;
-    until("ready", || is_ready(&bed, "one")).await;
-    let contents = bed.list("volumesnapshotcontents", "");
+    let server = server(|_| {}).await;
+    create(&server, &objects::snapshot("app", "one", "data")).await;
+    until("ready", || is_ready(&server, "one")).await;
+    let contents = server.list("volumesnapshotcontents", "");
     assert_eq!(contents.len(), 1);
     assert_eq!(contents[0]["status"]["restoreSize"], 1 << 30);
-    send(&bed, "DELETE", &format!("{PATH}/one"), None).await;
-    until("gone", || bed.list("volumesnapshotcontents", "").is_empty()).await;
+    send(&server, "DELETE", &format!("{PATH}/one"), None).await;
+    until("gone", || server.list("volumesnapshotcontents", "").is_empty()).await;
 }
 
 #[tokio::test]
 async fn errors_clear_when_what_was_missing_comes() {
-    let bed = bed(|_| {}).await;
+    let server = server(|_| {}).await;
     let mut claim = objects::claim("app", "late");
     claim["spec"]["storageClassName"] = "later".into();
-    bed.put(claim);
+    server.put(claim);
     let mut snapshot = objects::snapshot("app", "one", "late");
     snapshot["spec"]["volumeSnapshotClassName"] = "later".into();
-    create(&bed, &snapshot).await;
+    create(&server, &snapshot).await;
     let message = || {
-        let snapshot = bed.get(SNAPSHOTS, "app", "one").expect("is there");
+        let snapshot = server.get(SNAPSHOTS, "app", "one").expect("is there");
         snapshot["status"]["error"]["message"].as_str().unwrap_or_default().to_owned()
     };
     until("no class", || message().contains("\"later\" not found")).await;
-    bed.put(objects::snapshot_class("later"));
+    server.put(objects::snapshot_class("later"));
     until("not bound", || message().contains("not yet bound")).await;
-    bed.put(objects::storage_class("later"));
-    until("ready", || is_ready(&bed, "one")).await;
+    server.put(objects::storage_class("later"));
+    until("ready", || is_ready(&server, "one")).await;
     assert_eq!(message(), "");
 }
 
 #[tokio::test]
 async fn claims_wait_for_their_consumer_if_their_class_says() {
-    let bed = bed(|_| {}).await;
+    let server = server(|_| {}).await;
     let mut class = objects::storage_class("waits");
     class["volumeBindingMode"] = "WaitForFirstConsumer".into();
-    bed.put(class);
+    server.put(class);
     let mut claim = objects::claim("app", "waits");
     claim["spec"]["storageClassName"] = "waits".into();
-    bed.put(claim);
-    bed.put(objects::claim("app", "at-once"));
+    server.put(claim);
+    server.put(objects::claim("app", "at-once"));
     let phase = |name: &str| {
-        bed.get("persistentvolumeclaims", "app", name).expect("is there")["status"]["phase"].clone()
+        server.get("persistentvolumeclaims", "app", name).expect("is there")["status"]["phase"].clone()
     };
     until("bound", || phase("at-once") == "Bound").await;
     assert_eq!(phase("waits"), "Pending");
-    bed.update("persistentvolumeclaims", "app", "waits", |claim| {
+    server.update("persistentvolumeclaims", "app", "waits", |claim| {
         claim["metadata"]["annotations"] = json!({"volume.kubernetes.io/selected-node": "node-1"});
     });
     until("bound", || phase("waits") == "Bound").await;
 }
 
 /// Kind, reason, message and who said it, of all Events about an object, by reason.
-fn events_of(bed: &TestBed, name: &str) -> Vec<[String; 4]> {
+fn events_of(server: &FakeApiServer, name: &str) -> Vec<[String; 4]> {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let mut events: Vec<_> = bed
+    let mut events: Vec<_> = server
         .list("events", "app")
         .iter()
         .filter(|event| event["involvedObject"]["name"] == name)
@@ -215,54 +225,55 @@ fn restored(name: &str, size: &str, class: &str) -> Value {
 async fn what_hinders_a_restore_is_said_as_recorded() {
     let recording = include_str!("../../../data/recordings/37-restore-too-small-events.json");
     let recording: Value = serde_json::from_str(recording).expect("JSON");
-    let recorder = TestBed::start(Options::default()).await;
+    let recorder = FakeApiServer::start(Options::default()).await;
     for mut event in recording["answer"]["body"]["items"].as_array().expect("items").clone() {
         event["apiVersion"] = "v1".into();
         event["kind"] = "Event".into();
         recorder.put(event);
     }
-    let bed = bed(|_| {}).await;
+    let server = server(|_| {}).await;
     let time = "2026-11-20T08:55:11Z";
-    bed.put(objects::ready_snapshot("app", "volume-snapshot-0a1b2c3d", "data", time));
-    bed.put(restored("too-small", "1Mi", "hostpath"));
-    until("it is complained of", || events_of(&bed, "too-small").len() == 3).await;
-    assert_eq!(events_of(&bed, "too-small"), events_of(&recorder, "too-small"));
+    server.put(objects::ready_snapshot("app", "volume-snapshot-0a1b2c3d", "data", time));
+    server.put(restored("too-small", "1Mi", "hostpath"));
+    until("it is complained of", || events_of(&server, "too-small").len() == 3).await;
+    assert_eq!(events_of(&server, "too-small"), events_of(&recorder, "too-small"));
 
     // What others say of the same claims is no recording's: the words are those of their sources.
-    bed.put(objects::waiting_storage_class("later"));
+    server.put(objects::waiting_storage_class("later"));
     for (name, class, size, said) in [
         ("no-class", "missing", "1Gi", "storageclass.storage.k8s.io \"missing\" not found"),
         ("waits", "later", "1Gi", "waiting for first consumer to be created before binding"),
     ] {
-        bed.put(restored(name, size, class));
-        until(said, || events_of(&bed, name).iter().any(|event| event[2] == said)).await;
+        server.put(restored(name, size, class));
+        until(said, || events_of(&server, name).iter().any(|event| event[2] == said)).await;
     }
     // Those that are Pending hold the snapshot, but nothing is made from it any more.
-    send(&bed, "DELETE", &format!("{PATH}/volume-snapshot-0a1b2c3d"), None).await;
-    bed.put(restored("too-late", "1Gi", "hostpath"));
+    send(&server, "DELETE", &format!("{PATH}/volume-snapshot-0a1b2c3d"), None).await;
+    server.put(restored("too-late", "1Gi", "hostpath"));
     let said = "error getting handle for DataSource Type VolumeSnapshot by Name volume-snapshot-0a1b2c3d: snapshot \
                 volume-snapshot-0a1b2c3d is currently being deleted";
-    until(said, || events_of(&bed, "too-late").iter().any(|event| event[2] == said)).await;
+    until(said, || events_of(&server, "too-late").iter().any(|event| event[2] == said)).await;
     assert_eq!(
-        bed.get("persistentvolumeclaims", "app", "too-late").expect("a claim")["status"]["phase"],
+        server.get("persistentvolumeclaims", "app", "too-late").expect("a claim")["status"]["phase"],
         "Pending"
     );
 }
 
 #[tokio::test]
 async fn volumes_are_made_when_their_provision_says() {
-    let bed = bed(|_| {}).await;
-    bed.provision(|claim| match claim["metadata"]["name"].as_str() {
+    let server = server(|_| {}).await;
+    server.provision(|claim| match claim["metadata"]["name"].as_str() {
         Some("slow") => Some(Provision::after(Duration::from_millis(300))),
         Some("full") => Some(Provision::fails("rpc error: no space")),
         _ => None,
     });
     let began = Instant::now();
     for name in ["slow", "full", "fast"] {
-        bed.put(objects::claim("app", name));
+        server.put(objects::claim("app", name));
     }
     let is_bound = |name: &str| {
-        bed.get("persistentvolumeclaims", "app", name)
+        server
+            .get("persistentvolumeclaims", "app", name)
             .is_some_and(|claim| claim["status"]["phase"] == "Bound")
     };
     until("the fast one is bound", || is_bound("fast")).await;
@@ -271,37 +282,37 @@ async fn volumes_are_made_when_their_provision_says() {
     assert!(began.elapsed() >= Duration::from_millis(300));
     assert!(!is_bound("full"));
     let said = "failed to provision volume with StorageClass \"hostpath\": rpc error: no space";
-    assert!(events_of(&bed, "full").iter().any(|event| event[0] == "Warning" && event[2] == said));
+    assert!(events_of(&server, "full").iter().any(|event| event[0] == "Warning" && event[2] == said));
 }
 
 #[tokio::test]
 async fn what_is_put_stays_as_it_was_put() {
-    let bed = bed(|_| {}).await;
+    let server = server(|_| {}).await;
     let mut terminating = objects::ready_snapshot("app", "terminating", "data", "2020-01-01T00:00:00Z");
     terminating["metadata"]["deletionTimestamp"] = "2020-01-02T00:00:00Z".into();
-    bed.put(terminating.clone());
-    bed.put(objects::unready_snapshot("app", "unready", "data", "2020-01-01T00:00:00Z"));
-    bed.put(objects::snapshot("app", "new", "data"));
-    until("new", || is_ready(&bed, "new")).await;
-    assert!(!is_ready(&bed, "unready"));
-    let mut found = bed.get(SNAPSHOTS, "app", "terminating").expect("stays");
+    server.put(terminating.clone());
+    server.put(objects::unready_snapshot("app", "unready", "data", "2020-01-01T00:00:00Z"));
+    server.put(objects::snapshot("app", "new", "data"));
+    until("new", || is_ready(&server, "new")).await;
+    assert!(!is_ready(&server, "unready"));
+    let mut found = server.get(SNAPSHOTS, "app", "terminating").expect("stays");
     found["metadata"].as_object_mut().expect("metadata").remove("resourceVersion");
     found["metadata"].as_object_mut().expect("metadata").remove("generation");
     assert_eq!(found, terminating);
-    assert!(bed.remove(SNAPSHOTS, "app", "terminating").is_some());
-    assert_eq!(bed.get(SNAPSHOTS, "app", "terminating"), None);
+    assert!(server.remove(SNAPSHOTS, "app", "terminating").is_some());
+    assert_eq!(server.get(SNAPSHOTS, "app", "terminating"), None);
 }
 
 #[tokio::test]
 async fn deletions_hold_to_their_preconditions() {
-    let bed = bed(|_| {}).await;
-    let old = bed.put(objects::ready_snapshot("app", "one", "data", "2020-01-01T00:00:00Z"));
+    let server = server(|_| {}).await;
+    let old = server.put(objects::ready_snapshot("app", "one", "data", "2020-01-01T00:00:00Z"));
     let (uid, version) = (&old["metadata"]["uid"], &old["metadata"]["resourceVersion"]);
     let new =
-        bed.update(SNAPSHOTS, "app", "one", |snapshot| snapshot["metadata"]["labels"] = json!({"a": "b"}));
+        server.update(SNAPSHOTS, "app", "one", |snapshot| snapshot["metadata"]["labels"] = json!({"a": "b"}));
     let path = format!("{PATH}/one");
     let options = json!({"preconditions": {"uid": uid, "resourceVersion": version}});
-    let answer = send(&bed, "DELETE", &path, Some(&options)).await;
+    let answer = send(&server, "DELETE", &path, Some(&options)).await;
     assert_eq!(answer.status.as_u16(), 409);
     let new = new.expect("is there");
     let message = format!(
@@ -315,14 +326,14 @@ async fn deletions_hold_to_their_preconditions() {
         "preconditions": {"uid": uid, "resourceVersion": new["metadata"]["resourceVersion"]},
         "dryRun": ["All"],
     });
-    assert_eq!(send(&bed, "DELETE", &path, Some(&options)).await.status.as_u16(), 200);
-    assert_eq!(bed.get(SNAPSHOTS, "app", "one"), Some(new.clone()));
+    assert_eq!(send(&server, "DELETE", &path, Some(&options)).await.status.as_u16(), 200);
+    assert_eq!(server.get(SNAPSHOTS, "app", "one"), Some(new.clone()));
     let options =
         json!({"preconditions": {"uid": uid, "resourceVersion": new["metadata"]["resourceVersion"]}});
-    assert_eq!(send(&bed, "DELETE", &path, Some(&options)).await.status.as_u16(), 200);
-    until("gone", || bed.get(SNAPSHOTS, "app", "one").is_none()).await;
-    assert_eq!(send(&bed, "DELETE", &path, None).await.status.as_u16(), 404);
-    let sent = bed.requests().into_iter().rfind(|request| request.status == 200).expect("a deletion");
+    assert_eq!(send(&server, "DELETE", &path, Some(&options)).await.status.as_u16(), 200);
+    until("gone", || server.get(SNAPSHOTS, "app", "one").is_none()).await;
+    assert_eq!(send(&server, "DELETE", &path, None).await.status.as_u16(), 404);
+    let sent = server.requests().into_iter().rfind(|request| request.status == 200).expect("a deletion");
     assert_eq!(
         (sent.verb.as_str(), sent.resource.as_str(), sent.name.as_str()),
         ("delete", SNAPSHOTS, "one")
@@ -332,11 +343,11 @@ async fn deletions_hold_to_their_preconditions() {
 
 #[tokio::test]
 async fn an_object_without_finalizers_goes_at_once() {
-    let bed = bed(|_| {}).await;
+    let server = server(|_| {}).await;
     let mut snapshot = objects::ready_snapshot("app", "bare", "data", "2020-01-01T00:00:00Z");
     snapshot["metadata"].as_object_mut().expect("metadata").remove("finalizers");
-    let uid = bed.put(snapshot)["metadata"]["uid"].clone();
-    let answer = send(&bed, "DELETE", &format!("{PATH}/bare"), None).await.json();
+    let uid = server.put(snapshot)["metadata"]["uid"].clone();
+    let answer = send(&server, "DELETE", &format!("{PATH}/bare"), None).await.json();
     let details = json!({"name": "bare", "group": "snapshot.storage.k8s.io", "kind": SNAPSHOTS, "uid": uid});
     let expected = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details});
     assert_eq!(answer, expected);
@@ -344,42 +355,43 @@ async fn an_object_without_finalizers_goes_at_once() {
 
 #[tokio::test]
 async fn pages_are_all_of_the_moment_of_the_first() {
-    let bed = bed(|_| {}).await;
+    let server = server(|_| {}).await;
     for number in 0..10 {
-        bed.put(objects::ready_snapshot("app", &format!("s-{number}"), "data", "2020-01-01T00:00:00Z"));
+        server.put(objects::ready_snapshot("app", &format!("s-{number}"), "data", "2020-01-01T00:00:00Z"));
     }
     let names = |list: &Value| -> Vec<String> {
         let items = list["items"].as_array().expect("items");
         items.iter().map(|item| item["metadata"]["name"].as_str().unwrap_or_default().to_owned()).collect()
     };
-    let first = send(&bed, "GET", &format!("{PATH}?limit=4"), None).await.json();
+    let first = send(&server, "GET", &format!("{PATH}?limit=4"), None).await.json();
     assert_eq!(names(&first), ["s-0", "s-1", "s-2", "s-3"]);
     assert_eq!(first["metadata"]["remainingItemCount"], 6);
-    bed.remove(SNAPSHOTS, "app", "s-5");
-    bed.put(objects::ready_snapshot("app", "s-55", "data", "2020-01-01T00:00:00Z"));
+    server.remove(SNAPSHOTS, "app", "s-5");
+    server.put(objects::ready_snapshot("app", "s-55", "data", "2020-01-01T00:00:00Z"));
     let token = first["metadata"]["continue"].as_str().expect("a token");
     let next = format!("{PATH}?limit=4&continue={token}");
-    let second = send(&bed, "GET", &next, None).await.json();
+    let second = send(&server, "GET", &next, None).await.json();
     assert_eq!(names(&second), ["s-4", "s-5", "s-6", "s-7"]);
     assert_eq!(second["metadata"]["resourceVersion"], first["metadata"]["resourceVersion"]);
     // With the history the pages are gone; the answer has a token for what is there now.
-    bed.compact();
-    let expired = send(&bed, "GET", &next, None).await;
+    server.compact();
+    let expired = send(&server, "GET", &next, None).await;
     assert_eq!((expired.status.as_u16(), &expired.json()["reason"]), (410, &json!("Expired")));
     let token = expired.json()["metadata"]["continue"].as_str().expect("a token").to_owned();
-    let resumed = send(&bed, "GET", &format!("{PATH}?limit=4&continue={token}"), None).await.json();
+    let resumed = send(&server, "GET", &format!("{PATH}?limit=4&continue={token}"), None).await.json();
     assert_eq!(names(&resumed), ["s-4", "s-55", "s-6", "s-7"]);
 }
 
 #[tokio::test]
 async fn watches_follow_their_selector_and_tell_how_far_they_are() {
-    let bed = bed(|options| options.bookmark_every = Duration::from_millis(50)).await;
-    bed.put(objects::ready_snapshot("app", "one", "data", "2020-01-01T00:00:00Z"));
+    let server = server(|options| options.bookmark_every = Duration::from_millis(50)).await;
+    server.put(objects::ready_snapshot("app", "one", "data", "2020-01-01T00:00:00Z"));
     let query = "watch=true&allowWatchBookmarks=true&labelSelector=hold";
-    let url = format!("{}{PATH}?{query}&resourceVersion={}", bed.url(), bed.resource_version());
-    let mut lines = client::lines(&url, Some(bed.admin_token())).await.expect("a watch");
+    let url = format!("{}{PATH}?{query}&resourceVersion={}", server.url(), server.resource_version());
+    let mut lines = client::lines(&url, Some(server.admin_token())).await.expect("a watch");
     let hold = |value: Value| {
-        bed.update(SNAPSHOTS, "app", "one", |snapshot| snapshot["metadata"]["labels"] = value)
+        server
+            .update(SNAPSHOTS, "app", "one", |snapshot| snapshot["metadata"]["labels"] = value)
             .expect("is there")
     };
     hold(json!({"hold": "true"}));
@@ -400,48 +412,48 @@ async fn watches_follow_their_selector_and_tell_how_far_they_are() {
         }
     }
     assert_eq!(kinds, ["ADDED", "MODIFIED", "DELETED", "BOOKMARK"]);
-    assert_eq!(bed.watches(), 1);
+    assert_eq!(server.watches(), 1);
     drop(lines);
-    until("closed", || bed.watches() == 0).await;
-    assert_eq!(bed.most_watches(), 1);
+    until("closed", || server.watches() == 0).await;
+    assert_eq!(server.most_watches(), 1);
 }
 
 #[tokio::test]
 async fn watches_can_be_ended() {
-    let bed = bed(|_| {}).await;
-    let url = format!("{}{PATH}?watch=true", bed.url());
-    let mut lines = client::lines(&url, Some(bed.admin_token())).await.expect("a watch");
-    bed.expire_watches();
+    let server = server(|_| {}).await;
+    let url = format!("{}{PATH}?watch=true", server.url());
+    let mut lines = client::lines(&url, Some(server.admin_token())).await.expect("a watch");
+    server.expire_watches();
     let event = lines.next().await.expect("a line").expect("an event");
     assert_eq!((&event["type"], &event["object"]["code"]), (&json!("ERROR"), &json!(410)));
     assert_eq!(lines.next().await.expect("the end"), None);
-    let mut lines = client::lines(&url, Some(bed.admin_token())).await.expect("a watch");
-    bed.end_watches();
+    let mut lines = client::lines(&url, Some(server.admin_token())).await.expect("a watch");
+    server.end_watches();
     assert_eq!(lines.next().await.expect("the end"), None);
 }
 
 #[tokio::test]
 async fn a_namespace_goes_with_all_that_is_in_it() {
-    let bed = bed(|_| {}).await;
-    create(&bed, &objects::snapshot("app", "one", "data")).await;
-    bed.token("app", "someone");
-    let answer = send(&bed, "DELETE", "/api/v1/namespaces/app", None).await.json();
+    let server = server(|_| {}).await;
+    create(&server, &objects::snapshot("app", "one", "data")).await;
+    server.token("app", "someone");
+    let answer = send(&server, "DELETE", "/api/v1/namespaces/app", None).await.json();
     assert_eq!(answer["status"]["phase"], "Terminating");
-    until("gone", || bed.get("namespaces", "", "app").is_none()).await;
+    until("gone", || server.get("namespaces", "", "app").is_none()).await;
     for resource in [SNAPSHOTS, "persistentvolumeclaims", "serviceaccounts"] {
-        assert_eq!(bed.list(resource, "app"), Vec::<Value>::new());
+        assert_eq!(server.list(resource, "app"), Vec::<Value>::new());
     }
 }
 
 #[tokio::test]
 async fn permissions_may_be_for_one_name() {
-    let bed = bed(|_| {}).await;
-    let token = bed.token("app", "reader");
+    let server = server(|_| {}).await;
+    let token = server.token("app", "reader");
     let mut role =
         objects::role("app", "reader", &[("", "persistentvolumeclaims", &["get", "list", "watch"])]);
     role["rules"][0]["resourceNames"] = json!(["data"]);
-    bed.put(role);
-    bed.put(objects::role_binding("app", "reader", "reader"));
+    server.put(role);
+    server.put(objects::role_binding("app", "reader", "reader"));
     let claims = "/api/v1/namespaces/app/persistentvolumeclaims";
     for (path, expected) in [
         (format!("{claims}/data"), 200),
@@ -452,61 +464,61 @@ async fn permissions_may_be_for_one_name() {
         ("/apis".to_owned(), 200),
         ("/metrics".to_owned(), 403),
     ] {
-        assert_eq!(send_as(&bed, &token, "GET", &path, None).await.status.as_u16(), expected, "{path}");
+        assert_eq!(send_as(&server, &token, "GET", &path, None).await.status.as_u16(), expected, "{path}");
     }
-    let url = format!("{}/version", bed.url());
+    let url = format!("{}/version", server.url());
     let anonymous = client::request(http::Method::GET, &url, None, &[], None).await.expect("an answer");
     assert_eq!(anonymous.status.as_u16(), 200);
-    bed.remove("serviceaccounts", "app", "reader");
-    assert_eq!(send_as(&bed, &token, "GET", "/apis", None).await.status.as_u16(), 401);
+    server.remove("serviceaccounts", "app", "reader");
+    assert_eq!(send_as(&server, &token, "GET", "/apis", None).await.status.as_u16(), 401);
 }
 
 #[tokio::test]
 async fn changes_are_checked_against_what_is_there() {
-    let bed = bed(|_| {}).await;
-    let old = bed.put(objects::ready_snapshot("app", "one", "data", "2020-01-01T00:00:00Z"));
+    let server = server(|_| {}).await;
+    let old = server.put(objects::ready_snapshot("app", "one", "data", "2020-01-01T00:00:00Z"));
     let path = format!("{PATH}/one");
     let mut new = old.clone();
     new["metadata"]["labels"]["a"] = "b".into();
     new["status"] = json!({});
-    let answer = send(&bed, "PUT", &path, Some(&new)).await;
+    let answer = send(&server, "PUT", &path, Some(&new)).await;
     assert_eq!(answer.status.as_u16(), 200);
     let now = answer.json();
     assert_eq!(now["status"], old["status"], "the status has a path of its own");
     assert_eq!(now["metadata"]["generation"], old["metadata"]["generation"]);
-    let stale = send(&bed, "PUT", &path, Some(&new)).await;
+    let stale = send(&server, "PUT", &path, Some(&new)).await;
     assert_eq!((stale.status.as_u16(), &stale.json()["reason"]), (409, &json!("Conflict")));
-    let same = send(&bed, "PUT", &path, Some(&now)).await.json();
+    let same = send(&server, "PUT", &path, Some(&now)).await.json();
     assert_eq!(same, now, "a change that is none is not written");
     let mut moved = now.clone();
     moved["spec"]["source"]["persistentVolumeClaimName"] = "other".into();
-    assert_eq!(send(&bed, "PUT", &path, Some(&moved)).await.status.as_u16(), 422);
+    assert_eq!(send(&server, "PUT", &path, Some(&moved)).await.status.as_u16(), 422);
     let mut done = now.clone();
     done["status"]["restoreSize"] = "2Gi".into();
-    let answer = send(&bed, "PUT", &format!("{path}/status"), Some(&done)).await.json();
+    let answer = send(&server, "PUT", &format!("{path}/status"), Some(&done)).await.json();
     assert_eq!(answer["status"]["restoreSize"], "2Gi");
     let headers = [("content-type", "application/merge-patch+json")];
     let patch = json!({"metadata": {"labels": {"a": null, "c": "d"}}});
-    let url = format!("{}{path}", bed.url());
+    let url = format!("{}{path}", server.url());
     let patched =
-        client::request(http::Method::PATCH, &url, Some(bed.admin_token()), &headers, Some(&patch)).await;
+        client::request(http::Method::PATCH, &url, Some(server.admin_token()), &headers, Some(&patch)).await;
     let labels = patched.expect("an answer").json()["metadata"]["labels"].clone();
     assert_eq!(labels, json!({"job": "volume-snapshotter", "name": "one", "c": "d"}));
 }
 
 #[tokio::test]
 async fn a_cluster_need_not_have_snapshots() {
-    let bed = TestBed::start(Options { snapshot_api: false, ..Options::default() }).await;
-    let answer = send(&bed, "GET", PATH, None).await;
+    let server = FakeApiServer::start(Options { snapshot_api: false, ..Options::default() }).await;
+    let answer = send(&server, "GET", PATH, None).await;
     assert_eq!((answer.status.as_u16(), answer.content_type()), (404, "text/plain; charset=utf-8"));
-    let groups = send(&bed, "GET", "/apis", None).await.json();
+    let groups = send(&server, "GET", "/apis", None).await.json();
     assert!(!groups.to_string().contains("snapshot"), "{groups}");
 }
 
 #[tokio::test]
 async fn requests_that_make_no_sense_are_refused() {
-    let bed = bed(|_| {}).await;
-    bed.put(objects::ready_snapshot("app", "one", "data", "2020-01-01T00:00:00Z"));
+    let server = server(|_| {}).await;
+    server.put(objects::ready_snapshot("app", "one", "data", "2020-01-01T00:00:00Z"));
     let one = format!("{PATH}/one");
     let long = format!("{PATH}?limit=99999999999999999999");
     for (method, path, body, expected) in [
@@ -555,49 +567,49 @@ async fn requests_that_make_no_sense_are_refused() {
         ("GET", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", None, 405),
         ("BREW", one.as_str(), None, 405),
     ] {
-        let answer = send(&bed, method, path, body.as_ref()).await;
+        let answer = send(&server, method, path, body.as_ref()).await;
         assert_eq!(answer.status.as_u16(), expected, "{method} {path} {body:?}: {:?}", answer.body);
     }
-    assert_eq!(send(&bed, "GET", &one, None).await.status.as_u16(), 200, "the server lives");
+    assert_eq!(send(&server, "GET", &one, None).await.status.as_u16(), 200, "the server lives");
 }
 
 #[tokio::test]
 async fn requests_under_way_are_counted() {
-    let bed = Arc::new(bed(|options| options.latency = Duration::from_millis(100)).await);
-    bed.clear_requests();
+    let server = Arc::new(server(|options| options.latency = Duration::from_millis(100)).await);
+    server.clear_requests();
     let began = Instant::now();
     let requests: Vec<_> = (0..5)
         .map(|_| {
-            let bed = bed.clone();
-            tokio::spawn(async move { send(&bed, "GET", PATH, None).await.status.as_u16() })
+            let server = server.clone();
+            tokio::spawn(async move { send(&server, "GET", PATH, None).await.status.as_u16() })
         })
         .collect();
     for request in requests {
         assert_eq!(request.await.expect("an answer"), 200);
     }
     assert!(began.elapsed() >= Duration::from_millis(100));
-    assert_eq!(bed.most_in_flight(), 5);
-    let requests = bed.requests();
+    assert_eq!(server.most_in_flight(), 5);
+    let requests = server.requests();
     assert_eq!(requests.len(), 5);
     assert!(requests.iter().all(|request| request.verb == "list" && request.received > 0));
-    bed.clear_requests();
-    assert_eq!((bed.requests().len(), bed.most_in_flight()), (0, 0));
+    server.clear_requests();
+    assert_eq!((server.requests().len(), server.most_in_flight()), (0, 0));
 }
 
 #[tokio::test]
 async fn a_stopped_bed_is_gone() {
-    let bed = bed(|_| {}).await;
-    let address = bed.address();
-    let url = format!("{}{PATH}?watch=true", bed.url());
-    let mut lines = client::lines(&url, Some(bed.admin_token())).await.expect("a watch");
-    bed.stop().await;
+    let server = server(|_| {}).await;
+    let address = server.address();
+    let url = format!("{}{PATH}?watch=true", server.url());
+    let mut lines = client::lines(&url, Some(server.admin_token())).await.expect("a watch");
+    server.stop().await;
     assert!(lines.next().await.is_err() || lines.next().await.is_ok_and(|line| line.is_none()));
     assert!(tokio::net::TcpStream::connect(address).await.is_err());
 }
 
 /// A TLS connection of somebody who trusts this authority.
 async fn trusting(
-    bed: &TestBed,
+    server: &FakeApiServer,
     ca_pem: Option<&str>,
     name: &str,
 ) -> std::io::Result<impl AsyncRead + AsyncWrite + Unpin> {
@@ -616,7 +628,7 @@ async fn trusting(
         .with_root_certificates(roots)
         .with_no_client_auth();
     let name = ServerName::try_from(name.to_owned()).expect("a name");
-    let stream = TcpStream::connect(bed.address()).await?;
+    let stream = TcpStream::connect(server.address()).await?;
     tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await
 }
 
@@ -639,13 +651,13 @@ async fn raw(
 
 #[tokio::test]
 async fn tls_is_spoken_by_those_who_trust_the_authority() {
-    let bed = bed(|options| options.tls = true).await;
-    assert!(bed.url().starts_with("https://"));
-    assert!(bed.kubeconfig(bed.admin_token(), "app").contains("certificate-authority-data: "));
-    assert!(trusting(&bed, None, "localhost").await.is_err());
+    let server = server(|options| options.tls = true).await;
+    assert!(server.url().starts_with("https://"));
+    assert!(server.kubeconfig(server.admin_token(), "app").contains("certificate-authority-data: "));
+    assert!(trusting(&server, None, "localhost").await.is_err());
     for name in ["localhost", "127.0.0.1"] {
-        let stream = trusting(&bed, bed.ca_pem(), name).await.expect("trust");
-        let (head, ..) = raw(stream, bed.admin_token(), "/version").await;
+        let stream = trusting(&server, server.ca_pem(), name).await.expect("trust");
+        let (head, ..) = raw(stream, server.admin_token(), "/version").await;
         assert!(head.starts_with("HTTP/1.1 200 OK"), "{head}");
     }
 }
@@ -657,90 +669,95 @@ fn creates(request: &Request) -> bool {
 }
 
 /// Makes a request that fails with its connection.
-async fn send_in_vain(bed: &TestBed, method: &str, path: &str, body: Option<&Value>) -> std::io::Error {
+async fn send_in_vain(
+    server: &FakeApiServer,
+    method: &str,
+    path: &str,
+    body: Option<&Value>,
+) -> std::io::Error {
     let method = method.parse().expect("a method");
-    let url = format!("{}{path}", bed.url());
-    client::request(method, &url, Some(bed.admin_token()), &[], body).await.expect_err("no answer")
+    let url = format!("{}{path}", server.url());
+    client::request(method, &url, Some(server.admin_token()), &[], body).await.expect_err("no answer")
 }
 
-fn last_request(bed: &TestBed) -> Request {
-    bed.requests().pop().expect("a request")
+fn last_request(server: &FakeApiServer) -> Request {
+    server.requests().pop().expect("a request")
 }
 
 #[tokio::test]
 async fn a_cut_request_was_carried_out_or_not() {
-    let bed = bed(|_| {}).await;
+    let server = server(|_| {}).await;
     for (name, when, carried_out) in [("before", When::Before, false), ("after", When::After, true)] {
-        bed.fault_times(creates, 1, Fault::Cut(when));
-        send_in_vain(&bed, "POST", PATH, Some(&objects::snapshot("app", name, "data"))).await;
-        assert_eq!(bed.get(SNAPSHOTS, "app", name).is_some(), carried_out);
-        let request = last_request(&bed);
+        server.fault_times(creates, 1, Fault::Cut(when));
+        send_in_vain(&server, "POST", PATH, Some(&objects::snapshot("app", name, "data"))).await;
+        assert_eq!(server.get(SNAPSHOTS, "app", name).is_some(), carried_out);
+        let request = last_request(&server);
         assert_eq!(
             (request.fault, request.carried_out, request.status),
             (Some(Fault::Cut(when)), carried_out, 0)
         );
     }
-    create(&bed, &objects::snapshot("app", "whole", "data")).await;
-    let request = last_request(&bed);
+    create(&server, &objects::snapshot("app", "whole", "data")).await;
+    let request = last_request(&server);
     assert_eq!((request.fault, request.carried_out, request.status), (None, true, 201));
 }
 
 #[tokio::test]
 async fn bodies_are_cut_where_the_fault_says() {
-    let bed = bed(|_| {}).await;
-    let connect = async || TcpStream::connect(bed.address()).await.expect("a connection");
-    let (head, whole, _) = raw(connect().await, bed.admin_token(), PATH).await;
+    let server = server(|_| {}).await;
+    let connect = async || TcpStream::connect(server.address()).await.expect("a connection");
+    let (head, whole, _) = raw(connect().await, server.admin_token(), PATH).await;
     let length = format!("content-length: {}", whole.len());
     assert!(head.contains(&length), "{head}");
     for (bytes, expected) in [(0, 0), (10, 10), (usize::MAX, whole.len() - 1)] {
-        bed.fault_times(|_| true, 1, Fault::CutBody(bytes));
-        let (head, body, _) = raw(connect().await, bed.admin_token(), PATH).await;
+        server.fault_times(|_| true, 1, Fault::CutBody(bytes));
+        let (head, body, _) = raw(connect().await, server.admin_token(), PATH).await;
         assert!(head.starts_with("HTTP/1.1 200 OK") && head.contains(&length), "{head}");
         assert_eq!(body, whole[..expected]);
-        assert_eq!(last_request(&bed).received, expected as u64);
+        assert_eq!(last_request(&server).received, expected as u64);
     }
-    bed.fault_times(|_| true, 1, Fault::CutBody(10));
-    send_in_vain(&bed, "GET", PATH, None).await;
+    server.fault_times(|_| true, 1, Fault::CutBody(10));
+    send_in_vain(&server, "GET", PATH, None).await;
 }
 
 #[tokio::test]
 async fn cuts_are_cuts_over_tls_too() {
-    let bed = bed(|options| options.tls = true).await;
-    let connect = async || trusting(&bed, bed.ca_pem(), "localhost").await.expect("trust");
-    bed.fault_nth(|_| true, 1, Fault::Cut(When::After));
-    bed.fault_nth(|_| true, 2, Fault::CutBody(10));
-    let (head, _, clean) = raw(connect().await, bed.admin_token(), PATH).await;
+    let server = server(|options| options.tls = true).await;
+    let connect = async || trusting(&server, server.ca_pem(), "localhost").await.expect("trust");
+    server.fault_nth(|_| true, 1, Fault::Cut(When::After));
+    server.fault_nth(|_| true, 2, Fault::CutBody(10));
+    let (head, _, clean) = raw(connect().await, server.admin_token(), PATH).await;
     assert_eq!((head.as_str(), clean), ("", false));
-    let (head, body, clean) = raw(connect().await, bed.admin_token(), PATH).await;
+    let (head, body, clean) = raw(connect().await, server.admin_token(), PATH).await;
     assert!(head.starts_with("HTTP/1.1 200 OK"), "{head}");
     assert_eq!((body.len(), clean), (10, false));
 }
 
 #[tokio::test]
 async fn a_request_that_hangs_is_never_answered() {
-    let bed = bed(|_| {}).await;
+    let server = server(|_| {}).await;
     for (name, when, carried_out) in [("before", When::Before, false), ("after", When::After, true)] {
-        bed.fault_times(creates, 1, Fault::Hang(when));
+        server.fault_times(creates, 1, Fault::Hang(when));
         let snapshot = objects::snapshot("app", name, "data");
-        let sent = send(&bed, "POST", PATH, Some(&snapshot));
+        let sent = send(&server, "POST", PATH, Some(&snapshot));
         assert!(timeout(Duration::from_millis(100), sent).await.is_err());
-        assert_eq!(bed.get(SNAPSHOTS, "app", name).is_some(), carried_out);
-        assert_eq!(last_request(&bed).carried_out, carried_out);
+        assert_eq!(server.get(SNAPSHOTS, "app", name).is_some(), carried_out);
+        assert_eq!(last_request(&server).carried_out, carried_out);
     }
 }
 
 #[tokio::test]
 async fn a_delayed_request_is_carried_out_late() {
-    let bed = bed(|_| {}).await;
-    bed.fault_times(|_| true, 1, Fault::Delay(Duration::from_millis(50)));
+    let server = server(|_| {}).await;
+    server.fault_times(|_| true, 1, Fault::Delay(Duration::from_millis(50)));
     let began = Instant::now();
-    assert_eq!(send(&bed, "GET", PATH, None).await.status.as_u16(), 200);
+    assert_eq!(send(&server, "GET", PATH, None).await.status.as_u16(), 200);
     assert!(began.elapsed() >= Duration::from_millis(50));
 }
 
 #[tokio::test]
 async fn errors_look_like_those_of_whoever_gives_them() {
-    let bed = bed(|_| {}).await;
+    let server = server(|_| {}).await;
     let json = "application/json";
     let text = "text/plain; charset=utf-8";
     for (code, content_type, expected) in [
@@ -760,22 +777,22 @@ async fn errors_look_like_those_of_whoever_gives_them() {
     ] {
         for when in [When::Before, When::After] {
             let name = format!("{code}-{}", if when == When::Before { "before" } else { "after" });
-            bed.fault_times(creates, 1, Fault::Error(code, when));
-            let answer = send(&bed, "POST", PATH, Some(&objects::snapshot("app", &name, "data"))).await;
+            server.fault_times(creates, 1, Fault::Error(code, when));
+            let answer = send(&server, "POST", PATH, Some(&objects::snapshot("app", &name, "data"))).await;
             assert_eq!((answer.status.as_u16(), answer.content_type()), (code, content_type));
             let body = String::from_utf8_lossy(&answer.body).into_owned();
             assert!(body.contains(expected), "{body}");
-            assert_eq!(bed.get(SNAPSHOTS, "app", &name).is_some(), when == When::After, "{name}");
+            assert_eq!(server.get(SNAPSHOTS, "app", &name).is_some(), when == When::After, "{name}");
         }
     }
 }
 
 #[tokio::test]
 async fn too_many_requests_are_told_when_to_try_again() {
-    let bed = bed(|_| {}).await;
+    let server = server(|_| {}).await;
     for (retry_after, status) in [(None, false), (Some(1), false), (None, true), (Some(7), true)] {
-        bed.fault_times(|_| true, 1, Fault::TooManyRequests { retry_after, status });
-        let answer = send(&bed, "GET", PATH, None).await;
+        server.fault_times(|_| true, 1, Fault::TooManyRequests { retry_after, status });
+        let answer = send(&server, "GET", PATH, None).await;
         assert_eq!(answer.status.as_u16(), 429);
         let header = answer.headers.get("retry-after").and_then(|value| value.to_str().ok());
         assert_eq!(header.map(str::to_owned), retry_after.map(|seconds| seconds.to_string()));
@@ -794,11 +811,11 @@ async fn too_many_requests_are_told_when_to_try_again() {
 
 #[tokio::test]
 async fn faults_hit_whom_they_are_meant_for() {
-    let bed = bed(|_| {}).await;
-    bed.clear_requests();
-    bed.fault_nth(|request| request.verb == "list", 2, Fault::Error(503, When::Before));
-    bed.fault_times(|request| request.name == "data", 2, Fault::Error(500, When::Before));
-    bed.fault(|request| {
+    let server = server(|_| {}).await;
+    server.clear_requests();
+    server.fault_nth(|request| request.verb == "list", 2, Fault::Error(503, When::Before));
+    server.fault_times(|request| request.name == "data", 2, Fault::Error(500, When::Before));
+    server.fault(|request| {
         (request.verb == "list" && request.earlier >= 3).then_some(Fault::Error(502, When::Before))
     });
     let claim = "/api/v1/namespaces/app/persistentvolumeclaims/data";
@@ -812,21 +829,21 @@ async fn faults_hit_whom_they_are_meant_for() {
         (PATH, 502),
         (PATH, 502),
     ] {
-        assert_eq!(send(&bed, "GET", path, None).await.status.as_u16(), expected, "{path}");
+        assert_eq!(send(&server, "GET", path, None).await.status.as_u16(), expected, "{path}");
     }
-    bed.clear_faults();
-    assert_eq!(send(&bed, "GET", PATH, None).await.status.as_u16(), 200);
-    let faults = bed.requests().into_iter().filter(|request| request.fault.is_some()).count();
+    server.clear_faults();
+    assert_eq!(send(&server, "GET", PATH, None).await.status.as_u16(), 200);
+    let faults = server.requests().into_iter().filter(|request| request.fault.is_some()).count();
     assert_eq!(faults, 5);
 }
 
 /// What comes of a watch of three snapshots: the types of events with the names or codes of their objects, `broken` for
 /// what is no event, and `end`; up to the number of things that is asked for.
-async fn watched(bed: &TestBed, fault: WatchFault, things: usize) -> Vec<String> {
-    bed.clear_faults();
-    bed.fault(move |_| Some(Fault::Watch(fault.clone())));
-    let url = format!("{}{PATH}?watch=true&allowWatchBookmarks=true", bed.url());
-    let mut lines = client::lines(&url, Some(bed.admin_token())).await.expect("a watch");
+async fn watched(server: &FakeApiServer, fault: WatchFault, things: usize) -> Vec<String> {
+    server.clear_faults();
+    server.fault(move |_| Some(Fault::Watch(fault.clone())));
+    let url = format!("{}{PATH}?watch=true&allowWatchBookmarks=true", server.url());
+    let mut lines = client::lines(&url, Some(server.admin_token())).await.expect("a watch");
     assert_eq!(lines.status.as_u16(), 200);
     let mut seen = Vec::new();
     while seen.len() < things {
@@ -852,9 +869,9 @@ async fn watched(bed: &TestBed, fault: WatchFault, things: usize) -> Vec<String>
 
 #[tokio::test]
 async fn watches_go_wrong_as_their_fault_says() {
-    let bed = bed(|options| options.bookmark_every = Duration::from_millis(10)).await;
+    let server = server(|options| options.bookmark_every = Duration::from_millis(10)).await;
     for name in ["a", "b", "c"] {
-        bed.put(objects::ready_snapshot("app", name, "data", "2020-01-01T00:00:00Z"));
+        server.put(objects::ready_snapshot("app", name, "data", "2020-01-01T00:00:00Z"));
     }
     let (a, b, c) = ("ADDED a", "ADDED b", "ADDED c");
     for (fault, expected) in [
@@ -871,10 +888,10 @@ async fn watches_go_wrong_as_their_fault_says() {
         (WatchFault::Garbage(1), &[a, "broken", b, c, "BOOKMARK"]),
         (WatchFault::Garbage(3), &[a, b, c, "broken", "BOOKMARK"]),
     ] {
-        assert_eq!(watched(&bed, fault.clone(), expected.len()).await, expected, "{fault:?}");
+        assert_eq!(watched(&server, fault.clone(), expected.len()).await, expected, "{fault:?}");
     }
     let began = Instant::now();
-    let seen = watched(&bed, WatchFault::EndsAfter(Duration::from_millis(50)), usize::MAX).await;
+    let seen = watched(&server, WatchFault::EndsAfter(Duration::from_millis(50)), usize::MAX).await;
     assert_eq!(
         (&seen[..3], seen.last().map(String::as_str)),
         (&[a, b, c].map(str::to_owned)[..], Some("end"))
@@ -884,27 +901,27 @@ async fn watches_go_wrong_as_their_fault_says() {
 
 #[tokio::test]
 async fn a_silent_watch_says_nothing_whatever_its_timeout() {
-    let bed = bed(|options| options.bookmark_every = Duration::from_millis(1)).await;
-    bed.fault(|_| Some(Fault::Watch(WatchFault::Silent)));
-    bed.put(objects::ready_snapshot("app", "a", "data", "2020-01-01T00:00:00Z"));
-    let url = format!("{}{PATH}?watch=true&allowWatchBookmarks=true&timeoutSeconds=1", bed.url());
-    let mut lines = client::lines(&url, Some(bed.admin_token())).await.expect("a watch");
+    let server = server(|options| options.bookmark_every = Duration::from_millis(1)).await;
+    server.fault(|_| Some(Fault::Watch(WatchFault::Silent)));
+    server.put(objects::ready_snapshot("app", "a", "data", "2020-01-01T00:00:00Z"));
+    let url = format!("{}{PATH}?watch=true&allowWatchBookmarks=true&timeoutSeconds=1", server.url());
+    let mut lines = client::lines(&url, Some(server.admin_token())).await.expect("a watch");
     assert!(timeout(Duration::from_millis(1100), lines.next()).await.is_err());
-    assert_eq!(last_request(&bed).received, 0);
+    assert_eq!(last_request(&server).received, 0);
     drop(lines);
-    until("closed", || bed.watches() == 0).await;
+    until("closed", || server.watches() == 0).await;
 }
 
 #[tokio::test]
 async fn a_watch_goes_mute_after_its_events() {
-    let bed = bed(|options| options.bookmark_every = Duration::from_millis(1)).await;
-    bed.fault_nth(|request| request.verb == "watch", 1, Fault::Watch(WatchFault::MuteAfter(1)));
-    let url = format!("{}{PATH}?watch=true&resourceVersion={}", bed.url(), bed.resource_version());
+    let server = server(|options| options.bookmark_every = Duration::from_millis(1)).await;
+    server.fault_nth(|request| request.verb == "watch", 1, Fault::Watch(WatchFault::MuteAfter(1)));
+    let url = format!("{}{PATH}?watch=true&resourceVersion={}", server.url(), server.resource_version());
     let timed = format!("{url}&allowWatchBookmarks=true&timeoutSeconds=1");
-    let mut mute = client::lines(&timed, Some(bed.admin_token())).await.expect("a watch");
-    let mut other = client::lines(&url, Some(bed.admin_token())).await.expect("a watch");
+    let mut mute = client::lines(&timed, Some(server.admin_token())).await.expect("a watch");
+    let mut other = client::lines(&url, Some(server.admin_token())).await.expect("a watch");
     for name in ["a", "b"] {
-        bed.put(objects::ready_snapshot("app", name, "data", "2020-01-01T00:00:00Z"));
+        server.put(objects::ready_snapshot("app", name, "data", "2020-01-01T00:00:00Z"));
     }
     let mut seen = Vec::new();
     while let Ok(event) = timeout(Duration::from_millis(1100), mute.next()).await {
@@ -922,16 +939,16 @@ async fn a_watch_goes_mute_after_its_events() {
 
 #[tokio::test]
 async fn all_watches_can_go_mute_at_once() {
-    let bed = bed(|options| options.bookmark_every = Duration::from_millis(1)).await;
-    bed.put(objects::ready_snapshot("app", "a", "data", "2020-01-01T00:00:00Z"));
-    let url = format!("{}{PATH}?watch=true&timeoutSeconds=1", bed.url());
-    let watch = async || client::lines(&url, Some(bed.admin_token())).await.expect("a watch");
+    let server = server(|options| options.bookmark_every = Duration::from_millis(1)).await;
+    server.put(objects::ready_snapshot("app", "a", "data", "2020-01-01T00:00:00Z"));
+    let url = format!("{}{PATH}?watch=true&timeoutSeconds=1", server.url());
+    let watch = async || client::lines(&url, Some(server.admin_token())).await.expect("a watch");
     let (mut one, mut two) = (watch().await, watch().await);
     for lines in [&mut one, &mut two] {
         assert_eq!(lines.next().await.expect("a line").expect("an event")["type"], "ADDED");
     }
-    bed.mute_watches();
-    bed.remove(SNAPSHOTS, "app", "a");
+    server.mute_watches();
+    server.remove(SNAPSHOTS, "app", "a");
     let mut later = watch().await;
     assert_eq!(later.next().await.expect("the end in time"), None, "those that begin later are as always");
     let wait = Duration::from_millis(200);
@@ -941,20 +958,20 @@ async fn all_watches_can_go_mute_at_once() {
 
 #[tokio::test]
 async fn a_server_that_has_just_restarted_does_not_know_everybody_yet() {
-    let bed = bed(|_| {}).await;
+    let server = server(|_| {}).await;
     let claim = "/api/v1/namespaces/app/persistentvolumeclaims/data";
-    let status = async |path: &str| send(&bed, "GET", path, None).await.status.as_u16();
-    bed.cold_after_restart(|request| request.resource == SNAPSHOTS, 403, Lasts::Requests(2));
-    bed.cold_after_restart(
+    let status = async |path: &str| send(&server, "GET", path, None).await.status.as_u16();
+    server.cold_after_restart(|request| request.resource == SNAPSHOTS, 403, Lasts::Requests(2));
+    server.cold_after_restart(
         |request| request.resource == "persistentvolumeclaims",
         401,
         Lasts::For(Duration::from_millis(200)),
     );
     assert_eq!((status(PATH).await, status(claim).await), (200, 200));
     for _ in 0..2 {
-        bed.restart(Duration::ZERO, History::Kept).await;
+        server.restart(Duration::ZERO, History::Kept).await;
         let listens = Instant::now();
-        let refused = send(&bed, "GET", PATH, None).await;
+        let refused = send(&server, "GET", PATH, None).await;
         assert_eq!(refused.status.as_u16(), 403);
         let message = refused.json()["message"].as_str().unwrap_or_default().to_owned();
         assert!(message.contains("cannot list resource \"volumesnapshots\""), "{message}");
@@ -963,138 +980,138 @@ async fn a_server_that_has_just_restarted_does_not_know_everybody_yet() {
         until("known", || listens.elapsed() > Duration::from_millis(210)).await;
         assert_eq!(status(claim).await, 200);
     }
-    bed.cold(|_| true, 401, Lasts::Requests(1));
+    server.cold(|_| true, 401, Lasts::Requests(1));
     assert_eq!((status(PATH).await, status(PATH).await), (401, 200));
-    bed.clear_faults();
-    bed.restart(Duration::ZERO, History::Kept).await;
+    server.clear_faults();
+    server.restart(Duration::ZERO, History::Kept).await;
     assert_eq!(status(PATH).await, 200);
 }
 
 #[tokio::test]
 async fn a_watch_can_be_refused_again_and_again() {
-    let bed = bed(|_| {}).await;
-    bed.fault(|request| (request.verb == "watch").then_some(Fault::Error(503, When::Before)));
+    let server = server(|_| {}).await;
+    server.fault(|request| (request.verb == "watch").then_some(Fault::Error(503, When::Before)));
     for _ in 0..3 {
-        assert_eq!(send(&bed, "GET", &format!("{PATH}?watch=true"), None).await.status.as_u16(), 503);
+        assert_eq!(send(&server, "GET", &format!("{PATH}?watch=true"), None).await.status.as_u16(), 503);
     }
-    assert_eq!(bed.most_watches(), 0);
+    assert_eq!(server.most_watches(), 0);
 }
 
 #[tokio::test]
 async fn a_port_that_is_closed_refuses_and_the_connections_live_on() {
-    let bed = bed(|_| {}).await;
-    let url = format!("{}{PATH}?watch=true", bed.url());
-    let mut lines = client::lines(&url, Some(bed.admin_token())).await.expect("a watch");
-    bed.refuse_connections().await;
-    bed.refuse_connections().await;
-    assert_eq!(send_in_vain(&bed, "GET", PATH, None).await.kind(), std::io::ErrorKind::ConnectionRefused);
-    bed.put(objects::ready_snapshot("app", "one", "data", "2020-01-01T00:00:00Z"));
+    let server = server(|_| {}).await;
+    let url = format!("{}{PATH}?watch=true", server.url());
+    let mut lines = client::lines(&url, Some(server.admin_token())).await.expect("a watch");
+    server.refuse_connections().await;
+    server.refuse_connections().await;
+    assert_eq!(send_in_vain(&server, "GET", PATH, None).await.kind(), std::io::ErrorKind::ConnectionRefused);
+    server.put(objects::ready_snapshot("app", "one", "data", "2020-01-01T00:00:00Z"));
     assert!(lines.next().await.expect("a line").is_some());
-    bed.accept_connections().await;
-    bed.accept_connections().await;
-    assert_eq!(send(&bed, "GET", PATH, None).await.status.as_u16(), 200);
-    bed.cut_connections().await;
+    server.accept_connections().await;
+    server.accept_connections().await;
+    assert_eq!(send(&server, "GET", PATH, None).await.status.as_u16(), 200);
+    server.cut_connections().await;
     assert!(lines.next().await.is_err());
 }
 
 #[tokio::test]
 async fn connections_can_be_turned_away() {
-    let bed = bed(|_| {}).await;
-    bed.turn_away(2);
+    let server = server(|_| {}).await;
+    server.turn_away(2);
     for _ in 0..2 {
-        send_in_vain(&bed, "GET", PATH, None).await;
+        send_in_vain(&server, "GET", PATH, None).await;
     }
-    assert_eq!(bed.requests().len(), 0);
-    assert_eq!(send(&bed, "GET", PATH, None).await.status.as_u16(), 200);
+    assert_eq!(server.requests().len(), 0);
+    assert_eq!(send(&server, "GET", PATH, None).await.status.as_u16(), 200);
 }
 
 #[tokio::test]
 async fn a_server_that_restarts_is_away_for_a_while_and_keeps_its_objects() {
-    let bed = bed(|_| {}).await;
+    let server = server(|_| {}).await;
     for (history, expected) in [(History::Kept, "ADDED"), (History::Lost, "ERROR")] {
-        let url = format!("{}{PATH}?watch=true&resourceVersion={}", bed.url(), bed.resource_version());
-        bed.put(objects::ready_snapshot(
+        let url = format!("{}{PATH}?watch=true&resourceVersion={}", server.url(), server.resource_version());
+        server.put(objects::ready_snapshot(
             "app",
             expected.to_lowercase().as_str(),
             "data",
             "2020-01-01T00:00:00Z",
         ));
-        let mut lines = client::lines(&url, Some(bed.admin_token())).await.expect("a watch");
+        let mut lines = client::lines(&url, Some(server.admin_token())).await.expect("a watch");
         assert_eq!(lines.next().await.expect("a line").expect("an event")["type"], "ADDED");
         let began = Instant::now();
         let refused = async {
-            while TcpStream::connect(bed.address()).await.is_ok() {}
+            while TcpStream::connect(server.address()).await.is_ok() {}
             began.elapsed()
         };
-        let ((), refused_after) = tokio::join!(bed.restart(Duration::from_millis(200), history), refused);
+        let ((), refused_after) = tokio::join!(server.restart(Duration::from_millis(200), history), refused);
         assert!(began.elapsed() >= Duration::from_millis(200) && refused_after < began.elapsed());
         assert!(lines.next().await.is_err());
-        let mut lines = client::lines(&url, Some(bed.admin_token())).await.expect("a watch");
+        let mut lines = client::lines(&url, Some(server.admin_token())).await.expect("a watch");
         let event = lines.next().await.expect("a line").expect("an event");
         assert_eq!(event["type"], expected);
     }
-    assert_eq!(bed.list(SNAPSHOTS, "app").len(), 2);
+    assert_eq!(server.list(SNAPSHOTS, "app").len(), 2);
 }
 
 #[tokio::test]
 async fn a_server_may_restart_over_a_request() {
-    let bed = bed(|_| {}).await;
+    let server = server(|_| {}).await;
     for (name, when, carried_out) in [("before", When::Before, false), ("after", When::After, true)] {
         let fault = Fault::Restart { when, down_for: Duration::from_millis(50), history: History::Kept };
-        bed.fault_times(creates, 1, fault);
-        send_in_vain(&bed, "POST", PATH, Some(&objects::snapshot("app", name, "data"))).await;
-        assert_eq!(bed.get(SNAPSHOTS, "app", name).is_some(), carried_out);
+        server.fault_times(creates, 1, fault);
+        send_in_vain(&server, "POST", PATH, Some(&objects::snapshot("app", name, "data"))).await;
+        assert_eq!(server.get(SNAPSHOTS, "app", name).is_some(), carried_out);
         // The port is closed before the connection, so the next one that comes about is one to the new server.
-        while TcpStream::connect(bed.address()).await.is_err() {
+        while TcpStream::connect(server.address()).await.is_err() {
             sleep(Duration::from_millis(2)).await;
         }
-        assert_eq!(send(&bed, "GET", PATH, None).await.status.as_u16(), 200);
+        assert_eq!(send(&server, "GET", PATH, None).await.status.as_u16(), 200);
     }
 }
 
 #[tokio::test]
 async fn a_new_authority_is_for_new_connections() {
-    let bed = bed(|options| options.tls = true).await;
-    let old = bed.ca_pem();
-    let mut stream = trusting(&bed, old, "localhost").await.expect("trust");
-    let before = bed.kubeconfig(bed.admin_token(), "app");
-    bed.rotate_ca();
-    assert_ne!(bed.ca_pem(), old);
-    assert_ne!(bed.kubeconfig(bed.admin_token(), "app"), before);
-    assert!(trusting(&bed, old, "localhost").await.is_err());
-    assert!(trusting(&bed, bed.ca_pem(), "localhost").await.is_ok());
-    let (head, ..) = raw(&mut stream, bed.admin_token(), "/version").await;
+    let server = server(|options| options.tls = true).await;
+    let old = server.ca_pem();
+    let mut stream = trusting(&server, old, "localhost").await.expect("trust");
+    let before = server.kubeconfig(server.admin_token(), "app");
+    server.rotate_ca();
+    assert_ne!(server.ca_pem(), old);
+    assert_ne!(server.kubeconfig(server.admin_token(), "app"), before);
+    assert!(trusting(&server, old, "localhost").await.is_err());
+    assert!(trusting(&server, server.ca_pem(), "localhost").await.is_ok());
+    let (head, ..) = raw(&mut stream, server.admin_token(), "/version").await;
     assert!(head.starts_with("HTTP/1.1 200 OK"), "{head}");
 }
 
 #[tokio::test]
 async fn a_token_that_has_expired_is_not_valid() {
-    let bed = bed(|_| {}).await;
-    let (old, new) = (bed.token("app", "someone"), bed.token("app", "someone"));
-    bed.expire_token(&old);
-    assert_eq!(send_as(&bed, &old, "GET", "/apis", None).await.status.as_u16(), 401);
-    assert_eq!(send_as(&bed, &new, "GET", "/apis", None).await.status.as_u16(), 200);
+    let server = server(|_| {}).await;
+    let (old, new) = (server.token("app", "someone"), server.token("app", "someone"));
+    server.expire_token(&old);
+    assert_eq!(send_as(&server, &old, "GET", "/apis", None).await.status.as_u16(), 401);
+    assert_eq!(send_as(&server, &new, "GET", "/apis", None).await.status.as_u16(), 200);
 }
 
 #[tokio::test]
 async fn what_became_of_snapshots_is_remembered() {
-    let bed = bed(|_| {}).await;
-    create(&bed, &objects::snapshot("app", "new", "data")).await;
-    until("ready", || is_ready(&bed, "new")).await;
-    bed.put(objects::ready_snapshot("app", "old", "data", "2020-01-01T00:00:00Z"));
-    let token = bed.token("app", "pruner");
-    bed.put(objects::role("app", "pruner", &[("snapshot.storage.k8s.io", SNAPSHOTS, &["delete"])]));
-    bed.put(objects::role_binding("app", "pruner", "pruner"));
-    send_as(&bed, &token, "DELETE", &format!("{PATH}/old"), None).await;
-    until("gone", || bed.get(SNAPSHOTS, "app", "old").is_none()).await;
+    let server = server(|_| {}).await;
+    create(&server, &objects::snapshot("app", "new", "data")).await;
+    until("ready", || is_ready(&server, "new")).await;
+    server.put(objects::ready_snapshot("app", "old", "data", "2020-01-01T00:00:00Z"));
+    let token = server.token("app", "pruner");
+    server.put(objects::role("app", "pruner", &[("snapshot.storage.k8s.io", SNAPSHOTS, &["delete"])]));
+    server.put(objects::role_binding("app", "pruner", "pruner"));
+    send_as(&server, &token, "DELETE", &format!("{PATH}/old"), None).await;
+    until("gone", || server.get(SNAPSHOTS, "app", "old").is_none()).await;
     let mut bare = objects::snapshot("app", "bare", "missing");
     bare["status"] = json!({});
-    bed.put(bare);
-    send(&bed, "DELETE", &format!("{PATH}/bare"), None).await;
-    bed.compact();
+    server.put(bare);
+    send(&server, "DELETE", &format!("{PATH}/bare"), None).await;
+    server.compact();
     let admin = "kubernetes-admin";
     let pruner = "system:serviceaccount:app:pruner";
-    let history = bed.snapshot_history();
+    let history = server.snapshot_history();
     let seen: Vec<(Stage, &str, &str)> = history
         .iter()
         .map(|one| {

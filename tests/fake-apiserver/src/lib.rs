@@ -1,44 +1,44 @@
 //! A Kubernetes API server with a snapshot controller, in process, for tests and demonstrations.
 //!
-//! A [`TestBed`] listens on a port of the loopback interface and answers real HTTP as a cluster of version 1.36 with the
-//! CSI snapshot controller does: the same status codes, bodies and messages. A test fills it through [`TestBed::put`],
-//! says with [`TestBed::plan`] how fast the storage is and with [`TestBed::fault`] what goes wrong with requests, lets a
-//! client loose on it, and looks at what is left ([`TestBed::list`]), what was asked ([`TestBed::requests`]) and what
-//! became of the snapshots ([`TestBed::snapshot_history`]).
+//! A [`FakeApiServer`] listens on a port of the loopback interface and answers real HTTP as a cluster of version 1.36 with the
+//! CSI snapshot controller does: the same status codes, bodies and messages. A test fills it through [`FakeApiServer::put`],
+//! says with [`FakeApiServer::plan`] how fast the storage is and with [`FakeApiServer::fault`] what goes wrong with requests, lets a
+//! client loose on it, and looks at what is left ([`FakeApiServer::list`]), what was asked ([`FakeApiServer::requests`]) and what
+//! became of the snapshots ([`FakeApiServer::snapshot_history`]).
 //!
 //! # What a test can arrange
 //!
 //! | to arrange | there is |
 //! |---|---|
-//! | objects as a cluster has them | [`objects`], [`TestBed::furnish`] |
-//! | any object, whatever a server would say of it: odd statuses, hostile names, dates in the past, finalizers and owners of others, deletions that last | [`TestBed::put`], [`objects::terminating`], [`objects::kept`], [`objects::owned`], [`objects::group_member`] |
+//! | objects as a cluster has them | [`objects`], [`FakeApiServer::furnish`] |
+//! | any object, whatever a server would say of it: odd statuses, hostile names, dates in the past, finalizers and owners of others, deletions that last | [`FakeApiServer::put`], [`objects::terminating`], [`objects::kept`], [`objects::owned`], [`objects::group_member`] |
 //! | large objects | [`objects::enlarged`] |
-//! | what others do: label, annotate, change, delete | [`TestBed::label`], [`TestBed::annotate`], [`TestBed::update`], [`TestBed::delete`], [`TestBed::remove`] |
-//! | the same between two requests of the binary | [`TestBed::before`], [`TestBed::after`], [`TestBed::at_each`], with [`Others`] |
-//! | a claim that is made anew under its name | [`TestBed::replace_claim`] |
-//! | a snapshot controller that has a queue, and looks claims up late | [`TestBed::controller_pace`], [`TestBed::controller_takes`] |
-//! | snapshots that are late, failing, dated, or do not go | [`TestBed::plan`] |
-//! | volumes that are late or fail | [`TestBed::provision`] |
+//! | what others do: label, annotate, change, delete | [`FakeApiServer::label`], [`FakeApiServer::annotate`], [`FakeApiServer::update`], [`FakeApiServer::delete`], [`FakeApiServer::remove`] |
+//! | the same between two requests of the binary | [`FakeApiServer::before`], [`FakeApiServer::after`], [`FakeApiServer::at_each`], with [`Others`] |
+//! | a claim that is made anew under its name | [`FakeApiServer::replace_claim`] |
+//! | a snapshot controller that has a queue, and looks claims up late | [`FakeApiServer::controller_pace`], [`FakeApiServer::controller_takes`] |
+//! | snapshots that are late, failing, dated, or do not go | [`FakeApiServer::plan`] |
+//! | volumes that are late or fail | [`FakeApiServer::provision`] |
 //! | a free volume that a claim gets instead of its data | [`objects::free_volume`] |
-//! | a claim that waits for its first consumer, and the consumer | [`objects::waiting_storage_class`], [`TestBed::use_claim`], [`objects::pod`] |
-//! | a quota, perhaps a slow one | [`TestBed::quota`], [`TestBed::quota_frees_after`] |
-//! | admission that changes or refuses | [`TestBed::admission_changes`], [`TestBed::admission_denies`] |
-//! | who may do what | [`TestBed::token`], [`objects::role`], [`objects::role_binding`], [`TestBed::expire_token`] |
-//! | a restarted server that does not know that yet | [`TestBed::cold_after_restart`], [`TestBed::cold`], [`TestBed::restart`] |
-//! | requests that fail, are late, or carried out without an answer | [`TestBed::fault`], [`TestBed::fault_nth`], [`TestBed::fault_times`], [`Fault`] |
-//! | watches that end, lie or go mute | [`WatchFault`], [`TestBed::mute_watches`], [`TestBed::end_watches`], [`TestBed::expire_watches`], [`TestBed::compact`] |
-//! | a server that is away | [`TestBed::refuse_connections`], [`TestBed::cut_connections`], [`TestBed::turn_away`] |
+//! | a claim that waits for its first consumer, and the consumer | [`objects::waiting_storage_class`], [`FakeApiServer::use_claim`], [`objects::pod`] |
+//! | a quota, perhaps a slow one | [`FakeApiServer::quota`], [`FakeApiServer::quota_frees_after`] |
+//! | admission that changes or refuses | [`FakeApiServer::admission_changes`], [`FakeApiServer::admission_denies`] |
+//! | who may do what | [`FakeApiServer::token`], [`objects::role`], [`objects::role_binding`], [`FakeApiServer::expire_token`] |
+//! | a restarted server that does not know that yet | [`FakeApiServer::cold_after_restart`], [`FakeApiServer::cold`], [`FakeApiServer::restart`] |
+//! | requests that fail, are late, or carried out without an answer | [`FakeApiServer::fault`], [`FakeApiServer::fault_nth`], [`FakeApiServer::fault_times`], [`Fault`] |
+//! | watches that end, lie or go mute | [`WatchFault`], [`FakeApiServer::mute_watches`], [`FakeApiServer::end_watches`], [`FakeApiServer::expire_watches`], [`FakeApiServer::compact`] |
+//! | a server that is away | [`FakeApiServer::refuse_connections`], [`FakeApiServer::cut_connections`], [`FakeApiServer::turn_away`] |
 //! | schedules and their settings | [`objects::cron_job`], [`objects::config_map`] |
 //!
 //! | to look at | there is |
 //! |---|---|
-//! | what there is | [`TestBed::get`], [`TestBed::list`] |
-//! | what was asked, to the letter of the URL | [`TestBed::requests`], [`Request::uri`] |
-//! | of which claim and volume a snapshot really is | [`TestBed::snapshot_data`], [`Milestone::data`] |
-//! | which snapshot's data a claim really has | [`TestBed::restored_from`] |
-//! | what became of snapshots, and who did it | [`TestBed::snapshot_history`] |
-//! | what there was at any moment | [`TestBed::journal`] |
-//! | bytes, requests at once, watches | [`TestBed::traffic`], [`TestBed::most_in_flight`], [`TestBed::most_watches`] |
+//! | what there is | [`FakeApiServer::get`], [`FakeApiServer::list`] |
+//! | what was asked, to the letter of the URL | [`FakeApiServer::requests`], [`Request::uri`] |
+//! | of which claim and volume a snapshot really is | [`FakeApiServer::snapshot_data`], [`Milestone::data`] |
+//! | which snapshot's data a claim really has | [`FakeApiServer::restored_from`] |
+//! | what became of snapshots, and who did it | [`FakeApiServer::snapshot_history`] |
+//! | what there was at any moment | [`FakeApiServer::journal`] |
+//! | bytes, requests at once, watches | [`FakeApiServer::traffic`], [`FakeApiServer::most_in_flight`], [`FakeApiServer::most_watches`] |
 //!
 //! # Where things are
 //!
@@ -157,7 +157,7 @@ impl Default for Options {
 /// core group). The namespace of cluster-scoped objects is empty. The namespaces `default` and `kube-system` exist from
 /// the start, and nothing else does.
 #[derive(Debug)]
-pub struct TestBed {
+pub struct FakeApiServer {
     cluster: Arc<Cluster>,
     others: Others,
     server: Arc<Server>,
@@ -165,13 +165,13 @@ pub struct TestBed {
     runtime: Option<Runtime>,
 }
 
-impl TestBed {
+impl FakeApiServer {
     /// Starts a bed on a free port of 127.0.0.1. It is ready for requests when this returns.
     ///
     /// # Panics
     ///
     /// There is no port, thread or certificate to be had.
-    pub async fn start(options: Options) -> TestBed {
+    pub async fn start(options: Options) -> FakeApiServer {
         let tls = options.tls.then(|| Tls::new().expect("a certificate can be made"));
         // Two: a long list must not hold up the controllers' timers.
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -189,10 +189,10 @@ impl TestBed {
         let server = Server::new(cluster.clone(), tls, runtime.handle().clone()).expect("a port is free");
         server.open().await.expect("a bound socket can listen");
         let others = Others { cluster: cluster.clone() };
-        let bed = TestBed { cluster, others, server, runtime: Some(runtime) };
-        bed.put(objects::namespace("default"));
-        bed.put(objects::namespace("kube-system"));
-        bed
+        let server = FakeApiServer { cluster, others, server, runtime: Some(runtime) };
+        server.put(objects::namespace("default"));
+        server.put(objects::namespace("kube-system"));
+        server
     }
 
     /// Where it listens.
@@ -330,7 +330,7 @@ impl TestBed {
     /// What a snapshot has the data of, which nothing on it tells: the claim that the controller found by the name when
     /// it got to the snapshot, and that claim's volume. `None`: the controller has not got there. Of a snapshot that was
     /// put in with a status it is the claim that was there by then; of a claim of before, say so with
-    /// [`TestBed::set_snapshot_data`]. Of snapshots that are gone [`Milestone::data`] tells it.
+    /// [`FakeApiServer::set_snapshot_data`]. Of snapshots that are gone [`Milestone::data`] tells it.
     pub fn snapshot_data(&self, namespace: &str, name: &str) -> Option<SnapshotData> {
         self.others.snapshot_data(namespace, name)
     }
@@ -436,7 +436,7 @@ impl TestBed {
     }
 
     /// Lets something go wrong with requests from now on. The closure gets each as it arrives, in the order of
-    /// [`TestBed::requests`], and says what. Of several closures each sees every request, and the first that was given
+    /// [`FakeApiServer::requests`], and says what. Of several closures each sees every request, and the first that was given
     /// and has a fault for it wins.
     pub fn fault(&self, f: impl Fn(&Request) -> Option<Fault> + Send + Sync + 'static) {
         self.cluster.faults.add(f);
@@ -587,7 +587,7 @@ impl TestBed {
         self.server.begin_restart(down_for, history).await.expect("the server comes back");
     }
 
-    /// Changes to a certificate of a new authority, which [`TestBed::ca_pem`] gives from now on. Connections that there
+    /// Changes to a certificate of a new authority, which [`FakeApiServer::ca_pem`] gives from now on. Connections that there
     /// are live on.
     ///
     /// # Panics
@@ -608,7 +608,7 @@ impl TestBed {
         self.cluster.store.version()
     }
 
-    /// The requests since the start or the last [`TestBed::clear_requests`], in the order in which they arrived.
+    /// The requests since the start or the last [`FakeApiServer::clear_requests`], in the order in which they arrived.
     pub fn requests(&self) -> Vec<Request> {
         self.cluster.log.requests()
     }
@@ -629,12 +629,12 @@ impl TestBed {
         self.cluster.store.journal().iter().map(|change| history::write(&self.cluster, change)).collect()
     }
 
-    /// What went over the wire since the start or the last [`TestBed::clear_requests`].
+    /// What went over the wire since the start or the last [`FakeApiServer::clear_requests`].
     pub fn traffic(&self) -> Traffic {
         self.server.meter.read()
     }
 
-    /// Forgets the requests, and what [`TestBed::traffic`], [`TestBed::most_in_flight`] and [`TestBed::most_watches`]
+    /// Forgets the requests, and what [`FakeApiServer::traffic`], [`FakeApiServer::most_in_flight`] and [`FakeApiServer::most_watches`]
     /// count.
     pub fn clear_requests(&self) {
         self.cluster.log.clear();
@@ -667,7 +667,7 @@ impl TestBed {
     }
 }
 
-impl Drop for TestBed {
+impl Drop for FakeApiServer {
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();

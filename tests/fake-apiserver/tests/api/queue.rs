@@ -1,9 +1,9 @@
 //! A snapshot controller that comes late, and claims that are made anew before it does.
 
-use crate::{PATH, SNAPSHOTS, bed, create, is_ready, send, until};
+use crate::{PATH, SNAPSHOTS, create, is_ready, send, server, until};
+use fake_apiserver::{FakeApiServer, Options, Pace, Plan, SnapshotData, Stage, objects};
 use serde_json::Value;
 use std::time::{Duration, Instant};
-use testbed::{Options, Pace, Plan, SnapshotData, Stage, TestBed, objects};
 use tokio::time::sleep;
 
 const CLAIMS: &str = "persistentvolumeclaims";
@@ -12,53 +12,53 @@ fn uid(object: &Value) -> &str {
     object["metadata"]["uid"].as_str().expect("a uid")
 }
 
-fn claim(bed: &TestBed, name: &str) -> Value {
-    bed.get(CLAIMS, "app", name).expect("a claim")
+fn claim(server: &FakeApiServer, name: &str) -> Value {
+    server.get(CLAIMS, "app", name).expect("a claim")
 }
 
 /// A bed whose snapshots are ready as soon as the controller has taken them.
-async fn quick_bed() -> TestBed {
-    bed(|options: &mut Options| options.controller.ready_after = Duration::ZERO).await
+async fn quick_bed() -> FakeApiServer {
+    server(|options: &mut Options| options.controller.ready_after = Duration::ZERO).await
 }
 
 #[tokio::test]
 async fn a_snapshot_in_the_queue_is_made_of_the_claim_that_has_the_name_by_then() {
-    let bed = quick_bed().await;
-    let old = claim(&bed, "data");
-    create(&bed, &objects::snapshot("app", "before", "data")).await;
-    until("ready", || is_ready(&bed, "before")).await;
+    let server = quick_bed().await;
+    let old = claim(&server, "data");
+    create(&server, &objects::snapshot("app", "before", "data")).await;
+    until("ready", || is_ready(&server, "before")).await;
 
-    bed.controller_pace(Pace::Stopped);
-    create(&bed, &objects::snapshot("app", "queued", "data")).await;
-    let new = bed.replace_claim("app", "data");
+    server.controller_pace(Pace::Stopped);
+    create(&server, &objects::snapshot("app", "queued", "data")).await;
+    let new = server.replace_claim("app", "data");
     sleep(Duration::from_millis(50)).await;
-    let queued = bed.get(SNAPSHOTS, "app", "queued").expect("is there");
+    let queued = server.get(SNAPSHOTS, "app", "queued").expect("is there");
     assert_eq!(queued.get("status"), None);
     assert_eq!(queued["metadata"].get("finalizers"), None);
-    assert_eq!(bed.snapshot_data("app", "queued"), None);
+    assert_eq!(server.snapshot_data("app", "queued"), None);
 
-    bed.controller_pace(Pace::AtOnce);
-    until("ready", || is_ready(&bed, "queued")).await;
+    server.controller_pace(Pace::AtOnce);
+    until("ready", || is_ready(&server, "queued")).await;
     let data = |claim: &Value| SnapshotData {
         claim: uid(claim).to_owned(),
         volume: claim["spec"]["volumeName"].as_str().expect("a volume").to_owned(),
     };
-    assert_eq!(bed.snapshot_data("app", "before"), Some(data(&old)));
-    assert_eq!(bed.snapshot_data("app", "queued"), Some(data(&new)));
+    assert_eq!(server.snapshot_data("app", "before"), Some(data(&old)));
+    assert_eq!(server.snapshot_data("app", "queued"), Some(data(&new)));
     // Nobody who reads the two could tell, but for the contents.
     let handle = |name: &str| {
-        let snapshot = bed.get(SNAPSHOTS, "app", name).expect("is there");
+        let snapshot = server.get(SNAPSHOTS, "app", name).expect("is there");
         let content = snapshot["status"]["boundVolumeSnapshotContentName"].as_str().expect("a content");
-        let content = bed.get("volumesnapshotcontents", "", content).expect("a content");
+        let content = server.get("volumesnapshotcontents", "", content).expect("a content");
         content["spec"]["source"]["volumeHandle"].clone()
     };
-    let volume = bed.get("persistentvolumes", "", &data(&new).volume).expect("a volume");
+    let volume = server.get("persistentvolumes", "", &data(&new).volume).expect("a volume");
     assert_eq!(handle("queued"), volume["spec"]["csi"]["volumeHandle"]);
     assert_ne!(handle("before"), handle("queued"));
 
-    bed.remove(SNAPSHOTS, "app", "before");
-    bed.remove(SNAPSHOTS, "app", "queued");
-    for milestone in bed.snapshot_history() {
+    server.remove(SNAPSHOTS, "app", "before");
+    server.remove(SNAPSHOTS, "app", "queued");
+    for milestone in server.snapshot_history() {
         let claim = if milestone.object["metadata"]["name"] == "before" { &old } else { &new };
         assert_eq!(milestone.data, Some(data(claim)), "{:?}", milestone.stage);
     }
@@ -66,12 +66,12 @@ async fn a_snapshot_in_the_queue_is_made_of_the_claim_that_has_the_name_by_then(
 
 #[tokio::test]
 async fn a_replaced_claim_is_another_one_that_looks_the_same() {
-    let bed = bed(|_| {}).await;
+    let server = server(|_| {}).await;
     let mut old = objects::bound_claim("app", "data", &[("app", "web")]);
     old["metadata"]["annotations"]["volume-snapshotter/retention"] = "all".into();
-    let old = bed.put(old);
-    let new = bed.replace_claim("app", "data");
-    assert_eq!(claim(&bed, "data"), new);
+    let old = server.put(old);
+    let new = server.replace_claim("app", "data");
+    assert_eq!(claim(&server, "data"), new);
     assert_ne!(uid(&new), uid(&old));
     assert_ne!(new["spec"]["volumeName"], old["spec"]["volumeName"]);
     for same in
@@ -79,165 +79,165 @@ async fn a_replaced_claim_is_another_one_that_looks_the_same() {
     {
         assert_eq!(new.pointer(same), old.pointer(same), "{same}");
     }
-    let volume = bed.get("persistentvolumes", "", new["spec"]["volumeName"].as_str().expect("a volume"));
+    let volume = server.get("persistentvolumes", "", new["spec"]["volumeName"].as_str().expect("a volume"));
     assert_eq!(volume.expect("a volume")["spec"]["claimRef"]["uid"], new["metadata"]["uid"]);
 
-    let other = bed.replace_claim_with("app", "data", |claim| {
+    let other = server.replace_claim_with("app", "data", |claim| {
         claim["spec"]["resources"]["requests"]["storage"] = "2Gi".into();
     });
     assert_eq!(other["status"]["capacity"]["storage"], "2Gi");
     let first = new["spec"]["volumeName"].as_str().expect("a volume");
-    until("the volume goes with its claim", || bed.get("persistentvolumes", "", first).is_none()).await;
+    until("the volume goes with its claim", || server.get("persistentvolumes", "", first).is_none()).await;
 
     // One that has no volume gets none by being replaced.
     let mut pending = objects::claim("app", "pending");
     pending["spec"]["storageClassName"] = "missing".into();
-    bed.put(pending);
-    assert_eq!(bed.replace_claim("app", "pending")["status"]["phase"], "Pending");
+    server.put(pending);
+    assert_eq!(server.replace_claim("app", "pending")["status"]["phase"], "Pending");
 }
 
 #[tokio::test]
 async fn the_queue_is_worked_through_at_its_pace_and_in_order() {
-    let bed = quick_bed().await;
-    bed.controller_pace(Pace::PerSecond(20));
+    let server = quick_bed().await;
+    server.controller_pace(Pace::PerSecond(20));
     let began = Instant::now();
     for number in 0..5 {
-        create(&bed, &objects::snapshot("app", &format!("s-{number}"), "data")).await;
+        create(&server, &objects::snapshot("app", &format!("s-{number}"), "data")).await;
     }
-    until("all are ready", || (0..5).all(|number| is_ready(&bed, &format!("s-{number}")))).await;
+    until("all are ready", || (0..5).all(|number| is_ready(&server, &format!("s-{number}")))).await;
     // The first at once, and then four distances of 50 ms.
     let took = began.elapsed();
     assert!((Duration::from_millis(195)..Duration::from_secs(2)).contains(&took), "{took:?}");
-    let history = bed.snapshot_history();
+    let history = server.snapshot_history();
     let ready = history.iter().filter(|milestone| milestone.stage == Stage::Ready);
     let names: Vec<&str> =
         ready.filter_map(|milestone| milestone.object["metadata"]["name"].as_str()).collect();
     assert_eq!(names, ["s-0", "s-1", "s-2", "s-3", "s-4"]);
 
-    bed.controller_pace(Pace::PerSecond(0));
-    create(&bed, &objects::snapshot("app", "never", "data")).await;
+    server.controller_pace(Pace::PerSecond(0));
+    create(&server, &objects::snapshot("app", "never", "data")).await;
     sleep(Duration::from_millis(50)).await;
-    assert!(!is_ready(&bed, "never"));
+    assert!(!is_ready(&server, "never"));
 }
 
 #[tokio::test]
 async fn a_stopped_controller_takes_what_a_test_lets_it() {
-    let bed = quick_bed().await;
-    bed.controller_pace(Pace::Stopped);
+    let server = quick_bed().await;
+    server.controller_pace(Pace::Stopped);
     for name in ["gone", "first", "second", "third"] {
-        create(&bed, &objects::snapshot("app", name, "data")).await;
+        create(&server, &objects::snapshot("app", name, "data")).await;
     }
     // Without finalizers it goes at once, and it takes nobody's turn.
-    bed.delete(SNAPSHOTS, "app", "gone");
-    assert_eq!(bed.get(SNAPSHOTS, "app", "gone"), None);
-    bed.controller_takes(2);
-    until("two are ready", || is_ready(&bed, "first") && is_ready(&bed, "second")).await;
+    server.delete(SNAPSHOTS, "app", "gone");
+    assert_eq!(server.get(SNAPSHOTS, "app", "gone"), None);
+    server.controller_takes(2);
+    until("two are ready", || is_ready(&server, "first") && is_ready(&server, "second")).await;
     sleep(Duration::from_millis(50)).await;
-    assert!(!is_ready(&bed, "third"));
+    assert!(!is_ready(&server, "third"));
 
     // Deletions wait as well.
-    bed.delete(SNAPSHOTS, "app", "first");
+    server.delete(SNAPSHOTS, "app", "first");
     sleep(Duration::from_millis(50)).await;
-    assert!(bed.get(SNAPSHOTS, "app", "first").is_some());
-    bed.controller_takes(2);
-    until("the first goes", || bed.get(SNAPSHOTS, "app", "first").is_none()).await;
-    assert!(is_ready(&bed, "third"));
+    assert!(server.get(SNAPSHOTS, "app", "first").is_some());
+    server.controller_takes(2);
+    until("the first goes", || server.get(SNAPSHOTS, "app", "first").is_none()).await;
+    assert!(is_ready(&server, "third"));
 }
 
 #[tokio::test]
 async fn delays_of_a_plan_count_from_when_the_controller_gets_there() {
-    let bed = bed(|_| {}).await;
-    bed.plan(|_| Some(Plan::ready_after(Duration::from_millis(100))));
-    bed.controller_pace(Pace::Stopped);
-    create(&bed, &objects::snapshot("app", "late", "data")).await;
+    let server = server(|_| {}).await;
+    server.plan(|_| Some(Plan::ready_after(Duration::from_millis(100))));
+    server.controller_pace(Pace::Stopped);
+    create(&server, &objects::snapshot("app", "late", "data")).await;
     sleep(Duration::from_millis(150)).await;
     let began = Instant::now();
-    bed.controller_pace(Pace::AtOnce);
-    until("ready", || is_ready(&bed, "late")).await;
+    server.controller_pace(Pace::AtOnce);
+    until("ready", || is_ready(&server, "late")).await;
     assert!(began.elapsed() >= Duration::from_millis(100));
 }
 
 #[tokio::test]
 async fn a_claim_is_under_protection_while_a_snapshot_is_being_made_of_it() {
-    let bed = bed(|_| {}).await;
+    let server = server(|_| {}).await;
     let protected = || {
-        let finalizers = claim(&bed, "data")["metadata"]["finalizers"].clone();
+        let finalizers = claim(&server, "data")["metadata"]["finalizers"].clone();
         let finalizers: Vec<String> = serde_json::from_value(finalizers).expect("finalizers");
         finalizers.iter().any(|one| one == "snapshot.storage.kubernetes.io/pvc-as-source-protection")
     };
-    bed.plan(|snapshot| {
+    server.plan(|snapshot| {
         Some(match snapshot["metadata"]["name"].as_str() {
             Some("quick") => Plan::ready_after(Duration::from_millis(10)),
             _ => Plan::never(),
         })
     });
-    bed.controller_pace(Pace::Stopped);
-    create(&bed, &objects::snapshot("app", "slow", "data")).await;
-    create(&bed, &objects::snapshot("app", "quick", "data")).await;
+    server.controller_pace(Pace::Stopped);
+    create(&server, &objects::snapshot("app", "slow", "data")).await;
+    create(&server, &objects::snapshot("app", "quick", "data")).await;
     sleep(Duration::from_millis(20)).await;
     assert!(!protected(), "nothing is on the claim of a queued snapshot");
-    bed.controller_pace(Pace::AtOnce);
-    until("ready", || is_ready(&bed, "quick")).await;
+    server.controller_pace(Pace::AtOnce);
+    until("ready", || is_ready(&server, "quick")).await;
     assert!(protected(), "the other one is still being made");
-    bed.delete(CLAIMS, "app", "data");
+    server.delete(CLAIMS, "app", "data");
     sleep(Duration::from_millis(20)).await;
-    assert!(claim(&bed, "data")["metadata"]["deletionTimestamp"].is_string());
-    bed.delete(SNAPSHOTS, "app", "slow");
+    assert!(claim(&server, "data")["metadata"]["deletionTimestamp"].is_string());
+    server.delete(SNAPSHOTS, "app", "slow");
     until("the claim goes with the last reason for its protection", || {
-        bed.get(CLAIMS, "app", "data").is_none()
+        server.get(CLAIMS, "app", "data").is_none()
     })
     .await;
 }
 
 #[tokio::test]
 async fn what_a_snapshot_that_was_put_in_has_the_data_of_can_be_said() {
-    let bed = bed(|_| {}).await;
+    let server = server(|_| {}).await;
     let time = "2020-01-01T00:00:00Z";
-    bed.put(objects::ready_snapshot("app", "known", "data", time));
-    bed.put(objects::ready_snapshot("app", "unknown", "missing", time));
-    let found = bed.snapshot_data("app", "known").expect("the claim is there");
-    assert_eq!(found.claim, uid(&claim(&bed, "data")));
-    assert_eq!(bed.snapshot_data("app", "unknown"), None);
+    server.put(objects::ready_snapshot("app", "known", "data", time));
+    server.put(objects::ready_snapshot("app", "unknown", "missing", time));
+    let found = server.snapshot_data("app", "known").expect("the claim is there");
+    assert_eq!(found.claim, uid(&claim(&server, "data")));
+    assert_eq!(server.snapshot_data("app", "unknown"), None);
     let data = SnapshotData { claim: "another".to_owned(), volume: "gone".to_owned() };
     for name in ["known", "unknown"] {
-        bed.set_snapshot_data("app", name, data.clone());
-        assert_eq!(bed.snapshot_data("app", name), Some(data.clone()));
+        server.set_snapshot_data("app", name, data.clone());
+        assert_eq!(server.snapshot_data("app", name), Some(data.clone()));
     }
     // Whatever is written to it, it is of what it was.
-    bed.replace_claim("app", "data");
-    bed.label(SNAPSHOTS, "app", "known", "a", Some("b"));
-    assert_eq!(bed.snapshot_data("app", "known"), Some(data.clone()));
-    bed.put(bed.get(SNAPSHOTS, "app", "known").expect("is there"));
-    assert_eq!(bed.snapshot_data("app", "known"), Some(data));
+    server.replace_claim("app", "data");
+    server.label(SNAPSHOTS, "app", "known", "a", Some("b"));
+    assert_eq!(server.snapshot_data("app", "known"), Some(data.clone()));
+    server.put(server.get(SNAPSHOTS, "app", "known").expect("is there"));
+    assert_eq!(server.snapshot_data("app", "known"), Some(data));
 }
 
 #[tokio::test]
 async fn others_label_and_annotate() {
-    let bed = bed(|_| {}).await;
-    let others = bed.others();
+    let server = server(|_| {}).await;
+    let others = server.others();
     others.annotate(CLAIMS, "app", "data", "volume-snapshotter/retention", Some("all"));
-    bed.label(CLAIMS, "app", "data", "app", Some("web"));
-    let metadata = claim(&bed, "data")["metadata"].clone();
+    server.label(CLAIMS, "app", "data", "app", Some("web"));
+    let metadata = claim(&server, "data")["metadata"].clone();
     assert_eq!(metadata["annotations"]["volume-snapshotter/retention"], "all");
     assert_eq!(metadata["labels"], serde_json::json!({"app": "web"}));
     others.label(CLAIMS, "app", "data", "app", None);
-    bed.annotate(CLAIMS, "app", "data", "volume-snapshotter/retention", None);
-    let metadata = claim(&bed, "data")["metadata"].clone();
+    server.annotate(CLAIMS, "app", "data", "volume-snapshotter/retention", None);
+    let metadata = claim(&server, "data")["metadata"].clone();
     assert_eq!(metadata.get("labels"), None);
     assert_eq!(metadata["annotations"].get("volume-snapshotter/retention"), None);
 }
 
 #[tokio::test]
 async fn the_journal_tells_what_there_was_at_any_moment() {
-    let bed = quick_bed().await;
-    bed.put(objects::ready_snapshot("app", "old", "data", "2020-01-01T00:00:00Z"));
-    create(&bed, &objects::snapshot("app", "new", "data")).await;
-    until("ready", || is_ready(&bed, "new")).await;
-    bed.annotate(CLAIMS, "app", "data", "volume-snapshotter/retention", Some("all"));
-    send(&bed, "DELETE", &format!("{PATH}/old"), None).await;
-    until("gone", || bed.get(SNAPSHOTS, "app", "old").is_none()).await;
-    bed.compact();
-    let journal = bed.journal();
+    let server = quick_bed().await;
+    server.put(objects::ready_snapshot("app", "old", "data", "2020-01-01T00:00:00Z"));
+    create(&server, &objects::snapshot("app", "new", "data")).await;
+    until("ready", || is_ready(&server, "new")).await;
+    server.annotate(CLAIMS, "app", "data", "volume-snapshotter/retention", Some("all"));
+    send(&server, "DELETE", &format!("{PATH}/old"), None).await;
+    until("gone", || server.get(SNAPSHOTS, "app", "old").is_none()).await;
+    server.compact();
+    let journal = server.journal();
     assert!(journal.is_sorted_by_key(|write| write.version));
     let deletion = journal.iter().position(|write| {
         write.user == "kubernetes-admin"

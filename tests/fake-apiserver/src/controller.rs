@@ -145,7 +145,7 @@ pub enum Pace {
     AtOnce,
     /// The first at once, and then this many in each second, at equal distances; none if it is 0.
     PerSecond(u32),
-    /// Not before a test says so with [`TestBed::controller_takes`](crate::TestBed::controller_takes) or another pace.
+    /// Not before a test says so with [`FakeApiServer::controller_takes`](crate::TestBed::controller_takes) or another pace.
     Stopped,
 }
 

@@ -10,7 +10,7 @@ pub(crate) enum Credentials<'a> {
     Files { token: &'a Path, ca: &'a Path },
 }
 
-/// The file's text: one cluster, one user, one context, all called `testbed`.
+/// The file's text: one cluster, one user, one context, all called `fake_apiserver`.
 pub(crate) fn text(url: &str, namespace: &str, credentials: &Credentials<'_>) -> String {
     let quoted = |text: &str| serde_json::Value::from(text).to_string();
     let (ca, token) = match credentials {

@@ -62,7 +62,7 @@ pub enum Fault {
         /// as priority and fairness says it.
         status: bool,
     },
-    /// The server restarts, as [`TestBed::restart`](crate::TestBed::restart) does it, and never answers.
+    /// The server restarts, as [`FakeApiServer::restart`](crate::TestBed::restart) does it, and never answers.
     Restart {
         /// Whether the request is carried out before.
         when: When,
@@ -83,7 +83,7 @@ pub enum WatchFault {
     /// It ends, as by a timeout of the server's, after this time.
     EndsAfter(Duration),
     /// Right after this many events, an ERROR event of code 410, and the end. The history is there still: see
-    /// [`TestBed::compact`](crate::TestBed::compact).
+    /// [`FakeApiServer::compact`](crate::TestBed::compact).
     Expires(usize),
     /// There are no events, only bookmarks, which tell of resourceVersions as if the events had been sent.
     OnlyBookmarks,
@@ -92,7 +92,7 @@ pub enum WatchFault {
     /// It is open, and nothing ever comes, not even its end: somewhere on the way the connection was forgotten.
     Silent,
     /// As a silent one, but only after this many events: from then on no events, bookmarks or end. For all watches that
-    /// are open at a moment of the test's choice there is [`TestBed::mute_watches`](crate::TestBed::mute_watches).
+    /// are open at a moment of the test's choice there is [`FakeApiServer::mute_watches`](crate::TestBed::mute_watches).
     MuteAfter(usize),
     /// After this many events, half of the next one's line, and the connection is closed.
     CutLine(usize),

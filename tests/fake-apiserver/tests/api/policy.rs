@@ -1,16 +1,16 @@
 //! Admission policies that change or refuse what users send.
 
-use crate::{PATH, SNAPSHOTS, bed, create, is_ready, send, until};
+use crate::{PATH, SNAPSHOTS, create, is_ready, send, server, until};
+use fake_apiserver::{FakeApiServer, Request, http as client, objects};
 use serde_json::{Value, json};
-use testbed::{Request, TestBed, http as client, objects};
 
 const TIME: &str = "2020-01-01T00:00:00Z";
 
 #[tokio::test]
 async fn a_policy_changes_what_is_created() {
-    let bed = bed(|_| {}).await;
-    bed.put(objects::snapshot_class("cheap"));
-    bed.admission_changes(
+    let server = server(|_| {}).await;
+    server.put(objects::snapshot_class("cheap"));
+    server.admission_changes(
         |request| request.is("create", SNAPSHOTS) && request.name.starts_with("changed"),
         |snapshot| {
             snapshot["metadata"]["labels"]["job"] = "audited".into();
@@ -19,46 +19,47 @@ async fn a_policy_changes_what_is_created() {
         },
     );
     let snapshot = objects::snapshot("app", "changed", "data");
-    let dry = send(&bed, "POST", &format!("{PATH}?dryRun=All"), Some(&snapshot)).await;
+    let dry = send(&server, "POST", &format!("{PATH}?dryRun=All"), Some(&snapshot)).await;
     assert_eq!(dry.json()["metadata"]["labels"]["job"], "audited");
-    let changed = create(&bed, &objects::snapshot("app", "changed", "data")).await;
-    let same = create(&bed, &objects::snapshot("app", "same", "data")).await;
+    let changed = create(&server, &objects::snapshot("app", "changed", "data")).await;
+    let same = create(&server, &objects::snapshot("app", "same", "data")).await;
     assert_eq!(changed["metadata"]["labels"], json!({"job": "audited", "name": "changed"}));
     assert_eq!(changed["metadata"]["annotations"], json!({"seen-by": "audit"}));
     assert_eq!(changed["spec"]["volumeSnapshotClassName"], "cheap");
     assert_eq!(same["metadata"]["labels"]["job"], "volume-snapshotter");
-    until("ready", || is_ready(&bed, "changed")).await;
+    until("ready", || is_ready(&server, "changed")).await;
 
     // What a policy makes of an object must be valid as well.
-    bed.admission_changes(
+    server.admission_changes(
         |request| request.verb == "create",
         |snapshot| snapshot["spec"]["source"] = json!({}),
     );
-    let answer = send(&bed, "POST", PATH, Some(&objects::snapshot("app", "invalid", "data"))).await;
+    let answer = send(&server, "POST", PATH, Some(&objects::snapshot("app", "invalid", "data"))).await;
     assert_eq!(answer.status.as_u16(), 422);
-    bed.clear_admission();
-    create(&bed, &objects::snapshot("app", "changed-no-more", "data")).await;
+    server.clear_admission();
+    create(&server, &objects::snapshot("app", "changed-no-more", "data")).await;
 }
 
 fn writes(request: &Request) -> bool {
     ["create", "update", "patch", "delete", "deletecollection"].contains(&request.verb.as_str())
 }
 
-async fn patch(bed: &TestBed, name: &str, patch: &Value) -> u16 {
+async fn patch(server: &FakeApiServer, name: &str, patch: &Value) -> u16 {
     let headers = [("content-type", "application/merge-patch+json")];
-    let url = format!("{}{PATH}/{name}", bed.url());
-    let patched = client::request(http::Method::PATCH, &url, Some(bed.admin_token()), &headers, Some(patch));
+    let url = format!("{}{PATH}/{name}", server.url());
+    let patched =
+        client::request(http::Method::PATCH, &url, Some(server.admin_token()), &headers, Some(patch));
     patched.await.expect("an answer").status.as_u16()
 }
 
 #[tokio::test]
 async fn a_policy_refuses_what_it_is_about() {
-    let bed = bed(|_| {}).await;
+    let server = server(|_| {}).await;
     for name in ["kept", "other"] {
-        bed.put(objects::ready_snapshot("app", name, "data", TIME));
+        server.put(objects::ready_snapshot("app", name, "data", TIME));
     }
-    let stored = bed.get(SNAPSHOTS, "app", "kept");
-    bed.admission_denies(
+    let stored = server.get(SNAPSHOTS, "app", "kept");
+    server.admission_denies(
         |request| writes(request) && matches!(request.name.as_str(), "kept" | "unwanted" | ""),
         "keep",
         "for the auditors",
@@ -74,19 +75,19 @@ async fn a_policy_refuses_what_it_is_about() {
         })
     };
     let kept = format!("{PATH}/kept");
-    assert_eq!(send(&bed, "DELETE", &kept, None).await.json(), status("kept"));
+    assert_eq!(send(&server, "DELETE", &kept, None).await.json(), status("kept"));
     let unwanted = objects::snapshot("app", "unwanted", "data");
-    assert_eq!(send(&bed, "POST", PATH, Some(&unwanted)).await.json(), status("unwanted"));
-    assert_eq!(send(&bed, "DELETE", PATH, None).await.status.as_u16(), 422);
-    assert_eq!(patch(&bed, "kept", &json!({"metadata": {"labels": {"a": "b"}}})).await, 422);
-    assert_eq!(bed.get(SNAPSHOTS, "app", "kept"), stored);
-    assert_eq!(bed.get(SNAPSHOTS, "app", "unwanted"), None);
+    assert_eq!(send(&server, "POST", PATH, Some(&unwanted)).await.json(), status("unwanted"));
+    assert_eq!(send(&server, "DELETE", PATH, None).await.status.as_u16(), 422);
+    assert_eq!(patch(&server, "kept", &json!({"metadata": {"labels": {"a": "b"}}})).await, 422);
+    assert_eq!(server.get(SNAPSHOTS, "app", "kept"), stored);
+    assert_eq!(server.get(SNAPSHOTS, "app", "unwanted"), None);
 
     // Who asks for what is not so is told that first.
     let stale = json!({"preconditions": {"uid": "another"}});
-    assert_eq!(send(&bed, "DELETE", &kept, Some(&stale)).await.status.as_u16(), 409);
-    assert_eq!(send(&bed, "DELETE", &format!("{PATH}/unwanted"), None).await.status.as_u16(), 404);
-    assert_eq!(send(&bed, "DELETE", &format!("{PATH}/other"), None).await.status.as_u16(), 200);
-    bed.clear_admission();
-    assert_eq!(send(&bed, "DELETE", &kept, None).await.status.as_u16(), 200);
+    assert_eq!(send(&server, "DELETE", &kept, Some(&stale)).await.status.as_u16(), 409);
+    assert_eq!(send(&server, "DELETE", &format!("{PATH}/unwanted"), None).await.status.as_u16(), 404);
+    assert_eq!(send(&server, "DELETE", &format!("{PATH}/other"), None).await.status.as_u16(), 200);
+    server.clear_admission();
+    assert_eq!(send(&server, "DELETE", &kept, None).await.status.as_u16(), 200);
 }

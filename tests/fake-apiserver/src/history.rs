@@ -16,7 +16,7 @@ pub struct Milestone {
     pub stage: Stage,
     /// The snapshot right after it; of one that was removed the last state.
     pub object: Value,
-    /// The user who did it; empty: a controller, or the test itself with [`TestBed::put`](crate::TestBed::put) and such.
+    /// The user who did it; empty: a controller, or the test itself with [`FakeApiServer::put`](crate::TestBed::put) and such.
     pub user: String,
     /// When it was.
     pub at: Instant,
