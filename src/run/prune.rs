@@ -189,8 +189,7 @@ pub(super) async fn make_room(run: &Run<'_>, target: &Target) -> usize {
         let is_same = target.claim.as_ref().is_some_and(|before| before.uid == claim.uid);
         let policy = Policy::of(Some(claim), run.settings, run.cluster.is_in_pod());
         let (true, Policy::Rules(rules)) = (is_same && !claim.is_terminating, &policy) else { break };
-        // No clock of ours: what was made last was made at the latest now.
-        let Some(now) = known.iter().map(|snapshot| snapshot.created).max() else { break };
+        let Some(now) = latest(&known, Timestamp::now()) else { break };
         let in_use = look.claims.as_ref().ok().and_then(|claims| claims.in_use(&target.id.namespace));
         let by = judgement(run, rules, Some(claim), in_use, now);
         let kept = judge(&known, &by)
@@ -205,6 +204,15 @@ pub(super) async fn make_room(run: &Run<'_>, target: &Target) -> usize {
         }
     }
     target.report.get().deleted - before
+}
+
+/// The moment of judging where this run has made no snapshot to take it from: when the API server stored the
+/// last one, or the storage system captured the last one, if that is later and no later than `clock`. After an
+/// outage the data of what was asked for meanwhile is captured long after all of it was stored.
+fn latest(known: &[Snapshot], clock: Timestamp) -> Option<Timestamp> {
+    let stored = known.iter().map(|snapshot| snapshot.created).max()?;
+    let captured = known.iter().map(Snapshot::time).filter(|time| *time <= clock).max();
+    Some(captured.map_or(stored, |captured| captured.max(stored)))
 }
 
 /// Whether a snapshot that stays counts as a copy of the claim that nothing takes away.
