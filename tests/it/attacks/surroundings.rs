@@ -341,7 +341,6 @@ async fn a_snapshot_that_has_been_terminating_for_long_is_said() {
 }
 
 #[tokio::test]
-#[ignore = "what nobody reads holds it up still"]
 async fn a_termination_log_that_nobody_reads_does_not_hold_up_the_exit() {
     embedded_only(Options::default(), "has nothing to do with the cluster", async |cluster| {
         put_claim(cluster, "data");
@@ -367,7 +366,6 @@ async fn with_a_deaf_reader(cluster: &TestCluster, ready_after: u64) -> Running 
 }
 
 #[tokio::test]
-#[ignore = "what nobody reads holds it up still"]
 async fn a_log_that_nobody_reads_holds_up_neither_the_run_nor_its_exit() {
     embedded_only(Options::default(), "has nothing to do with the cluster", async |cluster| {
         let mut running = with_a_deaf_reader(cluster, 20).await;
@@ -378,7 +376,6 @@ async fn a_log_that_nobody_reads_holds_up_neither_the_run_nor_its_exit() {
 }
 
 #[tokio::test]
-#[ignore = "what nobody reads holds it up still"]
 async fn a_log_that_nobody_reads_does_not_keep_a_run_from_being_told_to_stop() {
     embedded_only(Options::default(), "has nothing to do with the cluster", async |cluster| {
         let mut running = with_a_deaf_reader(cluster, 60_000).await;
