@@ -1,9 +1,9 @@
-//! Looking again: what the API server says of the claims, and of everything else that a deletion depends
-//! on, after the new snapshots became ready.
+//! The recheck: what the API server says of the claims, and of everything else that a deletion depends on,
+//! after the new snapshots became ready.
 //!
-//! A run that believed for minutes what it read when it began would delete the only copy of a volume: claims
-//! are deleted and made anew, annotated, restored. So before anything is deleted, all claims of the namespace
-//! are listed again, once for all targets that are ready by then.
+//! Claims are deleted and made anew, annotated and restored while a run waits. A run that relied on what it
+//! read when it began would delete the only copy of a volume. So all claims of a namespace are listed again
+//! before anything in it is deleted, once for all targets that are ready by then.
 
 use std::{
     cell::{Cell, RefCell},
@@ -20,19 +20,19 @@ use tokio::{
 use super::{Run, discover, shared::Shared, target::KnownClaim, watch};
 use crate::{api::Claim, cluster::Error, snapshot::ClaimId};
 
-/// How old a look may be when a deletion is judged by it.
+/// The age up to which a recheck decides about deletions.
 const FRESH: Duration = Duration::from_secs(10);
 
-/// How long the cache may not have been heard of, and still be judged by.
+/// How long the watch may have been silent while the cache is relied on.
 const HEARD: Duration = Duration::from_secs(2);
 
-/// How long the first look waits for further targets to become ready, and the longest that any does. Where
-/// none is waited for, none waits.
+/// How long the first recheck waits for further targets to become ready. Later ones wait twice as long each,
+/// up to [`LONGEST_GATHER`]. None waits once every target is settled.
 const GATHER: Duration = Duration::from_secs(30);
 const LONGEST_GATHER: Duration = Duration::from_secs(60);
 
-/// What the API server said at one moment.
-pub(super) struct Look {
+/// What the API server said at one moment about the claims of some namespaces.
+pub(super) struct Recheck {
     began: Instant,
     ended: Instant,
     namespaces: BTreeSet<String>,
@@ -50,10 +50,10 @@ pub(super) struct Claims {
     in_use: HashMap<String, HashSet<String>>,
 }
 
-impl Look {
-    /// Whether a deletion that is made now may be judged by it.
+impl Recheck {
+    /// Whether it may decide about a deletion that is made now.
     pub(super) fn is_fresh(&self) -> bool {
-        // A long list takes its time, and a look that is never fresh would let no run end.
+        // A long list takes its time; a recheck that is never fresh would let no run end.
         self.began.elapsed() <= FRESH.max((self.ended - self.began) * 2)
     }
 }
@@ -70,9 +70,9 @@ impl Claims {
     }
 }
 
-/// The looks of a run, one after the other, each for all that ask meanwhile.
-pub(super) struct Looks {
-    last: Shared<Look>,
+/// The rechecks of a run, one after the other, each for all targets that ask meanwhile.
+pub(super) struct Rechecks {
+    last: Shared<Recheck>,
     /// The namespaces of those that ask.
     wanted: RefCell<BTreeSet<String>>,
     gather: Cell<Duration>,
@@ -81,19 +81,19 @@ pub(super) struct Looks {
     all_settled: Notify,
 }
 
-/// How long a look may wait before it is taken.
+/// Whether a recheck may wait.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Urgency {
-    /// Until further targets are ready, so that one look serves many.
+    /// Until further targets are ready, so that one recheck serves many.
     Gather,
     /// Not at all.
     AtOnce,
 }
 
-impl Looks {
+impl Rechecks {
     /// For so many targets.
     pub(super) fn new(targets: usize) -> Self {
-        Looks {
+        Rechecks {
             last: Shared::new(),
             wanted: RefCell::default(),
             gather: Cell::new(GATHER),
@@ -110,25 +110,26 @@ impl Looks {
         }
     }
 
-    /// A look at a namespace that began after a moment and is fresh.
+    /// A fresh recheck of a namespace that began at `after` or later.
     pub(super) async fn after(
         &self,
         run: &Run<'_>,
         namespace: &str,
         after: Instant,
         urgency: Urgency,
-    ) -> Rc<Look> {
+    ) -> Rc<Recheck> {
         self.wanted.borrow_mut().insert(namespace.to_owned());
-        let is_good =
-            |look: &Look| look.began >= after && look.is_fresh() && look.namespaces.contains(namespace);
+        let is_good = |recheck: &Recheck| {
+            recheck.began >= after && recheck.is_fresh() && recheck.namespaces.contains(namespace)
+        };
         let ask = async || {
             if urgency == Urgency::Gather {
                 self.gathered().await;
             }
-            // Whoever asked is served, this one included, even if an earlier look took its wish along.
+            // This target's namespace is included even if an earlier recheck took its wish along.
             let mut namespaces = std::mem::take(&mut *self.wanted.borrow_mut());
             namespaces.insert(namespace.to_owned());
-            look(run, namespaces).await
+            recheck(run, namespaces).await
         };
         self.last.get(is_good, ask).await
     }
@@ -143,16 +144,16 @@ impl Looks {
     }
 }
 
-async fn look(run: &Run<'_>, namespaces: BTreeSet<String>) -> Look {
+async fn recheck(run: &Run<'_>, namespaces: BTreeSet<String>) -> Recheck {
     let began = Instant::now();
     // The watch has told all that happened until the new snapshot was ready, in the order in which it did.
-    // Where it has not been heard of since, it may be broken.
+    // A watch that has been silent since may be broken.
     let unread_snapshots = match run.cache.was_heard_within(HEARD) || run.settings.dry_run {
         true => None,
         false => watch::list_owned(run).await.err(),
     };
     let claims = claims(run, &namespaces).await;
-    Look { began, ended: Instant::now(), namespaces, claims, unread_snapshots }
+    Recheck { began, ended: Instant::now(), namespaces, claims, unread_snapshots }
 }
 
 /// Lists the claims of namespaces, and keeps what deletions depend on.
@@ -182,8 +183,8 @@ struct Source {
     name: String,
 }
 
-/// The snapshots that a claim which is not Bound names: nobody knows whether its volume was made from
-/// them already, and if not, it never is once they are being deleted.
+/// The snapshots that a claim names as its data source while it is not Bound. Its volume may not have been
+/// made yet, and never is once such a snapshot is being deleted.
 fn sources(claim: &Claim) -> Vec<Source> {
     if claim.status.phase == "Bound" {
         return Vec::new();
