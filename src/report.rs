@@ -83,6 +83,15 @@ pub struct Failure {
     pub is_transient: bool,
 }
 
+impl Failure {
+    /// The same failure, with what the reader can do about it.
+    pub fn advising(mut self, advice: &str) -> Self {
+        self.message.push_str("; ");
+        self.message.push_str(advice);
+        self
+    }
+}
+
 /// What ended a run before its time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stop {
