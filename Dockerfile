@@ -13,14 +13,16 @@
 # `docker buildx build --platform linux/amd64,linux/arm64 .`
 #
 # The same sources and the same base image make the same binary: `--locked` fixes every crate, and the paths that end up in
-# it are those of this file.
+# it are those of this file. `cargo release-binary` stands in .cargo/config.toml.
 
-ARG RUST_VERSION=1.95
 # For `--sbom`: the crates are in Cargo.lock, and in the final image nothing shows them.
 ARG BUILDKIT_SBOM_SCAN_CONTEXT=true
 
-FROM rust:${RUST_VERSION}-alpine AS build
-# For ring's C and assembly, for linking, and for the final image. Usually there already; then this does nothing.
+# The compiler is that of rust-toolchain.toml, which is not copied: rustup would fetch what else it names.
+FROM rust:1.95.0-alpine3.23@sha256:606fd313a0f49743ee2a7bd49a0914bab7deedb12791f3a846a34a4711db7ed2 AS build
+# For ring's C and assembly, for linking, and for the final image. Usually there already; then this does nothing. Without
+# versions: Alpine keeps only the newest of each package in a branch, so a pinned one is gone with the next fix, and the
+# build breaks.
 RUN apk add --no-cache binutils ca-certificates gcc musl-dev
 WORKDIR /build
 
@@ -30,18 +32,18 @@ COPY Cargo.toml Cargo.lock ./
 COPY .cargo/config.toml .cargo/
 COPY benches/Cargo.toml benches/
 COPY tests/demo/Cargo.toml tests/demo/
-COPY tests/testbed/Cargo.toml tests/testbed/
-RUN mkdir -p benches/side-by-side src tests/demo/src tests/it tests/testbed/src \
- && touch benches/retention.rs benches/side-by-side/main.rs src/lib.rs tests/demo/src/main.rs tests/it/main.rs tests/testbed/src/lib.rs \
+COPY tests/fake-apiserver/Cargo.toml tests/fake-apiserver/
+RUN mkdir -p benches/side-by-side src tests/demo/src tests/it tests/fake-apiserver/src \
+ && touch benches/retention.rs benches/side-by-side/main.rs src/lib.rs tests/demo/src/main.rs tests/it/main.rs tests/fake-apiserver/src/lib.rs \
  && echo 'fn main() {}' > src/main.rs \
- && cargo build --locked --release --package volume-snapshotter --bin volume-snapshotter
+ && cargo release-binary
 
 # README.md, because the crate's documentation may include it.
 COPY README.md ./
 COPY src src
 # Cargo compares times: files that are older than the empty ones would count as built already.
 RUN find src -name '*.rs' -exec touch {} + \
- && cargo build --locked --release --package volume-snapshotter --bin volume-snapshotter
+ && cargo release-binary
 # An empty image has no loader: a binary that asks for one has to fail here and not in the cluster.
 RUN headers="$(readelf --program-headers --wide target/release/volume-snapshotter)" \
  && case "$headers" in *INTERP*) echo 'the binary is not static' >&2; exit 1 ;; esac
@@ -49,16 +51,12 @@ RUN headers="$(readelf --program-headers --wide target/release/volume-snapshotte
 FROM scratch
 ARG VERSION=0.1.0
 ARG REVISION=unknown
-# Where the sources are and when they were committed, if the builder says so.
-ARG SOURCE=""
-ARG CREATED=""
+# Where the sources are and when they were committed is for the builder to say, with `--label`: an empty label would be wrong.
 LABEL org.opencontainers.image.title="volume-snapshotter" \
       org.opencontainers.image.description="Takes a VolumeSnapshot of each chosen PersistentVolumeClaim, waits until it is ready, then prunes the older ones" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
-      org.opencontainers.image.revision="${REVISION}" \
-      org.opencontainers.image.source="${SOURCE}" \
-      org.opencontainers.image.created="${CREATED}"
+      org.opencontainers.image.revision="${REVISION}"
 COPY LICENSE /
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/
 COPY --from=build /build/target/release/volume-snapshotter /

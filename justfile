@@ -49,7 +49,7 @@ image $tag="volume-snapshotter:0.1.0":
 # (Needs the target and a C compiler for it: `rustup target add …-linux-musl`, `apt-get install musl-tools`.)
 # Build the binary as the image has it, and try it in an empty root.
 static $target=(arch() + "-unknown-linux-musl"):
-    cargo build --locked --release --target "$target" --bin volume-snapshotter
+    cargo release-binary --target "$target"
     cargo test --locked --test it image
 
 # Make a kind cluster with a CSI driver, and run the image in it once.

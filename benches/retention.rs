@@ -35,10 +35,10 @@ fn snapshots(number: usize) -> Vec<Snapshot> {
             }
         })
         .collect();
-    let mut place = 0;
+    let mut setting = 0;
     for index in (1..snapshots.len()).rev() {
-        place = (place * 31 + 17) % (index + 1);
-        snapshots.swap(index, place);
+        setting = (setting * 31 + 17) % (index + 1);
+        snapshots.swap(index, setting);
     }
     snapshots
 }

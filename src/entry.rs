@@ -11,7 +11,7 @@ use crate::{
     command::{self, Command, ListCommand, Output, RestoreCommand},
     list::{self, Given, Listing, Look},
     names, process,
-    report::{EXIT_DONE, EXIT_HOPELESS, EXIT_TRY_AGAIN, Failure, Report, Stop},
+    report::{EXIT_DONE, EXIT_PERMANENT, EXIT_TRANSIENT, Failure, Report, Stop},
     restore::{self, RestoreReport},
     run,
     settings::{self, RestoreSettings, Settings},
@@ -25,16 +25,18 @@ const ONE_AT_A_TIME: usize = 1;
 ///
 /// It is here and not in `main.rs` so that the demo is the binary as well, without a second build.
 pub fn main() -> ExitCode {
-    ExitCode::from(match command::command(std::env::args_os().skip(1)) {
+    let exit = match command::command(std::env::args_os().skip(1)) {
         Ok(Command::Run) => run_once(),
         Ok(Command::List(command)) => list_once(command),
         Ok(Command::Restore(command)) => restore_once(command),
         Ok(Command::Text(text)) => printed(text),
         Err(problem) => {
             eprintln!("volume-snapshotter: {problem}");
-            EXIT_HOPELESS
+            EXIT_PERMANENT
         }
-    })
+    };
+    process::finish_log();
+    ExitCode::from(exit)
 }
 
 fn run_once() -> u8 {
@@ -42,9 +44,9 @@ fn run_once() -> u8 {
         Ok(settings) => settings,
         Err((problems, fallback)) => {
             process::start_log(fallback.log_format, settings::default_filter());
-            tracing::error!(exit = EXIT_HOPELESS, "{problems}");
+            tracing::error!(exit = EXIT_PERMANENT, "{problems}");
             process::leave_message(&problems.to_string(), &fallback.termination_log);
-            return EXIT_HOPELESS;
+            return EXIT_PERMANENT;
         }
     };
     process::start_log(settings.log_format, settings.log_filter.clone());
@@ -54,7 +56,7 @@ fn run_once() -> u8 {
         context: None,
         impersonate: None,
         concurrency: settings.concurrency,
-        patience: cluster::PATIENCE,
+        budget: cluster::RETRY_BUDGET,
     };
     let id = settings.run_id.clone().unwrap_or_else(|| names::run_id(rand::random()));
     let run = async |cluster: Cluster, stop: Stopping<'_>| run::run(&cluster, &settings, &id, stop).await;
@@ -72,13 +74,13 @@ fn list_once(command: ListCommand) -> u8 {
         command.flags.iter().any(|flag| flag.variable == variable)
             || std::env::var_os(variable).is_some_and(|value| !value.to_string_lossy().trim().is_empty())
     };
-    let given = Given { job: given("SNAPSHOT_JOB"), retention: given("SNAPSHOT_RETENTION") };
+    let given = Given { schedule: given("SNAPSHOT_JOB"), retention: given("SNAPSHOT_RETENTION") };
     let settings = match Settings::parse_for_list(std::env::vars_os(), command.flags) {
         Ok(settings) => settings,
         Err(problems) => {
             process::start_plain_log(None, settings::default_filter());
             tracing::error!("{problems}");
-            return EXIT_HOPELESS;
+            return EXIT_PERMANENT;
         }
     };
     process::start_plain_log(None, settings.log_filter.clone());
@@ -88,7 +90,7 @@ fn list_once(command: ListCommand) -> u8 {
         context: command.context.as_deref(),
         impersonate: None,
         concurrency: ONE_AT_A_TIME,
-        patience: cluster::PATIENCE_OF_A_PERSON,
+        budget: cluster::INTERACTIVE_RETRY_BUDGET,
     };
     let now = Timestamp::now();
     let list = async |cluster: Cluster, stop: Stopping<'_>| {
@@ -129,7 +131,7 @@ fn show(listing: &Listing, output: Output, now: Timestamp) -> u8 {
         Output::Json => printed(&list::json(&listing.rows)),
         Output::Yaml => printed(&list::yaml(&listing.rows)),
         Output::Table | Output::Wide if listing.rows.is_empty() => {
-            tracing::info!("no snapshots found {}", listing.place);
+            tracing::info!("no snapshots found {}", listing.location);
             EXIT_DONE
         }
         Output::Table | Output::Wide => printed(&list::table(&listing.rows, look, now)),
@@ -138,8 +140,8 @@ fn show(listing: &Listing, output: Output, now: Timestamp) -> u8 {
         return exit;
     }
     let missing = listing.missing.join(", ");
-    tracing::error!("there is neither a claim nor a snapshot of one {}: {missing}", listing.place);
-    EXIT_HOPELESS
+    tracing::error!("there is neither a claim nor a snapshot of one {}: {missing}", listing.location);
+    EXIT_PERMANENT
 }
 
 fn restore_once(command: RestoreCommand) -> u8 {
@@ -147,9 +149,9 @@ fn restore_once(command: RestoreCommand) -> u8 {
         Ok(settings) => settings,
         Err((problems, fallback)) => {
             process::start_plain_log(fallback.log_format, settings::default_filter());
-            tracing::error!(exit = EXIT_HOPELESS, "{problems}");
+            tracing::error!(exit = EXIT_PERMANENT, "{problems}");
             process::leave_message(&problems.to_string(), &fallback.termination_log);
-            return EXIT_HOPELESS;
+            return EXIT_PERMANENT;
         }
     };
     settings.kubeconfig.clone_from(&command.kubeconfig);
@@ -161,7 +163,7 @@ fn restore_once(command: RestoreCommand) -> u8 {
         context: command.context.as_deref(),
         impersonate: None,
         concurrency: ONE_AT_A_TIME,
-        patience: cluster::PATIENCE,
+        budget: cluster::RETRY_BUDGET,
     };
     let id = settings.run_id.clone().unwrap_or_else(|| names::restore_id(rand::random()));
     let waiting = process::waiting_line(settings.log_format);
@@ -223,10 +225,10 @@ async fn begin(access: Access<'_>) -> Result<(Cluster, Pin<Box<dyn Future<Output
 }
 
 fn cannot_start(error: io::Error) -> Unbegun {
-    Unbegun::Trouble(Failure { message: format!("the process cannot start: {error}"), may_pass: true })
+    Unbegun::Trouble(Failure { message: format!("the process cannot start: {error}"), is_transient: true })
 }
 
 /// The exit code of a text that was written to standard output.
 fn printed(text: &str) -> u8 {
-    if process::print(text) { EXIT_DONE } else { EXIT_TRY_AGAIN }
+    if process::print(text) { EXIT_DONE } else { EXIT_TRANSIENT }
 }

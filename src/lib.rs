@@ -16,7 +16,7 @@
 //! | [`settings`] | the environment variables, checked as a whole |
 //! | [`report`] | what a run came to: exit code, summary, termination message |
 //! | [`cluster`] | every request, its bounds and its repetition |
-//! | [`run`] | the run: find, list, watch; make, wait, prune |
+//! | [`run`] | the run: discover, create, watch, wait, prune |
 //! | [`list`] | the command `list`: what there is, and why it stays or goes |
 //! | [`restore`] | the command `restore`: a new claim from a snapshot |
 //! | [`command`] | the command line |
@@ -31,18 +31,24 @@
 //!
 //! The safety of users' backups rests on these, and each is held by tests:
 //!
-//! - A snapshot is deleted only while a newer one of the same claim is ready
-//!   ([`run`] asks again before each deletion), and only if the schedule owns it
-//!   ([`snapshot::Snapshot::owned`]).
-//! - The newest ready one stays, and so do held, terminating, group members' and future-dated ones
+//! - A snapshot is deleted only while a newer one of the same claim is there and ready: every try of a
+//!   deletion asks first ([`cluster::Cluster::delete`]). It goes only if the schedule owns it
+//!   ([`snapshot::Snapshot::owned`]), and only by what the API server says after the new one became
+//!   ready: the claim is the same by its uid, its annotations are those of now, and no claim is being
+//!   restored from it ([`run`]).
+//! - The newest ready one stays, and so do held, terminating, future-dated and unreadable ones, those
+//!   that another object owns, those of a previous claim, and those that a Job may still wait for
 //!   ([`retention::judge`]).
 //! - A deletion holds for exactly the object and the state that was judged
 //!   ([`cluster::Cluster::delete`]), and no create is blindly repeated
-//!   ([`cluster::Cluster::create`]).
+//!   ([`cluster::Cluster::create`]). What admission made something else of is taken back
+//!   ([`cluster::NewSnapshot::changes`]).
+//! - Nothing that others wrote becomes part of a URL unchecked or fills the memory ([`cluster`]), or
+//!   moves a terminal's cursor ([`text::foreign`]).
 //! - A restore makes a claim, once, and changes or deletes nothing that exists
-//!   ([`cluster::Cluster::create_claim`], [`cluster::RESTORE_RIGHTS`]).
+//!   ([`cluster::Cluster::create_claim`], [`cluster::RESTORE_PERMISSIONS`]).
 //! - A setting that cannot be understood stops the run before anything is changed
-//!   ([`settings::Settings::parse`]).
+//!   ([`settings::Settings::parse`]). Outside a pod nothing is deleted without an explicit retention.
 //! - A run ends ([`settings::Settings::bound`]).
 
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic))]

@@ -80,7 +80,16 @@ pub struct Failure {
     /// In words for an operator.
     pub message: String,
     /// Whether another attempt may succeed without anybody's doing.
-    pub may_pass: bool,
+    pub is_transient: bool,
+}
+
+impl Failure {
+    /// The same failure, with what the reader can do about it.
+    pub fn advising(mut self, advice: &str) -> Self {
+        self.message.push_str("; ");
+        self.message.push_str(advice);
+        self
+    }
 }
 
 /// What ended a run before its time.
@@ -95,9 +104,9 @@ pub enum Stop {
 /// Every claim is done. Exit codes are what the CronJob's `podFailurePolicy` goes by.
 pub const EXIT_DONE: u8 = 0;
 /// Some claim has no new ready snapshot, and another attempt may help.
-pub const EXIT_TRY_AGAIN: u8 = 1;
+pub const EXIT_TRANSIENT: u8 = 1;
 /// Some claim has no new ready snapshot, and trying again cannot help.
-pub const EXIT_HOPELESS: u8 = 2;
+pub const EXIT_PERMANENT: u8 = 2;
 /// All snapshots are ready, but some old ones could not be deleted.
 pub const EXIT_NOT_PRUNED: u8 = 3;
 
@@ -206,12 +215,12 @@ impl Report {
             });
             of_claims.chain(&self.trouble)
         };
-        if self.stopped.is_some() || failures().any(|failure| failure.may_pass) {
-            EXIT_TRY_AGAIN
+        if self.stopped.is_some() || failures().any(|failure| failure.is_transient) {
+            EXIT_TRANSIENT
         } else if failures().next().is_some() {
-            EXIT_HOPELESS
+            EXIT_PERMANENT
         } else if ends().any(|end| matches!(end, End::Unfinished(_))) {
-            EXIT_TRY_AGAIN
+            EXIT_TRANSIENT
         } else if ends().any(|end| matches!(end, End::NotPruned(_))) {
             EXIT_NOT_PRUNED
         } else {
@@ -312,8 +321,8 @@ mod tests {
         }
     }
 
-    fn failure(may_pass: bool) -> Failure {
-        Failure { message: "cannot: because".to_owned(), may_pass }
+    fn failure(is_transient: bool) -> Failure {
+        Failure { message: "cannot: because".to_owned(), is_transient }
     }
 
     fn report(ends: Vec<End>) -> Report {
@@ -324,12 +333,12 @@ mod tests {
     #[test]
     fn the_exit_code_says_whether_trying_again_can_help() {
         let not_pruned = || End::NotPruned("cannot delete".to_owned());
-        let (passing, hopeless) = (|| End::Failed(failure(true)), || End::Failed(failure(false)));
+        let (passing, permanent) = (|| End::Failed(failure(true)), || End::Failed(failure(false)));
         for (ends, code) in [
             (vec![End::Done], 0),
             (vec![End::Done, not_pruned()], 3),
-            (vec![End::Done, not_pruned(), hopeless()], 2),
-            (vec![hopeless(), passing(), not_pruned()], 1),
+            (vec![End::Done, not_pruned(), permanent()], 2),
+            (vec![permanent(), passing(), not_pruned()], 1),
             (vec![End::Done, End::Unfinished(Step::AwaitingReady)], 1),
         ] {
             let said = format!("{ends:?}");
@@ -341,7 +350,7 @@ mod tests {
             Report { trouble: Some(failure(false)), ..report(vec![End::Unfinished(Step::Waiting)]) };
         assert_eq!(unbegun.exit_code(), 2);
         assert_eq!(Report::of_stop(Stop::Signal(15)).exit_code(), 143);
-        let stopped = Report { stopped: Some(Stop::OutOfTime), ..report(vec![End::Done, hopeless()]) };
+        let stopped = Report { stopped: Some(Stop::OutOfTime), ..report(vec![End::Done, permanent()]) };
         assert_eq!(stopped.exit_code(), 1);
     }
 
@@ -381,7 +390,7 @@ mod tests {
     #[test]
     fn the_termination_message_fits_whatever_it_has_to_say() {
         for length in [10, 100, 5000] {
-            let failure = Failure { message: "ä".repeat(length), may_pass: true };
+            let failure = Failure { message: "ä".repeat(length), is_transient: true };
             let many = report(vec![End::Failed(failure.clone()); 2000]);
             for report in [many, Report::of_trouble(failure)] {
                 let message = report.termination_message();

@@ -11,8 +11,8 @@
 //! The API server is this process, on the same processors: what it takes of time is in the wall times, and not in the
 //! CPU times and memory, which are the contenders' alone. Requests and bytes are the API server's own count.
 
-mod place;
 mod process;
+mod setting;
 mod table;
 
 use std::{
@@ -25,7 +25,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use k8s_openapi::jiff::Timestamp;
 
-use place::{DRIVER, Place, Sample};
+use setting::{DRIVER, Sample, Setting};
 use table::{Table, least, median, million, millis};
 
 const SCRIPT: &str = include_str!("script.sh");
@@ -160,9 +160,9 @@ async fn beside_the_script(files: &Path, binary: &Path, rounds: usize) -> Result
     let tools: Option<Vec<PathBuf>> = tools.into_iter().collect();
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     for _ in 0..rounds {
-        ours.push(once(files, |place| place.run_binary(binary)).await?);
+        ours.push(once(files, |setting| setting.run_binary(binary)).await?);
         if let Some(tools) = &tools {
-            theirs.push(once(files, |place| place.run_script(&tools[0], SCRIPT)).await?);
+            theirs.push(once(files, |setting| setting.run_script(&tools[0], SCRIPT)).await?);
         }
     }
 
@@ -229,10 +229,10 @@ async fn at_scale(files: &Path, binary: &Path, rounds: usize) -> Result<()> {
         let mut samples = Vec::new();
         let mut expected = 0;
         for _ in 0..rounds {
-            let place = Place::furnish(files, claims, snapshots).await?;
-            expected = place.expected_requests(snapshots);
-            let sample = place.run_binary(binary);
-            place.leave().await;
+            let setting = Setting::furnish(files, claims, snapshots).await?;
+            expected = setting.expected_requests(snapshots);
+            let sample = setting.run_binary(binary);
+            setting.leave().await;
             samples.push(sample?);
         }
         let requests = median(samples.iter().map(|one| one.requests));
@@ -259,10 +259,10 @@ async fn at_scale(files: &Path, binary: &Path, rounds: usize) -> Result<()> {
 }
 
 /// One run in a place of its own.
-async fn once(files: &Path, run: impl Fn(&Place) -> Result<Sample>) -> Result<Sample> {
-    let place = Place::furnish(files, 1, 1).await?;
-    let sample = run(&place);
-    place.leave().await;
+async fn once(files: &Path, run: impl Fn(&Setting) -> Result<Sample>) -> Result<Sample> {
+    let setting = Setting::furnish(files, 1, 1).await?;
+    let sample = run(&setting);
+    setting.leave().await;
     sample
 }
 

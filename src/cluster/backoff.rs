@@ -13,9 +13,9 @@ const LONGEST_HEEDED: Duration = Duration::from_secs(30);
 const LONGEST: Duration = Duration::from_secs(10);
 
 /// Pauses that grow, with jitter, so that many that failed together do not return together.
-pub struct Pause(ExponentialBackoff);
+pub struct Backoff(ExponentialBackoff);
 
-impl Pause {
+impl Backoff {
     /// Between the tries of one request: 0.2 s at first, 10 s at most.
     pub fn between_tries() -> Self {
         Self::growing(Duration::from_millis(200), LONGEST)
@@ -33,7 +33,7 @@ impl Pause {
     }
 
     fn growing(first: Duration, most: Duration) -> Self {
-        Pause(
+        Backoff(
             ExponentialBackoffBuilder::new()
                 .with_initial_interval(first)
                 .with_max_interval(most)
@@ -47,8 +47,8 @@ impl Pause {
 
     /// The next pause. The API server's own wish is heeded within bounds.
     pub fn next(&mut self, wished: Option<Duration>) -> Duration {
-        let pause = self.0.next_backoff().unwrap_or(LONGEST);
-        pause.max(wished.unwrap_or_default().min(LONGEST_HEEDED))
+        let backoff = self.0.next_backoff().unwrap_or(LONGEST);
+        backoff.max(wished.unwrap_or_default().min(LONGEST_HEEDED))
     }
 }
 
@@ -58,17 +58,17 @@ mod tests {
 
     #[test]
     fn pauses_grow_within_bounds() {
-        let mut pause = Pause::between_reads();
-        let pauses: Vec<Duration> = (0..20).map(|_| pause.next(None)).collect();
+        let mut backoff = Backoff::between_reads();
+        let pauses: Vec<Duration> = (0..20).map(|_| backoff.next(None)).collect();
         assert_eq!(pauses.len(), 20);
         assert!(pauses[0] < Duration::from_millis(326), "{pauses:?}");
         assert!(pauses[19] > Duration::from_secs(3), "{pauses:?}");
-        assert!(pauses.iter().all(|pause| *pause <= Duration::from_millis(6500)), "{pauses:?}");
+        assert!(pauses.iter().all(|backoff| *backoff <= Duration::from_millis(6500)), "{pauses:?}");
     }
 
     #[test]
     fn the_servers_wish_is_heeded_within_bounds() {
-        let next = |wish| Pause::between_tries().next(Some(Duration::from_secs(wish)));
+        let next = |wish| Backoff::between_tries().next(Some(Duration::from_secs(wish)));
         assert_eq!(next(7), Duration::from_secs(7));
         assert_eq!(next(3600), LONGEST_HEEDED);
         assert!(next(0) < Duration::from_secs(1));

@@ -5,8 +5,8 @@ use kube::api::{GetParams, ListParams, PostParams};
 
 use super::{
     CLAIMS, CLASSES, CONFIG_MAPS, CREATE_CLAIM, CRON_JOBS, Cluster, EVENTS, Error, GET_CLASS, GET_CONFIG_MAP,
-    GET_VOLUME, LIST_CLASSES, LIST_CRON_JOBS, LIST_EVENTS, PAGE, Scope, VOLUMES, action::Action, is_name,
-    path,
+    GET_VOLUME, LIST_CLASSES, LIST_CRON_JOBS, LIST_EVENTS, PAGE, Scope, VOLUMES, is_name,
+    operation::Operation, path,
 };
 use crate::{
     api::{Claim, ConfigMap, CronJob, NewClaim, ObjectEvent, Page, StorageClass, Volume},
@@ -21,12 +21,12 @@ impl Cluster {
     /// With `dry_run` the API server checks everything and stores nothing.
     ///
     /// # Errors
-    /// [`super::Cause::AlreadyExists`] if there is a claim of that name. After an error that leaves open
+    /// [`super::ErrorKind::AlreadyExists`] if there is a claim of that name. After an error that leaves open
     /// whether the request was carried out, the claim may be there.
     pub async fn create_claim(&self, new: &NewClaim, dry_run: bool) -> Result<Claim, Error> {
         let scope = Scope::Namespace(new.namespace.clone());
         let what = format!("make claim {} from snapshot {}", new.name, new.snapshot);
-        let action = Action::new(what, &scope, CREATE_CLAIM);
+        let operation = Operation::new(what, &scope, CREATE_CLAIM);
         let parameters = PostParams { dry_run, ..PostParams::default() };
         let post = || path(&scope, CLAIMS).create(&parameters, new.object().to_string().into_bytes());
         let id = ClaimId { namespace: new.namespace.clone(), name: new.name.clone() };
@@ -34,86 +34,90 @@ impl Cluster {
             let found = self.claim(&id).await?;
             Ok(is_made(new, &found).then_some(found))
         };
-        self.create_or_find(&action, &post, dry_run, find).await
+        self.create_or_find(&operation, &post, dry_run, find).await
     }
 
     /// Lists what is said of exactly this claim: by the provisioner, and by the controller that
     /// binds it.
     ///
     /// # Errors
-    /// [`super::Cause::Forbidden`] without the right.
+    /// [`super::ErrorKind::Forbidden`] without the right.
     pub async fn claim_events(&self, claim: &ClaimId, uid: &str) -> Result<Vec<ObjectEvent>, Error> {
         let scope = Scope::Namespace(claim.namespace.clone());
-        let action =
-            Action::new(format!("list the Events of claim {}", claim.name), &scope, LIST_EVENTS).optional();
+        let operation =
+            Operation::new(format!("list the Events of claim {}", claim.name), &scope, LIST_EVENTS)
+                .optional();
         let selector = format!("involvedObject.name={},involvedObject.uid={uid}", claim.name);
         // One page: of one claim there are a handful.
         let parameters = ListParams::default().fields(&selector).limit(PAGE);
         let list = || path(&scope, EVENTS).list(&parameters);
-        let page: Page<ObjectEvent> = self.read(&action, list).await?;
+        let page: Page<ObjectEvent> = self.read(&operation, list).await?;
         Ok(page.items)
     }
 
     /// Reads a StorageClass.
     ///
     /// # Errors
-    /// [`super::Cause::NotFound`] if there is none of that name, [`super::Cause::Forbidden`] without the right,
+    /// [`super::ErrorKind::NotFound`] if there is none of that name, [`super::ErrorKind::Forbidden`] without the right,
     /// which only a ClusterRole can give.
     pub async fn storage_class(&self, name: &str) -> Result<StorageClass, Error> {
-        let action = Action::new(format!("read StorageClass {name}"), &Scope::All, GET_CLASS).optional();
-        is_name(&action, name)?;
+        let operation =
+            Operation::new(format!("read StorageClass {name}"), &Scope::All, GET_CLASS).optional();
+        is_name(&operation, name)?;
         let get = || path(&Scope::All, CLASSES).get(name, &GetParams::default());
-        self.read(&action, get).await
+        self.read(&operation, get).await
     }
 
     /// Lists the StorageClasses.
     ///
     /// # Errors
-    /// [`super::Cause::Forbidden`] without the right, which only a ClusterRole can give.
+    /// [`super::ErrorKind::Forbidden`] without the right, which only a ClusterRole can give.
     pub async fn storage_classes(&self) -> Result<Vec<StorageClass>, Error> {
-        let action = Action::new("list the StorageClasses".to_owned(), &Scope::All, LIST_CLASSES).optional();
-        let (classes, _) = self.list(&action, &path(&Scope::All, CLASSES), "", Some).await?;
+        let operation =
+            Operation::new("list the StorageClasses".to_owned(), &Scope::All, LIST_CLASSES).optional();
+        let (classes, _) = self.list(&operation, &path(&Scope::All, CLASSES), "", Some).await?;
         Ok(classes)
     }
 
     /// Lists the CronJobs that a label selector matches and `keep` keeps.
     ///
     /// # Errors
-    /// [`super::Cause::Forbidden`] without the right.
+    /// [`super::ErrorKind::Forbidden`] without the right.
     pub async fn cron_jobs(
         &self,
         scope: &Scope,
         selector: &str,
         keep: impl Fn(&CronJob) -> bool,
     ) -> Result<Vec<CronJob>, Error> {
-        let action = Action::new("list the CronJobs".to_owned(), scope, LIST_CRON_JOBS).optional();
+        let operation = Operation::new("list the CronJobs".to_owned(), scope, LIST_CRON_JOBS).optional();
         let keep = |cron_job: CronJob| keep(&cron_job).then_some(cron_job);
-        let (cron_jobs, _) = self.list(&action, &path(scope, CRON_JOBS), selector, keep).await?;
+        let (cron_jobs, _) = self.list(&operation, &path(scope, CRON_JOBS), selector, keep).await?;
         Ok(cron_jobs)
     }
 
     /// Reads a ConfigMap.
     ///
     /// # Errors
-    /// [`super::Cause::NotFound`] if there is none of that name, [`super::Cause::Forbidden`] without the right.
+    /// [`super::ErrorKind::NotFound`] if there is none of that name, [`super::ErrorKind::Forbidden`] without the right.
     pub async fn config_map(&self, namespace: &str, name: &str) -> Result<ConfigMap, Error> {
         let scope = Scope::Namespace(namespace.to_owned());
-        let action = Action::new(format!("read ConfigMap {name}"), &scope, GET_CONFIG_MAP).optional();
-        is_name(&action, name)?;
+        let operation = Operation::new(format!("read ConfigMap {name}"), &scope, GET_CONFIG_MAP).optional();
+        is_name(&operation, name)?;
         let get = || path(&scope, CONFIG_MAPS).get(name, &GetParams::default());
-        self.read(&action, get).await
+        self.read(&operation, get).await
     }
 
     /// Reads a PersistentVolume.
     ///
     /// # Errors
-    /// [`super::Cause::NotFound`] if there is none of that name, [`super::Cause::Forbidden`] without the right,
+    /// [`super::ErrorKind::NotFound`] if there is none of that name, [`super::ErrorKind::Forbidden`] without the right,
     /// which only a ClusterRole can give.
     pub async fn volume(&self, name: &str) -> Result<Volume, Error> {
-        let action = Action::new(format!("read PersistentVolume {name}"), &Scope::All, GET_VOLUME).optional();
-        is_name(&action, name)?;
+        let operation =
+            Operation::new(format!("read PersistentVolume {name}"), &Scope::All, GET_VOLUME).optional();
+        is_name(&operation, name)?;
         let get = || path(&Scope::All, VOLUMES).get(name, &GetParams::default());
-        self.read(&action, get).await
+        self.read(&operation, get).await
     }
 }
 

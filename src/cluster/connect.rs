@@ -24,10 +24,10 @@ const CREDENTIALS_TIMEOUT: Duration = Duration::from_secs(60);
 const SILENCE: Duration = Duration::from_secs(300);
 
 /// How long one request is repeated on behalf of a run, which nobody watches.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const RETRY_BUDGET: Duration = Duration::from_secs(60);
 
 /// How long one request is repeated on behalf of a person who waits for the answer.
-pub const PATIENCE_OF_A_PERSON: Duration = Duration::from_secs(10);
+pub const INTERACTIVE_RETRY_BUDGET: Duration = Duration::from_secs(10);
 
 /// What a user says of where the cluster is, and how it is to be asked.
 #[derive(Clone, Copy, Debug)]
@@ -43,7 +43,7 @@ pub struct Access<'a> {
     /// The most requests in flight at a time.
     pub concurrency: usize,
     /// How long one request is repeated.
-    pub patience: Duration,
+    pub budget: Duration,
 }
 
 /// Connects to the cluster; no request is made yet.
@@ -70,9 +70,9 @@ pub async fn connect(access: Access<'_>) -> Result<Cluster, Error> {
     // A kubeconfig may name a program that fetches the credentials. The client library waits for it
     // on the thread that asks, which here is the only one: the run would hear no signal meanwhile.
     let namespace = access.namespace.map(str::to_owned);
-    let (concurrency, patience) = (access.concurrency, access.patience);
+    let (concurrency, budget) = (access.concurrency, access.budget);
     let cluster =
-        tokio::task::spawn_blocking(move || Cluster::of(config, namespace, in_pod, concurrency, patience));
+        tokio::task::spawn_blocking(move || Cluster::of(config, namespace, in_pod, concurrency, budget));
     match timeout(CREDENTIALS_TIMEOUT, cluster).await {
         Ok(Ok(cluster)) => cluster,
         Ok(Err(error)) => Err(Error::no_way(&with_causes(error))),
@@ -99,7 +99,7 @@ impl Cluster {
         namespace: Option<String>,
         in_pod: bool,
         concurrency: usize,
-        patience: Duration,
+        budget: Duration,
     ) -> Result<Self, Error> {
         let namespace = namespace.unwrap_or_else(|| config.default_namespace.clone());
         let plugin = config.auth_info.exec.as_ref().and_then(|plugin| plugin.command.clone());
@@ -108,7 +108,7 @@ impl Cluster {
         }
         let client = Client::try_from(adapt(config))
             .map_err(|error| Error::no_way(&credentials::of_client(error, plugin.as_deref())))?;
-        Ok(Cluster { requests: Requests::new(client, concurrency, patience), namespace, in_pod })
+        Ok(Cluster { requests: Requests::new(client, concurrency, budget), namespace, in_pod })
     }
 }
 

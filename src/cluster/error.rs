@@ -5,7 +5,7 @@ use std::{fmt, time::Duration};
 
 use kube::core::Status;
 
-use super::{Right, action::Action};
+use super::{Permission, operation::Operation};
 use crate::{api::SNAPSHOT_GROUP, report::Failure, text};
 
 /// A request that failed. `Display` says what was tried, what the server said, and what to do.
@@ -14,9 +14,9 @@ pub struct Error {
     /// What was tried, as `list the snapshots of …`.
     tried: String,
     /// The right that it needs.
-    right: Option<Right>,
+    permission: Option<Permission>,
     /// The class of the failure.
-    cause: Cause,
+    kind: ErrorKind,
     /// The server's or the system's own words.
     said: String,
     /// How long the server wishes us to wait.
@@ -25,7 +25,7 @@ pub struct Error {
 
 /// Why a request failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cause {
+pub enum ErrorKind {
     /// There is no such object.
     NotFound,
     /// The cluster does not serve the API at all.
@@ -64,7 +64,7 @@ impl Error {
     /// The API server answered with other than success. `status` is missing if the body was not
     /// the API's own.
     pub(super) fn answered(
-        action: &Action,
+        operation: &Operation,
         code: u16,
         status: Option<Status>,
         body: &str,
@@ -75,24 +75,24 @@ impl Error {
             .details
             .iter()
             .flat_map(|details| &details.causes)
-            .any(|cause| cause.reason == "NamespaceTerminating");
-        let cause = match (code, status.reason.as_str()) {
+            .any(|kind| kind.reason == "NamespaceTerminating");
+        let kind = match (code, status.reason.as_str()) {
             // A path that no API serves is answered in plain text.
-            (404, "NotFound") => Cause::NotFound,
-            (404, _) => Cause::NotServed,
-            (409, "AlreadyExists") => Cause::AlreadyExists,
-            (409, _) => Cause::Conflict,
-            (410, _) => Cause::Expired,
-            (403, _) if terminating => Cause::Refused,
-            (403, _) if status.message.contains("exceeded quota") => Cause::Quota,
-            (403, _) if status.message.contains(&format!(" cannot {} ", action.right().verb)) => {
-                Cause::Forbidden
+            (404, "NotFound") => ErrorKind::NotFound,
+            (404, _) => ErrorKind::NotServed,
+            (409, "AlreadyExists") => ErrorKind::AlreadyExists,
+            (409, _) => ErrorKind::Conflict,
+            (410, _) => ErrorKind::Expired,
+            (403, _) if terminating => ErrorKind::Refused,
+            (403, _) if status.message.contains("exceeded quota") => ErrorKind::Quota,
+            (403, _) if status.message.contains(&format!(" cannot {} ", operation.permission().verb)) => {
+                ErrorKind::Forbidden
             }
-            (403, _) => Cause::Refused,
-            (401, _) => Cause::Unauthorized,
-            (429, _) => Cause::Busy,
-            (500.., _) => Cause::Unavailable,
-            _ => Cause::Invalid,
+            (403, _) => ErrorKind::Refused,
+            (401, _) => ErrorKind::Unauthorized,
+            (429, _) => ErrorKind::Busy,
+            (500.., _) => ErrorKind::Unavailable,
+            _ => ErrorKind::Invalid,
         };
         let said = match status.message.as_str() {
             "" => text::foreign(body),
@@ -100,44 +100,48 @@ impl Error {
         };
         let said = match said.as_str() {
             "" => format!("HTTP {code}"),
-            _ if cause == Cause::Unavailable => format!("{said} (HTTP {code})"),
+            _ if kind == ErrorKind::Unavailable => format!("{said} (HTTP {code})"),
             _ => said,
         };
         let details = status.details.map_or(0, |details| details.retry_after_seconds);
         let retry_after = retry_after.or_else(|| (details > 0).then(|| Duration::from_secs(details.into())));
-        Error { tried: action.tried(), right: Some(action.right()), cause, said, retry_after }
+        Error { tried: operation.tried(), permission: Some(operation.permission()), kind, said, retry_after }
     }
 
     /// Something failed that is not an answer of the API server.
-    pub(super) fn other(action: &Action, cause: Cause, said: &str) -> Self {
+    pub(super) fn other(operation: &Operation, kind: ErrorKind, said: &str) -> Self {
         Error {
-            tried: action.tried(),
-            right: Some(action.right()),
-            cause,
+            tried: operation.tried(),
+            permission: Some(operation.permission()),
+            kind,
             said: text::foreign(said),
             retry_after: None,
         }
     }
 
     /// Somebody else's object has the name.
-    pub(super) fn name_taken(action: &Action) -> Self {
-        Self::other(action, Cause::AlreadyExists, "the name is taken by one that this run did not make")
+    pub(super) fn name_taken(operation: &Operation) -> Self {
+        Self::other(
+            operation,
+            ErrorKind::AlreadyExists,
+            "the name is taken by one that this run did not make",
+        )
     }
 
     /// There is no way to the API server.
     pub(super) fn no_way(said: &str) -> Self {
         Error {
             tried: "find out where the API server is".to_owned(),
-            right: None,
-            cause: Cause::Credentials,
+            permission: None,
+            kind: ErrorKind::Credentials,
             said: text::foreign(said),
             retry_after: None,
         }
     }
 
     /// Why it failed.
-    pub fn cause(&self) -> Cause {
-        self.cause
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
     }
 
     /// How long the server wishes us to wait.
@@ -146,65 +150,61 @@ impl Error {
     }
 
     /// Whether the same request may be answered differently in a moment.
-    pub(super) fn is_passing(&self) -> bool {
-        matches!(self.cause, Cause::Busy | Cause::Unavailable | Cause::Unreachable)
+    pub(super) fn is_retriable(&self) -> bool {
+        matches!(self.kind, ErrorKind::Busy | ErrorKind::Unavailable | ErrorKind::Unreachable)
     }
 
     /// Whether the API server refuses to let us do this.
     pub(super) fn is_denied(&self) -> bool {
-        matches!(self.cause, Cause::Forbidden | Cause::Unauthorized)
+        matches!(self.kind, ErrorKind::Forbidden | ErrorKind::Unauthorized)
     }
 
     /// Whether the request may have been carried out although it failed.
     pub(super) fn is_unclear(&self) -> bool {
-        matches!(self.cause, Cause::Unavailable | Cause::Unreachable)
+        matches!(self.kind, ErrorKind::Unavailable | ErrorKind::Unreachable)
     }
 
     /// Whether another run may succeed without anybody's doing.
-    pub fn may_pass(&self) -> bool {
-        match self.cause {
-            Cause::AlreadyExists
-            | Cause::Conflict
-            | Cause::Expired
-            | Cause::Quota
-            | Cause::Busy
-            | Cause::Unavailable
-            | Cause::Unreachable
+    pub fn is_transient(&self) -> bool {
+        match self.kind {
+            ErrorKind::AlreadyExists
+            | ErrorKind::Conflict
+            | ErrorKind::Expired
+            | ErrorKind::Quota
+            | ErrorKind::Busy
+            | ErrorKind::Unavailable
+            | ErrorKind::Unreachable
             // Who we are may be known late where things are new, or a token was just renewed.
-            | Cause::Unauthorized => true,
-            Cause::NotFound
-            | Cause::NotServed
-            | Cause::Forbidden
-            | Cause::Refused
-            | Cause::TooLarge
-            | Cause::Unreadable
-            | Cause::Invalid
-            | Cause::Credentials => false,
+            | ErrorKind::Unauthorized => true,
+            ErrorKind::NotFound
+            | ErrorKind::NotServed
+            | ErrorKind::Forbidden
+            | ErrorKind::Refused
+            | ErrorKind::TooLarge
+            | ErrorKind::Unreadable
+            | ErrorKind::Invalid
+            | ErrorKind::Credentials => false,
         }
     }
 
     /// What the reader can do about it.
     fn advice(&self) -> Option<String> {
-        match (self.cause, self.right) {
-            (Cause::Forbidden, Some(Right { group, resource, verb })) => Some(format!(
+        match (self.kind, self.permission) {
+            (ErrorKind::Forbidden, Some(Permission { group, resource, verb })) => Some(format!(
                 "let the Role allow it: apiGroups: [\"{group}\"], resources: [\"{resource}\"], verbs: \
                  [\"{verb}\"]"
             )),
-            (Cause::NotServed, Some(Right { group: SNAPSHOT_GROUP, .. })) => Some(
+            (ErrorKind::NotServed, Some(Permission { group: SNAPSHOT_GROUP, .. })) => Some(
                 "install the snapshot CRDs (volumesnapshots, volumesnapshotclasses and \
                  volumesnapshotcontents of snapshot.storage.k8s.io/v1) and the snapshot controller"
                     .to_owned(),
             ),
-            (Cause::Unauthorized, _) => {
+            (ErrorKind::Unauthorized, _) => {
                 Some("check the ServiceAccount's token, or the kubeconfig's credentials".to_owned())
             }
-            (Cause::Quota, Some(Right { resource: "persistentvolumeclaims", .. })) => {
-                Some("raise the ResourceQuota, or delete a claim that nobody needs".to_owned())
+            (ErrorKind::Unreachable, _) => {
+                Some("check that the API server can be reached from here".to_owned())
             }
-            (Cause::Quota, _) => {
-                Some("raise the ResourceQuota, or let SNAPSHOT_RETENTION keep fewer snapshots".to_owned())
-            }
-            (Cause::Unreachable, _) => Some("check that the API server can be reached from here".to_owned()),
             _ => None,
         }
     }
@@ -214,14 +214,14 @@ impl Error {
 /// ("Connection refused"). Some libraries repeat the cause in their own words: that is left out.
 pub(super) fn with_causes(error: impl Into<anyhow::Error>) -> String {
     let mut said = String::new();
-    for cause in error.into().chain().map(ToString::to_string) {
-        if said.contains(&cause) {
+    for kind in error.into().chain().map(ToString::to_string) {
+        if said.contains(&kind) {
             continue;
         }
         if !said.is_empty() {
             said.push_str(": ");
         }
-        said.push_str(&cause);
+        said.push_str(&kind);
     }
     said
 }
@@ -240,6 +240,6 @@ impl std::error::Error for Error {}
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        Failure { may_pass: error.may_pass(), message: error.to_string() }
+        Failure { is_transient: error.is_transient(), message: error.to_string() }
     }
 }

@@ -4,12 +4,12 @@
 //! `claims`. How a request is sent, bounded and repeated is in `request` and `backoff`; where the API
 //! server is and who we are to it in `connect`; what can go wrong in [`Error`].
 
-mod action;
 mod backoff;
 mod claims;
 mod connect;
 mod credentials;
 mod error;
+mod operation;
 mod request;
 
 use std::collections::BTreeMap;
@@ -21,9 +21,9 @@ use kube::{
 };
 use serde::de::DeserializeOwned;
 
-pub use backoff::Pause;
-pub use connect::{Access, PATIENCE, PATIENCE_OF_A_PERSON, connect};
-pub use error::{Cause, Error};
+pub use backoff::Backoff;
+pub use connect::{Access, INTERACTIVE_RETRY_BUDGET, RETRY_BUDGET, connect};
+pub use error::{Error, ErrorKind};
 pub use request::Slot;
 
 use crate::{
@@ -36,12 +36,12 @@ use crate::{
     snapshot::{ClaimId, Record, Snapshot},
     text,
 };
-use action::Action;
+use operation::Operation;
 use request::{Build, Built, Requests, decode};
 
 /// One thing that the Role has to allow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Right {
+pub struct Permission {
     /// API group; empty for the core group.
     pub group: &'static str,
     /// Resource, in the plural as the Role has it.
@@ -61,47 +61,47 @@ const CONFIG_MAPS: &str = "configmaps";
 const BATCH_GROUP: &str = "batch";
 const STORAGE_GROUP: &str = "storage.k8s.io";
 
-const fn on_claims(verb: &'static str) -> Right {
-    Right { group: "", resource: CLAIMS, verb }
+const fn on_claims(verb: &'static str) -> Permission {
+    Permission { group: "", resource: CLAIMS, verb }
 }
 
-const fn on_snapshots(verb: &'static str) -> Right {
-    Right { group: SNAPSHOT_GROUP, resource: SNAPSHOTS, verb }
+const fn on_snapshots(verb: &'static str) -> Permission {
+    Permission { group: SNAPSHOT_GROUP, resource: SNAPSHOTS, verb }
 }
 
-const GET_CLAIM: Right = on_claims("get");
-const LIST_CLAIMS: Right = on_claims("list");
-const CREATE_CLAIM: Right = on_claims("create");
-const CREATE: Right = on_snapshots("create");
-const GET: Right = on_snapshots("get");
-const LIST: Right = on_snapshots("list");
-const WATCH: Right = on_snapshots("watch");
-const DELETE: Right = on_snapshots("delete");
-const LIST_NAMESPACES: Right = Right { group: "", resource: NAMESPACES, verb: "list" };
-const LIST_EVENTS: Right = Right { group: "", resource: EVENTS, verb: "list" };
-const GET_CLASS: Right = Right { group: STORAGE_GROUP, resource: CLASSES, verb: "get" };
-const LIST_CLASSES: Right = Right { group: STORAGE_GROUP, resource: CLASSES, verb: "list" };
-const LIST_CRON_JOBS: Right = Right { group: BATCH_GROUP, resource: CRON_JOBS, verb: "list" };
-const GET_CONFIG_MAP: Right = Right { group: "", resource: CONFIG_MAPS, verb: "get" };
-const GET_VOLUME: Right = Right { group: "", resource: VOLUMES, verb: "get" };
+const GET_CLAIM: Permission = on_claims("get");
+const LIST_CLAIMS: Permission = on_claims("list");
+const CREATE_CLAIM: Permission = on_claims("create");
+const CREATE: Permission = on_snapshots("create");
+const GET: Permission = on_snapshots("get");
+const LIST: Permission = on_snapshots("list");
+const WATCH: Permission = on_snapshots("watch");
+const DELETE: Permission = on_snapshots("delete");
+const LIST_NAMESPACES: Permission = Permission { group: "", resource: NAMESPACES, verb: "list" };
+const LIST_EVENTS: Permission = Permission { group: "", resource: EVENTS, verb: "list" };
+const GET_CLASS: Permission = Permission { group: STORAGE_GROUP, resource: CLASSES, verb: "get" };
+const LIST_CLASSES: Permission = Permission { group: STORAGE_GROUP, resource: CLASSES, verb: "list" };
+const LIST_CRON_JOBS: Permission = Permission { group: BATCH_GROUP, resource: CRON_JOBS, verb: "list" };
+const GET_CONFIG_MAP: Permission = Permission { group: "", resource: CONFIG_MAPS, verb: "get" };
+const GET_VOLUME: Permission = Permission { group: "", resource: VOLUMES, verb: "get" };
 
 /// Every right that a run uses. No request can be made without naming one of these or of the lists
 /// below, and a test holds the Role of the manifests to this list. `list` uses two of them.
-pub const RIGHTS: &[Right] = &[GET_CLAIM, LIST_CLAIMS, CREATE, GET, LIST, WATCH, DELETE];
+pub const PERMISSIONS: &[Permission] = &[GET_CLAIM, LIST_CLAIMS, CREATE, GET, LIST, WATCH, DELETE];
 
 /// What a run needs besides, and in all namespaces, if it chooses namespaces by a selector.
-pub const NAMESPACE_RIGHTS: &[Right] = &[LIST_NAMESPACES];
+pub const NAMESPACE_PERMISSIONS: &[Permission] = &[LIST_NAMESPACES];
 
 /// Every right that a restore uses, which are no part of a run's: it deletes nothing.
-pub const RESTORE_RIGHTS: &[Right] = &[GET_CLAIM, CREATE_CLAIM, GET, LIST, LIST_EVENTS];
+pub const RESTORE_PERMISSIONS: &[Permission] = &[GET_CLAIM, CREATE_CLAIM, GET, LIST, LIST_EVENTS];
 
 /// What a restore uses where it may: whether the StorageClass exists and what it waits for is known
 /// sooner then, and which there are; and whose a volume is that does not carry the claim's uid in its
 /// name. These lie outside of namespaces, so a Role cannot give them.
-pub const RESTORE_CLASS_RIGHTS: &[Right] = &[GET_CLASS, LIST_CLASSES, GET_VOLUME];
+pub const RESTORE_CLASS_PERMISSIONS: &[Permission] = &[GET_CLASS, LIST_CLASSES, GET_VOLUME];
 
 /// What `list` uses where it may, besides two of a run's: the settings of the schedules.
-pub const SCHEDULE_RIGHTS: &[Right] = &[LIST_CRON_JOBS, GET_CONFIG_MAP];
+pub const SCHEDULE_PERMISSIONS: &[Permission] = &[LIST_CRON_JOBS, GET_CONFIG_MAP];
 
 /// How many objects a page of a list has. 500 is what kubectl asks for.
 const PAGE: u32 = 500;
@@ -142,7 +142,7 @@ pub struct NewSnapshot {
     /// The class; `None` for the cluster's default.
     pub class: Option<String>,
     /// The schedule that it belongs to.
-    pub job: String,
+    pub schedule: String,
     /// The run that makes it.
     pub run: String,
     /// The uid of the Job that makes it, by which its next attempt finds it.
@@ -193,34 +193,37 @@ impl Cluster {
     /// deleted: nothing can be made in them any more.
     ///
     /// # Errors
-    /// [`Cause::Invalid`] if the API server cannot read the selector, [`Cause::Forbidden`] without
+    /// [`ErrorKind::Invalid`] if the API server cannot read the selector, [`ErrorKind::Forbidden`] without
     /// the right, which only a ClusterRole can give.
     pub async fn namespaces(&self, selector: &str) -> Result<Vec<String>, Error> {
-        let action =
-            Action::new(format!("list the namespaces that match {selector:?}"), &Scope::All, LIST_NAMESPACES);
+        let operation = Operation::new(
+            format!("list the namespaces that match {selector:?}"),
+            &Scope::All,
+            LIST_NAMESPACES,
+        );
         let name = |namespace: Namespace| {
             namespace.metadata.deletion_timestamp.is_none().then_some(namespace.metadata.name)
         };
-        let (names, _) = self.list(&action, &path(&Scope::All, NAMESPACES), selector, name).await?;
+        let (names, _) = self.list(&operation, &path(&Scope::All, NAMESPACES), selector, name).await?;
         Ok(names)
     }
 
     /// Reads a claim.
     ///
     /// # Errors
-    /// [`Cause::NotFound`] if there is none of that name, [`Cause::Forbidden`] without the right.
+    /// [`ErrorKind::NotFound`] if there is none of that name, [`ErrorKind::Forbidden`] without the right.
     pub async fn claim(&self, claim: &ClaimId) -> Result<Claim, Error> {
         let scope = Scope::Namespace(claim.namespace.clone());
-        let action = Action::new(format!("read claim {}", claim.name), &scope, GET_CLAIM);
-        is_name(&action, &claim.name)?;
+        let operation = Operation::new(format!("read claim {}", claim.name), &scope, GET_CLAIM);
+        is_name(&operation, &claim.name)?;
         let get = || path(&scope, CLAIMS).get(&claim.name, &GetParams::default());
-        self.read(&action, get).await
+        self.read(&operation, get).await
     }
 
     /// Lists the claims that a label selector matches and `keep` keeps something of.
     ///
     /// # Errors
-    /// [`Cause::Invalid`] if the API server cannot read the selector.
+    /// [`ErrorKind::Invalid`] if the API server cannot read the selector.
     pub async fn claims<T>(
         &self,
         scope: &Scope,
@@ -231,8 +234,8 @@ impl Cluster {
             "" => "list the claims".to_owned(),
             selector => format!("list the claims that match {selector:?}"),
         };
-        let action = Action::new(what, scope, LIST_CLAIMS);
-        let (claims, _) = self.list(&action, &path(scope, CLAIMS), selector, keep).await?;
+        let operation = Operation::new(what, scope, LIST_CLAIMS);
+        let (claims, _) = self.list(&operation, &path(scope, CLAIMS), selector, keep).await?;
         Ok(claims)
     }
 
@@ -240,15 +243,15 @@ impl Cluster {
     /// the resourceVersion from which a watch goes on.
     ///
     /// # Errors
-    /// [`Cause::NotServed`] if the cluster has no snapshot API.
+    /// [`ErrorKind::NotServed`] if the cluster has no snapshot API.
     pub async fn snapshots<T>(
         &self,
         scope: &Scope,
         selector: &str,
         keep: impl FnMut(VolumeSnapshot) -> Option<T>,
     ) -> Result<(Vec<T>, String), Error> {
-        let action = Action::new(format!("list the snapshots that match {selector:?}"), scope, LIST);
-        self.list(&action, &path(scope, SNAPSHOTS), selector, keep).await
+        let operation = Operation::new(format!("list the snapshots that match {selector:?}"), scope, LIST);
+        self.list(&operation, &path(scope, SNAPSHOTS), selector, keep).await
     }
 
     /// Lists all that a person may want to know of the snapshots that a label selector matches.
@@ -262,13 +265,13 @@ impl Cluster {
     /// Reads a snapshot.
     ///
     /// # Errors
-    /// [`Cause::NotFound`] if there is none of that name.
+    /// [`ErrorKind::NotFound`] if there is none of that name.
     pub async fn snapshot(&self, namespace: &str, name: &str) -> Result<VolumeSnapshot, Error> {
         let scope = Scope::Namespace(namespace.to_owned());
-        let action = Action::new(format!("read snapshot {name}"), &scope, GET);
-        is_name(&action, name)?;
+        let operation = Operation::new(format!("read snapshot {name}"), &scope, GET);
+        is_name(&operation, name)?;
         let get = || path(&scope, SNAPSHOTS).get(name, &GetParams::default());
-        self.read(&action, get).await
+        self.read(&operation, get).await
     }
 
     /// Reads a snapshot, once, with a slot that is held already.
@@ -282,18 +285,18 @@ impl Cluster {
         name: &str,
     ) -> Result<VolumeSnapshot, Error> {
         let scope = Scope::Namespace(namespace.to_owned());
-        let action = Action::new(format!("read snapshot {name}"), &scope, GET);
-        is_name(&action, name)?;
+        let operation = Operation::new(format!("read snapshot {name}"), &scope, GET);
+        is_name(&operation, name)?;
         let get = || path(&scope, SNAPSHOTS).get(name, &GetParams::default());
-        let body = slot.send(&action, &get, &mut self.requests.patience()).await?;
-        decode(&action, &body)
+        let body = slot.send(&operation, &get, &mut self.requests.budget()).await?;
+        decode(&operation, &body)
     }
 
     /// Watches the snapshots that a label selector matches, from a list's resourceVersion on. The
     /// stream ends after five minutes at the latest, and is then to be opened again.
     ///
     /// # Errors
-    /// [`Cause::Forbidden`] without the right; [`Cause::Expired`], also from the stream, if the
+    /// [`ErrorKind::Forbidden`] without the right; [`ErrorKind::Expired`], also from the stream, if the
     /// resourceVersion is too old.
     pub async fn watch(
         &self,
@@ -301,7 +304,7 @@ impl Cluster {
         selector: &str,
         resource_version: &str,
     ) -> Result<impl Stream<Item = Result<Event, Error>> + use<>, Error> {
-        let action = Action::new(format!("watch the snapshots that match {selector:?}"), scope, WATCH);
+        let operation = Operation::new(format!("watch the snapshots that match {selector:?}"), scope, WATCH);
         let parameters = WatchParams {
             label_selector: Some(selector.to_owned()),
             timeout: Some(WATCH_SECONDS),
@@ -309,14 +312,14 @@ impl Cluster {
             ..WatchParams::default()
         };
         let request = path(scope, SNAPSHOTS).watch(&parameters, resource_version);
-        let events = self.requests.watch::<VolumeSnapshot>(action.clone(), request).await?;
+        let events = self.requests.watch::<VolumeSnapshot>(operation.clone(), request).await?;
         Ok(events.map(move |event| {
             Ok(match event? {
                 WatchEvent::Added(snapshot) | WatchEvent::Modified(snapshot) => Event::Applied(snapshot),
                 WatchEvent::Deleted(snapshot) => Event::Deleted(snapshot),
                 WatchEvent::Bookmark(bookmark) => Event::Bookmark(bookmark.metadata.resource_version),
                 WatchEvent::Error(status) => {
-                    return Err(Error::answered(&action, status.code, Some(*status), "", None));
+                    return Err(Error::answered(&operation, status.code, Some(*status), "", None));
                 }
             })
         }))
@@ -330,12 +333,12 @@ impl Cluster {
     /// The answer is what was stored, which admission may have changed: see [`NewSnapshot::changes`].
     ///
     /// # Errors
-    /// [`Cause::AlreadyExists`] if somebody else's has the name. After an error that leaves open
+    /// [`ErrorKind::AlreadyExists`] if somebody else's has the name. After an error that leaves open
     /// whether the request was carried out, the snapshot may be there.
     pub async fn create(&self, new: &NewSnapshot, dry_run: bool) -> Result<VolumeSnapshot, Error> {
         let scope = Scope::Namespace(new.claim.namespace.clone());
-        let action =
-            Action::new(format!("make snapshot {} of claim {}", new.name, new.claim.name), &scope, CREATE);
+        let operation =
+            Operation::new(format!("make snapshot {} of claim {}", new.name, new.claim.name), &scope, CREATE);
         let parameters = PostParams { dry_run, ..PostParams::default() };
         let post = || {
             let body = serde_json::to_vec(&new.object()).map_err(BuildError::SerializeBody)?;
@@ -345,7 +348,7 @@ impl Cluster {
             let found = self.snapshot(&new.claim.namespace, &new.name).await?;
             Ok(new.is(&found).then_some(found))
         };
-        self.create_or_find(&action, &post, dry_run, find).await
+        self.create_or_find(&operation, &post, dry_run, find).await
     }
 
     /// Sends a create again and again while the failure may pass, but never blindly: after an
@@ -353,35 +356,35 @@ impl Cluster {
     /// what was to be made, and `None` if it is somebody else's.
     async fn create_or_find<T: DeserializeOwned>(
         &self,
-        action: &Action,
+        operation: &Operation,
         build: &Build<'_>,
         dry_run: bool,
         find: impl AsyncFn() -> Result<Option<T>, Error>,
     ) -> Result<T, Error> {
-        let mut patience = self.requests.patience();
+        let mut budget = self.requests.budget();
         let mut unclear = false;
         loop {
-            let answer = self.requests.slot(action).await?.send(action, build, &mut patience).await;
-            let error = match answer.and_then(|body| decode(action, &body)) {
+            let answer = self.requests.slot(operation).await?.send(operation, build, &mut budget).await;
+            let error = match answer.and_then(|body| decode(operation, &body)) {
                 Ok(made) => return Ok(made),
                 Err(error) => error,
             };
             unclear |= error.is_unclear() && !dry_run;
-            let is_taken = unclear && error.cause() == Cause::AlreadyExists;
+            let is_taken = unclear && error.kind() == ErrorKind::AlreadyExists;
             let given_up = match is_taken {
                 true => None,
-                false => patience.wait(action, error).await.err(),
+                false => budget.wait(operation, error).await.err(),
             };
             // Whatever the last answer was, an earlier try may have made it meanwhile.
             if unclear {
                 match find().await {
                     Ok(Some(found)) => return Ok(found),
-                    Ok(None) => return Err(given_up.unwrap_or_else(|| Error::name_taken(action))),
+                    Ok(None) => return Err(given_up.unwrap_or_else(|| Error::name_taken(operation))),
                     // It was there a moment ago, and it was made by this run or by somebody else.
-                    Err(missing) if missing.cause() == Cause::NotFound && is_taken => {
-                        return Err(Error::name_taken(action));
+                    Err(missing) if missing.kind() == ErrorKind::NotFound && is_taken => {
+                        return Err(Error::name_taken(operation));
                     }
-                    Err(missing) if missing.cause() == Cause::NotFound => {}
+                    Err(missing) if missing.kind() == ErrorKind::NotFound => {}
                     Err(error) => return Err(given_up.unwrap_or(error)),
                 }
             }
@@ -400,7 +403,7 @@ impl Cluster {
     /// With `dry_run` the API server checks everything and deletes nothing.
     ///
     /// # Errors
-    /// [`Cause::Conflict`] if it is another object or in another state by now.
+    /// [`ErrorKind::Conflict`] if it is another object or in another state by now.
     pub async fn delete(
         &self,
         namespace: &str,
@@ -409,8 +412,8 @@ impl Cluster {
         guard: impl AsyncFn(&Slot<'_>) -> bool,
     ) -> Result<Deleted, Error> {
         let scope = Scope::Namespace(namespace.to_owned());
-        let action = Action::new(format!("delete snapshot {}", snapshot.name), &scope, DELETE);
-        is_name(&action, &snapshot.name)?;
+        let operation = Operation::new(format!("delete snapshot {}", snapshot.name), &scope, DELETE);
+        is_name(&operation, &snapshot.name)?;
         let parameters = DeleteParams {
             dry_run,
             preconditions: Some(Preconditions {
@@ -420,26 +423,26 @@ impl Cluster {
             ..DeleteParams::default()
         };
         let delete = || path(&scope, SNAPSHOTS).delete(&snapshot.name, &parameters);
-        let mut patience = self.requests.patience();
+        let mut budget = self.requests.budget();
         let mut unclear = false;
         let mut last = None;
         loop {
-            let slot = self.requests.slot(&action).await?;
+            let slot = self.requests.slot(&operation).await?;
             if !guard(&slot).await {
                 return Ok(Deleted::Withheld(last));
             }
-            let answer = slot.send(&action, &delete, &mut patience).await;
+            let answer = slot.send(&operation, &delete, &mut budget).await;
             drop(slot);
             match answer {
                 // The answer is the object if finalizers keep it, else a Status: neither is needed.
                 Ok(_) => return Ok(Deleted::Accepted),
                 // An earlier try was carried out although its answer was lost.
-                Err(error) if error.cause() == Cause::NotFound && unclear => return Ok(Deleted::Accepted),
-                Err(error) if error.cause() == Cause::NotFound => return Ok(Deleted::AlreadyGone),
+                Err(error) if error.kind() == ErrorKind::NotFound && unclear => return Ok(Deleted::Accepted),
+                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Deleted::AlreadyGone),
                 Err(error) => {
                     unclear |= error.is_unclear() && !dry_run;
                     last = Some(error.clone());
-                    patience.wait(&action, error).await?;
+                    budget.wait(&operation, error).await?;
                 }
             }
         }
@@ -448,24 +451,24 @@ impl Cluster {
     /// Sends a request that does no harm if it is carried out twice, and reads the answer.
     async fn read<T: DeserializeOwned>(
         &self,
-        action: &Action,
+        operation: &Operation,
         build: impl Fn() -> Built,
     ) -> Result<T, Error> {
-        decode(action, &self.requests.send(action, &build).await?)
+        decode(operation, &self.requests.send(operation, &build).await?)
     }
 
     /// Lists page by page, and keeps something of each object.
     async fn list<T: DeserializeOwned, U>(
         &self,
-        action: &Action,
+        operation: &Operation,
         path: &ApiRequest,
         selector: &str,
         mut keep: impl FnMut(T) -> Option<U>,
     ) -> Result<(Vec<U>, String), Error> {
         let mut kept = Vec::new();
         let mut pages = Pages::new(selector);
-        while let Some(body) = pages.next(&self.requests, action, path).await? {
-            let page: Page<T> = decode(action, &body)?;
+        while let Some(body) = pages.next(&self.requests, operation, path).await? {
+            let page: Page<T> = decode(operation, &body)?;
             if pages.is_first() {
                 kept.clear();
             }
@@ -507,19 +510,19 @@ impl Pages {
     async fn next(
         &mut self,
         requests: &Requests,
-        action: &Action,
+        operation: &Operation,
         path: &ApiRequest,
     ) -> Result<Option<Vec<u8>>, Error> {
         while !self.is_over {
             let limit = self.parameters.limit.unwrap_or(PAGE);
-            match requests.send(action, &|| path.list(&self.parameters)).await {
+            match requests.send(operation, &|| path.list(&self.parameters)).await {
                 Ok(body) => return Ok(Some(body)),
-                Err(error) if error.cause() == Cause::TooLarge && limit > 1 => {
+                Err(error) if error.kind() == ErrorKind::TooLarge && limit > 1 => {
                     let smaller = (limit / SMALLER_PAGE).max(1);
                     tracing::debug!("asking for pages of {smaller} instead of {limit}: {error}");
                     self.parameters.limit = Some(smaller);
                 }
-                Err(error) if error.cause() == Cause::Expired && self.attempt < LIST_ATTEMPTS => {
+                Err(error) if error.kind() == ErrorKind::Expired && self.attempt < LIST_ATTEMPTS => {
                     self.attempt += 1;
                     self.parameters.continue_token = None;
                 }
@@ -538,10 +541,10 @@ impl Pages {
 
 /// Checks a name before it becomes part of a URL: what others wrote into a field may be a path to
 /// something else.
-fn is_name(action: &Action, name: &str) -> Result<(), Error> {
+fn is_name(operation: &Operation, name: &str) -> Result<(), Error> {
     match names::is_object_name(name) {
         true => Ok(()),
-        false => Err(Error::other(action, Cause::Invalid, "that is not the name of an object")),
+        false => Err(Error::other(operation, ErrorKind::Invalid, "that is not the name of an object")),
     }
 }
 
@@ -562,7 +565,7 @@ fn path(scope: &Scope, resource: &str) -> ApiRequest {
 impl NewSnapshot {
     fn object(&self) -> NewVolumeSnapshot {
         let mut labels = BTreeMap::from([
-            (names::JOB_LABEL, self.job.clone()),
+            (names::SCHEDULE_LABEL, self.schedule.clone()),
             (names::NAME_LABEL, self.name.clone()),
             (names::RUN_LABEL, self.run.clone()),
             (names::MANAGED_BY_LABEL, names::PROGRAM.to_owned()),

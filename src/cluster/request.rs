@@ -22,7 +22,8 @@ use tokio::{
 };
 
 use super::{
-    Cause, Error, PATIENCE_OF_A_PERSON, Pause, Right, Scope, action::Action, credentials, error::with_causes,
+    Backoff, Error, ErrorKind, INTERACTIVE_RETRY_BUDGET, Permission, Scope, credentials, error::with_causes,
+    operation::Operation,
 };
 
 /// How long one try of a request may take, its whole answer included. The API server itself gives
@@ -47,17 +48,17 @@ pub(super) type Built = Result<Request<Vec<u8>>, BuildError>;
 pub(super) type Build<'a> = dyn Fn() -> Built + 'a;
 
 /// A request that could be put together, or why not in the words of this program.
-fn built(action: &Action, request: Built) -> Result<Request<Vec<u8>>, Error> {
-    request.map_err(|error| Error::other(action, Cause::Invalid, &error.to_string()))
+fn built(operation: &Operation, request: Built) -> Result<Request<Vec<u8>>, Error> {
+    request.map_err(|error| Error::other(operation, ErrorKind::Invalid, &error.to_string()))
 }
 
 /// Reads what was answered.
 ///
 /// # Errors
-/// [`Cause::Unreadable`]: the same request would be answered in the same way.
-pub(super) fn decode<T: DeserializeOwned>(action: &Action, body: &[u8]) -> Result<T, Error> {
+/// [`ErrorKind::Unreadable`]: the same request would be answered in the same way.
+pub(super) fn decode<T: DeserializeOwned>(operation: &Operation, body: &[u8]) -> Result<T, Error> {
     serde_json::from_slice(body).map_err(|error| {
-        Error::other(action, Cause::Unreadable, &format!("the answer cannot be understood: {error}"))
+        Error::other(operation, ErrorKind::Unreadable, &format!("the answer cannot be understood: {error}"))
     })
 }
 
@@ -66,11 +67,11 @@ pub(super) struct Requests {
     client: Client,
     in_flight: Semaphore,
     /// How long one request is repeated.
-    patience: Duration,
+    budget: Duration,
     /// Whether a person waits for the answer, and wants one line.
     is_for_a_person: bool,
     /// The rights that are denied, and since when; see [`DENIED_FOR`].
-    denied: RefCell<HashMap<(Right, Scope), Instant>>,
+    denied: RefCell<HashMap<(Permission, Scope), Instant>>,
 }
 
 /// A place among the requests in flight, which is given back when this is dropped.
@@ -81,33 +82,33 @@ pub struct Slot<'a> {
 
 impl Requests {
     /// At most `concurrency` requests are in flight at a time, besides the watch, and each is repeated
-    /// for `patience` at most.
-    pub(super) fn new(client: Client, concurrency: usize, patience: Duration) -> Self {
+    /// for `budget` at most.
+    pub(super) fn new(client: Client, concurrency: usize, budget: Duration) -> Self {
         let in_flight = Semaphore::new(concurrency);
-        let is_for_a_person = patience <= PATIENCE_OF_A_PERSON;
-        Requests { client, in_flight, patience, is_for_a_person, denied: RefCell::default() }
+        let is_for_a_person = budget <= INTERACTIVE_RETRY_BUDGET;
+        Requests { client, in_flight, budget, is_for_a_person, denied: RefCell::default() }
     }
 
-    pub(super) fn patience(&self) -> Patience<'_> {
-        Patience { requests: self, left: self.patience, pause: Pause::between_tries() }
+    pub(super) fn budget(&self) -> RetryBudget<'_> {
+        RetryBudget { requests: self, left: self.budget, backoff: Backoff::between_tries() }
     }
 
     /// Waits for a place among the requests in flight.
-    pub(super) async fn slot(&self, action: &Action) -> Result<Slot<'_>, Error> {
+    pub(super) async fn slot(&self, operation: &Operation) -> Result<Slot<'_>, Error> {
         match self.in_flight.acquire().await {
             Ok(permit) => Ok(Slot { requests: self, _permit: permit }),
-            Err(_) => Err(Error::other(action, Cause::Unreachable, "no more requests are made")),
+            Err(_) => Err(Error::other(operation, ErrorKind::Unreachable, "no more requests are made")),
         }
     }
 
     /// Sends the request that `build` gives, which does no harm if it is carried out twice, again and
     /// again while the failure may pass. Returns the answer's body.
-    pub(super) async fn send(&self, action: &Action, build: &Build<'_>) -> Result<Vec<u8>, Error> {
-        let mut patience = self.patience();
+    pub(super) async fn send(&self, operation: &Operation, build: &Build<'_>) -> Result<Vec<u8>, Error> {
+        let mut budget = self.budget();
         loop {
-            let answer = self.slot(action).await?.send(action, build, &mut patience).await;
+            let answer = self.slot(operation).await?.send(operation, build, &mut budget).await;
             match answer {
-                Err(error) => patience.wait(action, error).await?,
+                Err(error) => budget.wait(operation, error).await?,
                 answer => return answer,
             }
         }
@@ -117,65 +118,66 @@ impl Requests {
     /// it must not queue behind a thousand creates.
     pub(super) async fn watch<T: Clone + DeserializeOwned + 'static>(
         &self,
-        action: Action,
+        operation: Operation,
         request: Built,
     ) -> Result<impl Stream<Item = Result<WatchEvent<T>, Error>> + use<T>, Error> {
-        let request = built(&action, request)?;
+        let request = built(&operation, request)?;
         let open =
-            async { self.client.request_events(request).await.map_err(|error| failed(&action, error)) };
-        let events = in_time(&action, open).await?;
-        Ok(events.map(move |event| event.map_err(|error| failed(&action, error))))
+            async { self.client.request_events(request).await.map_err(|error| failed(&operation, error)) };
+        let events = in_time(&operation, open).await?;
+        Ok(events.map(move |event| event.map_err(|error| failed(&operation, error))))
     }
 }
 
 impl Slot<'_> {
-    /// Sends a request once, at the cost of some patience. Returns the answer's body.
+    /// Sends a request once and charges the time to the retry budget. Returns the answer's body.
     pub(super) async fn send(
         &self,
-        action: &Action,
+        operation: &Operation,
         build: &Build<'_>,
-        patience: &mut Patience<'_>,
+        budget: &mut RetryBudget<'_>,
     ) -> Result<Vec<u8>, Error> {
         // Only now: the time spent waiting for a slot says nothing about the API server.
         let began = Instant::now();
         // On the heap: thousands wait for a slot, and none of them has room for an exchange meanwhile.
         let exchange = Box::pin(async {
-            let request = built(action, build())?.map(Body::from);
-            let response = self.requests.client.send(request).await.map_err(|error| failed(action, error))?;
-            answer(action, response).await
+            let request = built(operation, build())?.map(Body::from);
+            let response =
+                self.requests.client.send(request).await.map_err(|error| failed(operation, error))?;
+            answer(operation, response).await
         });
-        let answer = in_time(action, exchange).await;
-        patience.spend(began.elapsed());
+        let answer = in_time(operation, exchange).await;
+        budget.spend(began.elapsed());
         if answer.is_ok() && !self.requests.denied.borrow().is_empty() {
-            self.requests.denied.borrow_mut().remove(&action.permission());
+            self.requests.denied.borrow_mut().remove(&operation.permission_and_scope());
         }
         answer
     }
 }
 
 /// How long one request is repeated before it has failed, its own time included.
-pub(super) struct Patience<'a> {
+pub(super) struct RetryBudget<'a> {
     requests: &'a Requests,
     left: Duration,
-    pause: Pause,
+    backoff: Backoff,
 }
 
-impl Patience<'_> {
+impl RetryBudget<'_> {
     fn spend(&mut self, time: Duration) {
         self.left = self.left.saturating_sub(time);
     }
 
     /// Waits until the request may be repeated; gives the error back if that cannot help, or if the
-    /// patience is at an end.
-    pub(super) async fn wait(&mut self, action: &Action, error: Error) -> Result<(), Error> {
+    /// budget is used up.
+    pub(super) async fn wait(&mut self, operation: &Operation, error: Error) -> Result<(), Error> {
         let may_repeat = match error.is_denied() {
-            true => self.may_be_wrongly_denied(action),
-            false => error.is_passing(),
+            true => self.may_be_wrongly_denied(operation),
+            false => error.is_retriable(),
         };
         if !may_repeat || self.left.is_zero() {
             return Err(error);
         }
-        let wait = self.pause.next(error.retry_after()).min(self.left);
+        let wait = self.backoff.next(error.retry_after()).min(self.left);
         self.spend(wait);
         match self.requests.is_for_a_person {
             true => tracing::debug!(again_in_ms = wait.as_millis() as u64, "{error}"),
@@ -186,53 +188,56 @@ impl Patience<'_> {
     }
 
     /// Whether a denial has not been repeated for long enough to be believed.
-    fn may_be_wrongly_denied(&self, action: &Action) -> bool {
-        // Who only looks looks again, and what can be done without is done without.
-        if self.requests.is_for_a_person || action.is_optional() {
+    fn may_be_wrongly_denied(&self, operation: &Operation) -> bool {
+        // A person asks again; and an optional operation is done without.
+        if self.requests.is_for_a_person || operation.is_optional() {
             return false;
         }
         let now = Instant::now();
-        let since = *self.requests.denied.borrow_mut().entry(action.permission()).or_insert(now);
+        let since = *self.requests.denied.borrow_mut().entry(operation.permission_and_scope()).or_insert(now);
         now.duration_since(since) < DENIED_FOR
     }
 }
 
 /// Gives a request no longer than [`TIMEOUT`].
-async fn in_time<T>(action: &Action, exchange: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+async fn in_time<T>(
+    operation: &Operation,
+    exchange: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
     timeout(TIMEOUT, exchange).await.unwrap_or_else(|_| {
         let said = format!("no answer within {}", crate::text::duration(TIMEOUT));
-        Err(Error::other(action, Cause::Unreachable, &said))
+        Err(Error::other(operation, ErrorKind::Unreachable, &said))
     })
 }
 
 /// Reads an answer to its end.
-async fn answer(action: &Action, response: Response<Body>) -> Result<Vec<u8>, Error> {
+async fn answer(operation: &Operation, response: Response<Body>) -> Result<Vec<u8>, Error> {
     let code = response.status();
     let number = |header: HeaderName| response.headers().get(header)?.to_str().ok()?.parse::<u64>().ok();
     let retry_after = number(RETRY_AFTER).map(Duration::from_secs);
     let announced = number(CONTENT_LENGTH).and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(0);
-    let body = whole(action, response.into_body(), announced).await?;
+    let body = whole(operation, response.into_body(), announced).await?;
     if code.is_success() {
         return Ok(body);
     }
     let status = serde_json::from_slice::<Status>(&body).ok();
     let text = String::from_utf8_lossy(&body);
-    Err(Error::answered(action, code.as_u16(), status, &text, retry_after))
+    Err(Error::answered(operation, code.as_u16(), status, &text, retry_after))
 }
 
 /// Reads a body to its end, into one buffer: pieces that are put together afterwards would take twice
 /// the room. One that is too large is not read on.
-async fn whole(action: &Action, mut body: Body, announced: usize) -> Result<Vec<u8>, Error> {
+async fn whole(operation: &Operation, mut body: Body, announced: usize) -> Result<Vec<u8>, Error> {
     let too_large = || {
         let said = format!("the answer is larger than {} MiB", MAX_BODY >> 20);
-        Error::other(action, Cause::TooLarge, &said)
+        Error::other(operation, ErrorKind::TooLarge, &said)
     };
     if announced > MAX_BODY {
         return Err(too_large());
     }
     let mut bytes = Vec::with_capacity(announced.min(MAX_ANNOUNCED));
     while let Some(frame) = body.frame().await {
-        if let Ok(data) = frame.map_err(|error| failed(action, error))?.into_data() {
+        if let Ok(data) = frame.map_err(|error| failed(operation, error))?.into_data() {
             if bytes.len() + data.len() > MAX_BODY {
                 return Err(too_large());
             }
@@ -243,22 +248,26 @@ async fn whole(action: &Action, mut body: Body, announced: usize) -> Result<Vec<
 }
 
 /// What a failure of the client library means.
-fn failed(action: &Action, error: kube::Error) -> Error {
+fn failed(operation: &Operation, error: kube::Error) -> Error {
     match error {
         kube::Error::Api(status) => {
             let code = match status.code {
                 0 => StatusCode::INTERNAL_SERVER_ERROR.as_u16(),
                 code => code,
             };
-            Error::answered(action, code, Some(*status), "", None)
+            Error::answered(operation, code, Some(*status), "", None)
         }
         kube::Error::Auth(error) => {
-            Error::other(action, Cause::Credentials, &credentials::of_auth(&error, None))
+            Error::other(operation, ErrorKind::Credentials, &credentials::of_auth(&error, None))
         }
         kube::Error::Service(error) => match credentials::of_request(error.as_ref()) {
-            Some(said) => Error::other(action, Cause::Credentials, &said),
-            None => Error::other(action, Cause::Unreachable, &with_causes(anyhow::Error::from_boxed(error))),
+            Some(said) => Error::other(operation, ErrorKind::Credentials, &said),
+            None => Error::other(
+                operation,
+                ErrorKind::Unreachable,
+                &with_causes(anyhow::Error::from_boxed(error)),
+            ),
         },
-        error => Error::other(action, Cause::Unreachable, &with_causes(error)),
+        error => Error::other(operation, ErrorKind::Unreachable, &with_causes(error)),
     }
 }

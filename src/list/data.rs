@@ -59,7 +59,7 @@ fn item(row: &Row) -> Value {
         "ready": snapshot.ready,
         "restoreSize": record.restore_size,
         "class": record.class,
-        "job": record.job,
+        "job": record.schedule,
         "run": snapshot.run,
         "held": snapshot.held,
         "state": state.word(),

@@ -14,12 +14,12 @@ use k8s_openapi::jiff::Timestamp;
 
 pub use data::{json, yaml};
 pub use rows::{Found, Question, Retention, Row, State, rows};
-pub use schedules::{Origin, Place, Schedule};
+pub use schedules::{Location, Origin, Schedule};
 pub use table::{Look, table};
 
 use crate::{
     api::{Claim, CronJob},
-    cluster::{Cause, Cluster, Error, Scope},
+    cluster::{Cluster, Error, ErrorKind, Scope},
     names,
     report::Failure,
     settings::{ClaimChoice, Settings},
@@ -40,8 +40,8 @@ pub struct Extent {
 /// What the user gave, and what no schedule in the cluster overrules.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Given {
-    /// Which schedule (`--job` or `SNAPSHOT_JOB`).
-    pub job: bool,
+    /// Which schedule (`--name` or `SNAPSHOT_JOB`).
+    pub schedule: bool,
     /// Which rules (`--retention` or `SNAPSHOT_RETENTION`).
     pub retention: bool,
 }
@@ -62,7 +62,7 @@ pub struct Listing {
     /// The claims that were named, of which there is neither a trace nor a snapshot.
     pub missing: Vec<String>,
     /// Where was looked, in words.
-    pub place: String,
+    pub location: String,
 }
 
 /// Lists the snapshots of the chosen claims; the verdicts are those of `now`.
@@ -83,7 +83,7 @@ pub async fn list(
         _ => None,
     };
     let is_one = !extent.all_namespaces && chosen_namespaces.is_none();
-    let (scope, place) = match (is_one, &chosen_namespaces) {
+    let (scope, location) = match (is_one, &chosen_namespaces) {
         (true, _) => {
             let namespace = cluster.namespace().to_owned();
             (Scope::Namespace(namespace.clone()), format!("in namespace {}", text::name(&namespace)))
@@ -104,7 +104,7 @@ pub async fn list(
     let claims = match cluster.claims(&scope, "", Some).await {
         Ok(claims) => Some(claims),
         // Whoever may not read claims is told of the snapshots all the same.
-        Err(error) if error.cause() == Cause::Forbidden && claim_selector.is_empty() => {
+        Err(error) if error.kind() == ErrorKind::Forbidden && claim_selector.is_empty() => {
             warnings.push(format!(
                 "claims are not read, so their retention annotations are not heeded and snapshots of an earlier \
                  claim are not told apart: {error}"
@@ -130,13 +130,13 @@ pub async fn list(
         selected: selected.as_ref(),
         settings,
         schedules: &known.schedules,
-        only: given.job.then_some(settings.job.as_str()),
+        only: given.schedule.then_some(settings.schedule.as_str()),
         all: extent.all_schedules,
         now,
     };
     let found = rows(records, &question);
     warnings.extend(found.warnings);
-    let jobs: HashSet<&Option<String>> = found.rows.iter().map(|row| &row.record.job).collect();
+    let jobs: HashSet<&Option<String>> = found.rows.iter().map(|row| &row.record.schedule).collect();
     let schedules = extent.all_schedules || jobs.len() > 1;
     let mut notes = known.notes;
     notes.extend(not_shown(&found.others));
@@ -146,7 +146,7 @@ pub async fn list(
         notes,
         warnings,
         missing: found.missing,
-        place,
+        location,
         rows: found.rows,
     })
 }
@@ -154,8 +154,8 @@ pub async fn list(
 /// How many snapshots of the same claims are not shown.
 fn not_shown(others: &BTreeMap<Option<String>, usize>) -> Option<String> {
     let number: usize = others.values().sum();
-    let of = |(job, number): (&Option<String>, &usize)| match job {
-        Some(job) => format!("{number} of {}", text::name(job)),
+    let of = |(name, number): (&Option<String>, &usize)| match name {
+        Some(name) => format!("{number} of {}", text::name(name)),
         None => format!("{number} of none"),
     };
     let which: Vec<String> = others.iter().map(of).collect();
@@ -193,7 +193,7 @@ async fn schedules(
 ) -> Result<Known, Failure> {
     let (schedules, unread) = match of_cluster(cluster, scope, settings, given, records).await {
         Ok(schedules) => (schedules, None),
-        Err(error) if error.cause() == Cause::Forbidden => (Vec::new(), Some(error)),
+        Err(error) if error.kind() == ErrorKind::Forbidden => (Vec::new(), Some(error)),
         Err(error) => return Err(error.into()),
     };
     let mut known = Known { schedules, notes: Vec::new(), warnings: Vec::new() };
@@ -230,7 +230,7 @@ async fn schedules(
     let assumed = Schedule::without_cron_job(settings, Origin::Assumed);
     let assuming = format!(
         "assuming that schedule {} keeps {}; other rules: --retention",
-        text::name(&assumed.job),
+        text::name(&assumed.name),
         settings.retention
     );
     known.warnings.push(match unread {
@@ -250,19 +250,19 @@ async fn of_cluster(
     given: Given,
     records: &[Record],
 ) -> Result<Vec<Schedule>, Error> {
-    if given.job && given.retention {
+    if given.schedule && given.retention {
         return Ok(Vec::new());
     }
-    let is_asked_for = |schedule: &Schedule| !given.job || schedule.job == settings.job;
+    let is_asked_for = |schedule: &Schedule| !given.schedule || schedule.name == settings.schedule;
     let mut schedules = of_cron_jobs(cluster, scope, "").await?;
     schedules.retain(is_asked_for);
     locate(cluster, scope, &mut schedules).await?;
     let Scope::Namespace(namespace) = scope else { return Ok(schedules) };
-    schedules.retain(|schedule| schedule.owns(&schedule.job, namespace));
+    schedules.retain(|schedule| schedule.owns(&schedule.name, namespace));
 
-    let is_explained = |job: &str| schedules.iter().any(|schedule| schedule.job == job);
-    let mut jobs = records.iter().filter_map(|record| record.job.as_deref());
-    if jobs.all(|job| is_explained(job) || given.job && job != settings.job) {
+    let is_explained = |name: &str| schedules.iter().any(|schedule| schedule.name == name);
+    let mut jobs = records.iter().filter_map(|record| record.schedule.as_deref());
+    if jobs.all(|name| is_explained(name) || given.schedule && name != settings.schedule) {
         return Ok(schedules);
     }
     let label = format!("app.kubernetes.io/name={}", names::PROGRAM);
@@ -274,7 +274,7 @@ async fn of_cluster(
             };
             elsewhere.retain(|schedule| is_asked_for(schedule) && is_there(schedule));
             locate(cluster, scope, &mut elsewhere).await?;
-            elsewhere.retain(|schedule| schedule.owns(&schedule.job, namespace));
+            elsewhere.retain(|schedule| schedule.owns(&schedule.name, namespace));
             schedules.extend(elsewhere);
         }
         Err(error) => tracing::debug!("{error}"),
@@ -301,8 +301,8 @@ async fn config_maps(cluster: &Cluster, cron_jobs: &[CronJob]) -> Result<ConfigM
             }
             let read = match cluster.config_map(namespace, name).await {
                 Ok(map) => ReadMap::Data(map.data),
-                Err(error) if error.cause() == Cause::NotFound => ReadMap::Missing,
-                Err(error) if error.cause() == Cause::Forbidden => ReadMap::Unread,
+                Err(error) if error.kind() == ErrorKind::NotFound => ReadMap::Missing,
+                Err(error) if error.kind() == ErrorKind::Forbidden => ReadMap::Unread,
                 Err(error) => return Err(error),
             };
             maps.insert(id, read);
@@ -318,8 +318,8 @@ async fn locate(cluster: &Cluster, scope: &Scope, schedules: &mut [Schedule]) ->
         let Ok(settings) = &schedule.settings else { continue };
         if let Some(selector) = &settings.namespace_selector {
             match cluster.namespaces(selector).await {
-                Ok(namespaces) => schedule.place = Place::Chosen(namespaces.into_iter().collect()),
-                Err(error) if error.cause() == Cause::Forbidden => {
+                Ok(namespaces) => schedule.location = Location::Chosen(namespaces.into_iter().collect()),
+                Err(error) if error.kind() == ErrorKind::Forbidden => {
                     schedule.doubt.get_or_insert_with(|| "its namespaces may not be read".to_owned());
                 }
                 Err(error) => return Err(error),
@@ -332,7 +332,7 @@ async fn locate(cluster: &Cluster, scope: &Scope, schedules: &mut [Schedule]) ->
         if !matched.contains_key(selector) {
             let claims = match matching(cluster, scope, selector).await {
                 Ok(claims) => Some(claims),
-                Err(error) if matches!(error.cause(), Cause::Forbidden | Cause::Invalid) => None,
+                Err(error) if matches!(error.kind(), ErrorKind::Forbidden | ErrorKind::Invalid) => None,
                 Err(error) => return Err(error),
             };
             matched.insert(selector.clone(), claims);

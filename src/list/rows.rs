@@ -145,31 +145,31 @@ pub fn rows(records: Vec<Record>, question: &Question<'_>) -> Found {
     let judging = Judging { question, claims: claims.as_ref(), in_use: in_use(question.claims), now };
     let mut owned: HashMap<(ClaimId, String), Vec<Snapshot>> = HashMap::new();
     for record in &records {
-        if let (Some(id), Some(job)) = (claim_of(record), &record.job) {
-            owned.entry((id, job.clone())).or_default().push(record.snapshot.clone());
+        if let (Some(id), Some(name)) = (claim_of(record), &record.schedule) {
+            owned.entry((id, name.clone())).or_default().push(record.snapshot.clone());
         }
     }
     let mut verdicts: HashMap<String, Retention> = HashMap::new();
-    for ((id, job), snapshots) in &owned {
-        verdicts.extend(judging.verdicts(id, job, snapshots, &mut found.warnings));
+    for ((id, name), snapshots) in &owned {
+        verdicts.extend(judging.verdicts(id, name, snapshots, &mut found.warnings));
     }
     found.warnings.sort_unstable();
     found.warnings.dedup();
 
     let to_restore = to_restore(&records, now);
     let is_shown = |record: &Record| {
-        let is_known = |job: &str| match question.only {
-            Some(only) => only == job,
-            None => question.schedules.iter().any(|schedule| schedule.owns(job, &record.namespace)),
+        let is_known = |name: &str| match question.only {
+            Some(only) => only == name,
+            None => question.schedules.iter().any(|schedule| schedule.owns(name, &record.namespace)),
         };
         question.all
-            || record.job.as_deref().is_some_and(is_known)
+            || record.schedule.as_deref().is_some_and(is_known)
             || question.only.is_none() && to_restore.contains(&record.snapshot.uid)
     };
     records.retain(|record| {
         let shown = is_shown(record);
         if !shown {
-            *found.others.entry(record.job.clone()).or_default() += 1;
+            *found.others.entry(record.schedule.clone()).or_default() += 1;
         }
         shown
     });
@@ -276,24 +276,24 @@ struct Judging<'a> {
 }
 
 impl Judging<'_> {
-    /// The verdict on each of a claim's snapshots of one label `job`, by uid. Where several schedules
+    /// The verdict on each of a claim's snapshots of one label `name`, by uid. Where several schedules
     /// share the label, a snapshot goes if any of them deletes it.
     fn verdicts(
         &self,
         id: &ClaimId,
-        job: &str,
+        name: &str,
         snapshots: &[Snapshot],
         warnings: &mut Vec<String>,
     ) -> HashMap<String, Retention> {
-        let owners = || self.question.schedules.iter().filter(|schedule| schedule.owns(job, &id.namespace));
+        let owners = || self.question.schedules.iter().filter(|schedule| schedule.owns(name, &id.namespace));
         if owners().next().is_none() {
             return HashMap::new();
         }
         let mut verdicts: HashMap<String, Retention> = HashMap::new();
         let mut add = |uid: String, new: Retention| {
-            let place = verdicts.entry(uid).or_insert_with(|| new.clone());
-            if rank(&new) > rank(place) {
-                *place = new;
+            let location = verdicts.entry(uid).or_insert_with(|| new.clone());
+            if rank(&new) > rank(location) {
+                *location = new;
             }
         };
         for schedule in owners().filter(|schedule| schedule.finds(id)) {
@@ -327,7 +327,7 @@ impl Judging<'_> {
             Err(_) => {
                 let unknown = Retention::Unknown(format!(
                     "the settings of schedule {} are not understood",
-                    schedule.job
+                    schedule.name
                 ));
                 return snapshots.iter().map(|snapshot| (snapshot.uid.clone(), unknown.clone())).collect();
             }
@@ -338,17 +338,20 @@ impl Judging<'_> {
         match claim {
             // No run finds this claim, so none deletes anything of it.
             Some(None) => why_kept = Some("the claim is gone"),
-            Some(Some(claim)) => match rules_of_claim(&id.name, &claim.metadata.annotations, &schedule.job) {
-                Ok(own) => {
-                    rules = own.unwrap_or(rules);
-                    why_kept = refusal(claim);
+            Some(Some(claim)) => {
+                match rules_of_claim(&id.name, &claim.metadata.annotations, &schedule.name) {
+                    Ok(own) => {
+                        rules = own.unwrap_or(rules);
+                        why_kept = refusal(claim);
+                    }
+                    Err(problem) => {
+                        let name = text::name(&id.name);
+                        warnings
+                            .push(format!("nothing of claim {name} is deleted: {}", text::foreign(&problem)));
+                        why_kept = Some("the claim's annotation is not understood");
+                    }
                 }
-                Err(problem) => {
-                    let name = text::name(&id.name);
-                    warnings.push(format!("nothing of claim {name} is deleted: {}", text::foreign(&problem)));
-                    why_kept = Some("the claim's annotation is not understood");
-                }
-            },
+            }
             None => {}
         }
         let by = Judgement {
@@ -422,7 +425,7 @@ mod tests {
     use super::*;
     use crate::{
         api::VolumeSnapshot,
-        list::schedules::{Origin, Place},
+        list::schedules::{Location, Origin},
     };
 
     fn settings(pairs: &[(&str, &str)]) -> Settings {
@@ -473,12 +476,15 @@ mod tests {
         given.extend(pairs.iter().copied());
         let pairs = given.into_iter().map(|(name, value)| (name.into(), value.into()));
         let settings = Settings::parse(pairs).expect("settings");
-        let origin =
-            Origin::CronJob { namespace: "app".into(), name: settings.job.clone(), config_maps: Vec::new() };
+        let origin = Origin::CronJob {
+            namespace: "app".into(),
+            name: settings.schedule.clone(),
+            config_maps: Vec::new(),
+        };
         Schedule {
             doubt: None,
             origin: origin.clone(),
-            place: Place::One("app".into()),
+            location: Location::One("app".into()),
             settings: Ok(Box::new(settings.clone())),
             ..Schedule::without_cron_job(&settings, origin)
         }
@@ -621,9 +627,9 @@ mod tests {
         );
         // Suspended, nobody deletes; and a second one with the same label can.
         let suspended = Schedule { doubt: Some("suspended".to_owned()), ..weekly.clone() };
-        assert_eq!(by(&[suspended.clone()])[3], "w3 ok would go: no rule keeps it");
+        assert_eq!(by(std::slice::from_ref(&suspended))[3], "w3 ok would go: no rule keeps it");
         let stricter = schedule(&[("SNAPSHOT_JOB", "weekly")]);
-        assert_eq!(by(&[suspended.clone(), stricter])[2], "w2 ok goes: no rule keeps it");
+        assert_eq!(by(&[suspended, stricter])[2], "w2 ok goes: no rule keeps it");
         // One that is for other claims, or elsewhere, or does not start, deletes nothing of this one.
         let other_claims = schedule(&[("SNAPSHOT_JOB", "weekly"), ("SNAPSHOT_PVC_NAMES", "logs")]);
         assert_eq!(by(&[other_claims])[3], "w3 ok kept: no schedule chooses the claim");
@@ -637,7 +643,7 @@ mod tests {
         let id = ClaimId { namespace: "app".into(), name: "data".into() };
         let matches = Schedule { selected: Some(HashSet::from([id])), ..by_label };
         assert_eq!(by(&[matches])[3], "w3 ok goes: no rule keeps it");
-        let elsewhere = Schedule { place: Place::One("other".into()), ..weekly.clone() };
+        let elsewhere = Schedule { location: Location::One("other".into()), ..weekly.clone() };
         assert_eq!(
             by(&[schedule(&[]), elsewhere]),
             ["h1 ok kept: 1st of last=1", "h2 ok goes: no rule keeps it"]

@@ -18,13 +18,13 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct Schedule {
     /// The value of the label `job` of the snapshots that it owns.
-    pub job: String,
+    pub name: String,
     /// Where that is known from.
     pub origin: Origin,
     /// Its settings, or why they are no settings.
     pub settings: Result<Box<Settings>, String>,
     /// Where its claims are.
-    pub place: Place,
+    pub location: Location,
     /// The claims that its selector matches; `None` where it chooses by name, or where that is not known.
     pub selected: Option<HashSet<ClaimId>>,
     /// Why it may not do what its settings say: it is suspended, or they are only a guess.
@@ -51,7 +51,7 @@ pub enum Origin {
 
 /// Where the claims of a schedule are.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum Location {
     /// In one namespace.
     One(String),
     /// In those that a selector matches.
@@ -80,29 +80,29 @@ impl Schedule {
             _ => "the schedule's settings are not known",
         };
         Schedule {
-            job: settings.job.clone(),
+            name: settings.schedule.clone(),
             origin,
             settings: Ok(Box::new(Settings {
                 claims: ClaimChoice::Selector(String::new()),
                 ..settings.clone()
             })),
-            place: Place::Any,
+            location: Location::Any,
             selected: None,
             doubt: Some(doubt.to_owned()),
         }
     }
 
     /// Whether snapshots with this label in this namespace are its own.
-    pub fn owns(&self, job: &str, namespace: &str) -> bool {
-        self.job == job && self.covers(namespace)
+    pub fn owns(&self, name: &str, namespace: &str) -> bool {
+        self.name == name && self.covers(namespace)
     }
 
     /// Whether its claims may be in this namespace.
     fn covers(&self, namespace: &str) -> bool {
-        match &self.place {
-            Place::One(one) => one == namespace,
-            Place::Chosen(chosen) => chosen.contains(namespace),
-            Place::Any => true,
+        match &self.location {
+            Location::One(one) => one == namespace,
+            Location::Chosen(chosen) => chosen.contains(namespace),
+            Location::Any => true,
         }
     }
 
@@ -119,7 +119,7 @@ impl Schedule {
 
     /// The schedule, its rules and where they come from, for people.
     pub fn said(&self) -> String {
-        let job = text::name(&self.job);
+        let name = text::name(&self.name);
         let keeps = match &self.settings {
             Ok(settings) => format!("keeps {}", settings.retention),
             Err(_) => "has settings that are not understood".to_owned(),
@@ -133,7 +133,7 @@ impl Schedule {
             }
             Origin::Given | Origin::Assumed => self.doubt.clone().unwrap_or_default(),
         };
-        format!("schedule {job} {keeps} ({from})")
+        format!("schedule {name} {keeps} ({from})")
     }
 }
 
@@ -194,18 +194,18 @@ pub(super) fn schedule(cron_job: &CronJob, maps: &ConfigMaps) -> Schedule {
     if variables.contains_key("SNAPSHOT_SHARDS") {
         variables.insert("JOB_COMPLETION_INDEX".to_owned(), "0".to_owned());
     }
-    let job = variables.get("SNAPSHOT_JOB").map(|job| job.trim()).filter(|job| !job.is_empty());
-    let job = job.unwrap_or(names::PROGRAM).to_owned();
+    let name = variables.get("SNAPSHOT_JOB").map(|name| name.trim()).filter(|name| !name.is_empty());
+    let name = name.unwrap_or(names::PROGRAM).to_owned();
     let pairs = variables.into_iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
     let settings = match read.problem {
         Some(problem) => Err(problem),
         None => Settings::parse(pairs).map(Box::new).map_err(|problems| text::foreign(&problems.to_string())),
     };
     let namespace = &cron_job.metadata.namespace;
-    let place = match &settings {
-        Ok(settings) if settings.namespace_selector.is_some() => Place::Any,
-        Ok(settings) => Place::One(settings.namespace.clone().unwrap_or_else(|| namespace.clone())),
-        Err(_) => Place::One(namespace.clone()),
+    let location = match &settings {
+        Ok(settings) if settings.namespace_selector.is_some() => Location::Any,
+        Ok(settings) => Location::One(settings.namespace.clone().unwrap_or_else(|| namespace.clone())),
+        Err(_) => Location::One(namespace.clone()),
     };
     let is_dry = settings.as_ref().is_ok_and(|settings| settings.dry_run);
     let doubt = match (read.doubt, cron_job.spec.suspend, is_dry) {
@@ -215,14 +215,14 @@ pub(super) fn schedule(cron_job: &CronJob, maps: &ConfigMaps) -> Schedule {
         (None, false, false) => None,
     };
     Schedule {
-        job,
+        name,
         origin: Origin::CronJob {
             namespace: namespace.clone(),
             name: cron_job.metadata.name.clone(),
             config_maps: config_maps(cron_job).into_iter().map(str::to_owned).collect(),
         },
         settings,
-        place,
+        location,
         selected: None,
         doubt,
     }
@@ -421,8 +421,8 @@ mod tests {
         fitting.spec.job_template.spec.template.spec.containers[0].env.remove(4);
         let read = schedule(&fitting, &maps);
         let settings = read.settings.as_ref().expect("settings");
-        assert_eq!((read.job.as_str(), settings.retention.to_string()), ("weekly", "last=8".into()));
-        assert_eq!((read.place.clone(), read.doubt.clone()), (Place::One("shop".into()), None));
+        assert_eq!((read.name.as_str(), settings.retention.to_string()), ("weekly", "last=8".into()));
+        assert_eq!((read.location.clone(), read.doubt.clone()), (Location::One("shop".into()), None));
         assert_eq!(
             read.said(),
             "schedule weekly keeps last=8 (CronJob hourly, ConfigMap gone, ConfigMap settings-5h2k, ConfigMap weekly)"

@@ -145,7 +145,7 @@ fn cells(row: &Row, look: Look, now: Timestamp) -> Vec<Cell> {
         },
     ));
     if look.jobs || look.wide {
-        cells.push(Cell::name(record.job.as_deref()));
+        cells.push(Cell::name(record.schedule.as_deref()));
     }
     if look.wide {
         cells.push(Cell::name(record.class.as_deref()));

@@ -57,7 +57,7 @@ pub(super) fn choose(
 
 fn named(records: Vec<Record>, settings: &RestoreSettings) -> Result<Chosen, Failure> {
     let Some(record) = records.into_iter().next() else {
-        return Err(hopeless("there is no such snapshot".to_owned()));
+        return Err(permanent("there is no such snapshot".to_owned()));
     };
     let name = &record.snapshot.name;
     if let Some(wanted) = &settings.claim
@@ -67,7 +67,7 @@ fn named(records: Vec<Record>, settings: &RestoreSettings) -> Result<Chosen, Fai
             .claim
             .as_deref()
             .map_or("no claim".to_owned(), |claim| format!("claim {}", text::name(claim)));
-        return Err(hopeless(format!(
+        return Err(permanent(format!(
             "snapshot {name} was taken of {of} and not of claim {wanted}; leave the claim out, or choose another \
              snapshot"
         )));
@@ -78,19 +78,21 @@ fn named(records: Vec<Record>, settings: &RestoreSettings) -> Result<Chosen, Fai
             message: format!(
                 "snapshot {name} cannot be restored: {why}; choose another: volume-snapshotter list"
             ),
-            may_pass: !record.snapshot.is_terminating(),
+            is_transient: !record.snapshot.is_terminating(),
         }),
     }
 }
 
 fn latest(mut records: Vec<Record>, settings: &RestoreSettings, now: Timestamp) -> Result<Chosen, Failure> {
     let wanted = settings.claim.as_deref().unwrap_or_default();
-    let of_schedule = settings.job.as_ref().map_or(String::new(), |job| format!(" of schedule {job}"));
+    let of_schedule =
+        settings.schedule.as_ref().map_or(String::new(), |schedule| format!(" of schedule {schedule}"));
     records.retain(|record| {
-        record.claim.as_deref() == Some(wanted) && (settings.job.is_none() || record.job == settings.job)
+        record.claim.as_deref() == Some(wanted)
+            && (settings.schedule.is_none() || record.schedule == settings.schedule)
     });
     if records.is_empty() {
-        return Err(hopeless(format!(
+        return Err(permanent(format!(
             "there is no snapshot of claim {wanted}{of_schedule}; see volume-snapshotter list --all, and check the \
              namespace"
         )));
@@ -124,7 +126,7 @@ fn latest(mut records: Vec<Record>, settings: &RestoreSettings, now: Timestamp) 
                 text::count(unusable.len(), "snapshot"),
                 why.join("; ")
             ),
-            may_pass: unusable.iter().any(|record| !record.snapshot.is_terminating()),
+            is_transient: unusable.iter().any(|record| !record.snapshot.is_terminating()),
         });
     };
     let of_future = |record: &&Record| record.snapshot.hindrance().is_none();
@@ -154,7 +156,7 @@ fn latest(mut records: Vec<Record>, settings: &RestoreSettings, now: Timestamp) 
             Choice::At(at) => at.to_string(),
             Choice::Latest | Choice::Named(_) => "now".to_owned(),
         };
-        hopeless(format!(
+        permanent(format!(
             "no ready snapshot of claim {wanted}{of_schedule} is from {at} or before; the oldest is {}, from {}",
             oldest.snapshot.name,
             oldest.snapshot.time()
@@ -163,8 +165,8 @@ fn latest(mut records: Vec<Record>, settings: &RestoreSettings, now: Timestamp) 
     Ok(Chosen { record, warnings })
 }
 
-fn hopeless(message: String) -> Failure {
-    Failure { message, may_pass: false }
+fn permanent(message: String) -> Failure {
+    Failure { message, is_transient: false }
 }
 
 #[cfg(test)]
@@ -282,44 +284,44 @@ mod tests {
     fn what_cannot_be_restored_is_refused_with_the_reason() {
         let refused = |records: Vec<Record>, pairs: &[(&str, &str)]| {
             choose(records, &settings(pairs), now())
-                .map_err(|failure| (failure.message, failure.may_pass))
+                .map_err(|failure| (failure.message, failure.is_transient))
                 .expect_err("none")
         };
         let data = ("RESTORE_CLAIM", "data");
-        let (message, may_pass) = refused(all(), &[("RESTORE_CLAIM", "typo")]);
-        assert!(message.starts_with("there is no snapshot of claim typo; see") && !may_pass, "{message}");
+        let (message, is_transient) = refused(all(), &[("RESTORE_CLAIM", "typo")]);
+        assert!(message.starts_with("there is no snapshot of claim typo; see") && !is_transient, "{message}");
         let (message, _) = refused(all(), &[data, ("RESTORE_AT", "2026-11-20 07:00")]);
         assert_eq!(
             message,
             "no ready snapshot of claim data is from 2026-11-20T07:00:00Z or before; the oldest is eight, from \
              2026-11-20T08:00:00Z"
         );
-        let (message, may_pass) = refused(all()[1..3].to_vec(), &[data]);
+        let (message, is_transient) = refused(all()[1..3].to_vec(), &[data]);
         assert_eq!(
             message,
             "2 snapshots of claim data, but none can be restored: twelve: it is not ready: storage is down; eleven: \
              it is being deleted"
         );
-        assert!(may_pass);
+        assert!(is_transient);
         let one = |index: usize, pairs: &[(&str, &str)]| {
             let pairs = [&[("RESTORE_SNAPSHOT", "x")], pairs].concat();
             refused(vec![all().remove(index)], &pairs)
         };
-        let (message, may_pass) = one(1, &[]);
+        let (message, is_transient) = one(1, &[]);
         assert!(
             message
                 .starts_with("snapshot twelve cannot be restored: it is not ready: storage is down; choose")
         );
-        assert!(may_pass);
-        let (message, may_pass) = one(2, &[data]);
+        assert!(is_transient);
+        let (message, is_transient) = one(2, &[data]);
         assert!(message.starts_with("snapshot eleven cannot be restored: it is being deleted"), "{message}");
-        assert!(!may_pass);
-        let (message, may_pass) = one(5, &[data]);
+        assert!(!is_transient);
+        let (message, is_transient) = one(5, &[data]);
         assert!(
             message.starts_with("snapshot logs was taken of claim logs and not of claim data"),
             "{message}"
         );
-        assert!(!may_pass);
+        assert!(!is_transient);
         let many =
             (0..5).map(|hour| record(&format!("s{hour}"), hour, |one| one["status"] = json!(null))).collect();
         let (message, _) = refused(many, &[data]);

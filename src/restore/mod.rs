@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::{
     api::{Claim, NewClaim, StorageClass},
-    cluster::{Cause, Cluster, Scope},
+    cluster::{Cluster, ErrorKind, Scope},
     names,
     report::{self, Failure, Stop},
     settings::{Choice, RestoreSettings},
@@ -82,10 +82,10 @@ impl RestoreReport {
     pub fn exit_code(&self) -> u8 {
         match (&self.stopped, &self.outcome) {
             (Some(Stop::Signal(number)), _) => 128 + number,
-            (Some(Stop::OutOfTime), _) => report::EXIT_TRY_AGAIN,
+            (Some(Stop::OutOfTime), _) => report::EXIT_TRANSIENT,
             (None, Ok(_)) => report::EXIT_DONE,
-            (None, Err(Failure { may_pass: true, .. })) => report::EXIT_TRY_AGAIN,
-            (None, Err(_)) => report::EXIT_HOPELESS,
+            (None, Err(Failure { is_transient: true, .. })) => report::EXIT_TRANSIENT,
+            (None, Err(_)) => report::EXIT_PERMANENT,
         }
     }
 
@@ -109,7 +109,7 @@ impl RestoreReport {
             Stop::OutOfTime => "the restore's time was over",
         };
         let message = format!("{why}; if claim {to} was made it stays, and may still become Bound");
-        RestoreReport { outcome: Err(Failure { message, may_pass: true }), stopped: Some(stop) }
+        RestoreReport { outcome: Err(Failure { message, is_transient: true }), stopped: Some(stop) }
     }
 }
 
@@ -189,7 +189,11 @@ impl Restore<'_> {
     async fn create(&self, claim: &NewClaim, dry_run: bool) -> Result<Claim, Failure> {
         match self.cluster.create_claim(claim, dry_run).await {
             Ok(made) => Ok(made),
-            Err(error) if error.cause() == Cause::AlreadyExists => Err(self.taken("")),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => Err(self.taken("")),
+            Err(error) if error.kind() == ErrorKind::Quota => {
+                Err(Failure::from(error)
+                    .advising("raise the ResourceQuota, or delete a claim that nobody needs"))
+            }
             Err(error) => Err(error.into()),
         }
     }
@@ -199,7 +203,9 @@ impl Restore<'_> {
         let claim = match self.cluster.claim(&self.id).await {
             Ok(claim) => claim,
             // Without the right to read it, making it tells.
-            Err(error) if matches!(error.cause(), Cause::NotFound | Cause::Forbidden) => return Ok(None),
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Forbidden) => {
+                return Ok(None);
+            }
             Err(error) => return Err(error.into()),
         };
         let of_this_job = self.settings.run_uid.is_some()
@@ -214,7 +220,7 @@ impl Restore<'_> {
             Some(name) => match self.cluster.snapshot(&self.id.namespace, name).await {
                 Ok(object) => Some(Record::from(object)),
                 // A run may have pruned it after the volume was made.
-                Err(error) if error.cause() == Cause::NotFound => None,
+                Err(error) if error.kind() == ErrorKind::NotFound => None,
                 Err(error) => return Err(error.into()),
             },
         };
@@ -241,7 +247,7 @@ impl Restore<'_> {
                 "there is a claim {name} in namespace {namespace} already, and a restore never touches one; choose \
                  another name with --to or RESTORE_TO{why}"
             ),
-            may_pass: false,
+            is_transient: false,
         }
     }
 
@@ -251,12 +257,12 @@ impl Restore<'_> {
         let records = match &self.settings.choice {
             Choice::Named(name) => match self.cluster.snapshot(namespace, name).await {
                 Ok(object) => vec![Record::from(object)],
-                Err(error) if error.cause() == Cause::NotFound => {
+                Err(error) if error.kind() == ErrorKind::NotFound => {
                     return Err(Failure {
                         message: format!(
                             "there is no snapshot {name} in namespace {namespace}; see volume-snapshotter list --all"
                         ),
-                        may_pass: false,
+                        is_transient: false,
                     });
                 }
                 Err(error) => return Err(error.into()),
@@ -283,8 +289,8 @@ impl Restore<'_> {
         let id = ClaimId { namespace: self.id.namespace.clone(), name };
         match self.cluster.claim(&id).await {
             Ok(claim) => Ok(Source::There(Box::new(claim))),
-            Err(error) if error.cause() == Cause::NotFound => Ok(Source::Gone),
-            Err(error) if error.cause() == Cause::Forbidden => Ok(Source::Unread(error.to_string())),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Source::Gone),
+            Err(error) if error.kind() == ErrorKind::Forbidden => Ok(Source::Unread(error.to_string())),
             Err(error) => Err(error.into()),
         }
     }
@@ -304,7 +310,7 @@ impl Restore<'_> {
                      --storage-class or RESTORE_STORAGE_CLASS, of the driver that made the snapshot",
                     text::name(class)
                 ),
-                may_pass: false,
+                is_transient: false,
             }
         };
         if !names::is_object_name(class) {
@@ -312,7 +318,7 @@ impl Restore<'_> {
         }
         match self.cluster.storage_class(class).await {
             Ok(found) => Ok(found.volume_binding_mode == "WaitForFirstConsumer"),
-            Err(error) if error.cause() == Cause::NotFound => Err(missing()),
+            Err(error) if error.kind() == ErrorKind::NotFound => Err(missing()),
             Err(error) => {
                 tracing::debug!("{error}");
                 Ok(false)
@@ -353,7 +359,7 @@ impl Restore<'_> {
                  would never get a volume; choose one with --storage-class or RESTORE_STORAGE_CLASS{there_are}",
                 self.id.name
             ),
-            may_pass: false,
+            is_transient: false,
         })
     }
 

@@ -130,11 +130,11 @@ pub(super) fn plan(
 /// the claim may have been expanded since.
 fn size(settings: &RestoreSettings, record: &Record, claim: Option<&Claim>) -> Result<Bytes, Failure> {
     let name = &record.snapshot.name;
-    let hopeless = |message: String| Failure { message, may_pass: false };
+    let permanent = |message: String| Failure { message, is_transient: false };
     let least: Option<Bytes> = record.restore_size.as_deref().and_then(|size| size.parse().ok());
     if let Some(wanted) = &settings.size {
         return match least {
-            Some(least) if *wanted < least => Err(hopeless(format!(
+            Some(least) if *wanted < least => Err(permanent(format!(
                 "a volume of {wanted} is smaller than snapshot {name}, which needs {least}; ask for {least} or more, \
                  or leave the size out"
             ))),
@@ -147,7 +147,7 @@ fn size(settings: &RestoreSettings, record: &Record, claim: Option<&Claim>) -> R
     let parse = |size: &Quantity| size.0.parse::<Bytes>().ok();
     // Of equals the last: the claim's own words.
     least.into_iter().chain(of_claim.flatten().filter_map(parse)).max().ok_or_else(|| {
-        hopeless(format!(
+        permanent(format!(
             "nobody knows how large the volume has to be: snapshot {name} has no status.restoreSize, and the claim that \
              it was taken of cannot be asked; say it with --size or RESTORE_SIZE"
         ))
@@ -228,10 +228,10 @@ pub(super) fn unlike(settings: &RestoreSettings, claim: &Claim, snapshot: Option
             return Some(format!("it is made from snapshot {name} of claim {of_claim}, and not of {wanted}"));
         }
     }
-    if let (Some(job), Some(record)) = (&settings.job, snapshot)
-        && record.job.as_ref() != Some(job)
+    if let (Some(schedule), Some(record)) = (&settings.schedule, snapshot)
+        && record.schedule.as_ref() != Some(schedule)
     {
-        return Some(format!("it is made from snapshot {name}, which is not of schedule {job}"));
+        return Some(format!("it is made from snapshot {name}, which is not of schedule {schedule}"));
     }
     let spec = &claim.spec;
     let size = spec.resources.requests.storage.as_ref().and_then(|size| size.0.parse::<Bytes>().ok());
@@ -475,6 +475,8 @@ spec:
             &|claim| claim["spec"]["dataSourceRef"]["namespace"] = json!("elsewhere"),
             &|claim| claim["spec"]["dataSourceRef"]["kind"] = json!("Other"),
             &|claim| claim["metadata"]["labels"] = json!({"volume-snapshotter/run-uid": "u-1"}),
+            &|claim| claim["metadata"]["labels"]["volume-snapshotter/restored-snapshot"] = json!(null),
+            &|claim| claim["metadata"]["labels"]["volume-snapshotter/restored-snapshot"] = json!("other"),
         ] {
             let planted = made(change);
             assert_ne!(why(&[], &planted, Some(&snapshot)), "", "{planted:?}");

@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep};
 use super::{Restore, says};
 use crate::{
     api::{Claim, ObjectEvent, Volume},
-    cluster::{Cause, Pause},
+    cluster::{Backoff, ErrorKind},
     names,
     report::Failure,
     text,
@@ -47,7 +47,7 @@ pub(super) async fn wait(
 ) -> Result<Ready, Failure> {
     let began = Instant::now();
     let end = began + restore.settings.timeout;
-    let mut pause = Pause::between_reads();
+    let mut backoff = Backoff::between_reads();
     let mut reported = None;
     let mut warned_of_events = false;
     let mut warned_of_snapshot = false;
@@ -71,8 +71,8 @@ pub(super) async fn wait(
                 }
                 news
             }
-            Err(error) if error.cause() == Cause::NotFound => return Err(deleted(restore)),
-            Err(error) if error.may_pass() => {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Err(deleted(restore)),
+            Err(error) if error.is_transient() => {
                 says!(restore, warn, "{error}");
                 News { unread: Some(error.to_string()), ..News::default() }
             }
@@ -98,7 +98,7 @@ pub(super) async fn wait(
             text::duration(restore.settings.timeout),
             news.remark.map_or(String::new(), |remark| format!("; {remark}"))
         )));
-        sleep(pause.next(None).min(left)).await;
+        sleep(backoff.next(None).min(left)).await;
     }
 }
 
@@ -144,7 +144,7 @@ async fn snapshot_is_there(
 ) -> Result<(), Failure> {
     let deleted_at = match restore.cluster.snapshot(&restore.id.namespace, name).await {
         Ok(snapshot) => snapshot.metadata.deletion_timestamp,
-        Err(error) if error.cause() == Cause::NotFound => return Err(source_gone(restore, name, None)),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Err(source_gone(restore, name, None)),
         // What matters is the claim.
         Err(_) => None,
     };
@@ -189,13 +189,13 @@ async fn has_its_own_volume(restore: &Restore<'_>, claim: &Claim, snapshot: &str
         match restore.cluster.volume(volume).await {
             Ok(read) if is_made_for(&read, claim) => return Ok(()),
             Ok(_) => return Err(other_volume(restore, volume, snapshot)),
-            Err(error) if error.may_pass() => return Err(error.into()),
+            Err(error) if error.is_transient() => return Err(error.into()),
             Err(error) => tracing::debug!("{error}"),
         }
     }
     match restore.cluster.claim_events(&restore.id, &claim.metadata.uid).await {
         Ok(events) if events.iter().any(|event| says_made(event, volume)) => Ok(()),
-        Err(error) if error.may_pass() => Err(error.into()),
+        Err(error) if error.is_transient() => Err(error.into()),
         _ => Err(unknown_volume(restore, volume)),
     }
 }
@@ -240,7 +240,7 @@ fn other_volume(restore: &Restore<'_>, volume: &str, snapshot: &str) -> Failure 
              {volume} may go: with the reclaim policy Delete it goes too (kubectl get pv {volume}). Then see that no free \
              volume of the class is left, or name another class with --storage-class, and restore again"
         ),
-        may_pass: false,
+        is_transient: false,
     }
 }
 
@@ -255,7 +255,7 @@ fn unknown_volume(restore: &Restore<'_>, volume: &str) -> Failure {
              To have it looked at, let a ClusterRole allow it: apiGroups: [\"\"], resources: [\"persistentvolumes\"], \
              verbs: [\"get\"]"
         ),
-        may_pass: false,
+        is_transient: false,
     }
 }
 
@@ -267,14 +267,14 @@ fn source_gone(restore: &Restore<'_>, snapshot: &str, complaint: Option<&str>) -
              {name} -n {namespace}) and restore from another snapshot",
             complaint.map_or(String::new(), |complaint| format!(": {complaint}"))
         ),
-        may_pass: false,
+        is_transient: false,
     }
 }
 
 fn deleted(restore: &Restore<'_>) -> Failure {
     Failure {
         message: format!("somebody deleted claim {} before it was Bound", restore.id.name),
-        may_pass: false,
+        is_transient: false,
     }
 }
 
@@ -284,7 +284,7 @@ fn lost(restore: &Restore<'_>) -> Failure {
         message: format!(
             "claim {name} is Lost: its volume was made and is gone; see kubectl describe pvc {name} -n {namespace}"
         ),
-        may_pass: false,
+        is_transient: false,
     }
 }
 
@@ -296,7 +296,7 @@ fn not_in_time(restore: &Restore<'_>, why: &str) -> Failure {
              {name} -n {namespace}; or wait longer next time: --timeout",
             text::duration(restore.settings.timeout)
         ),
-        may_pass: true,
+        is_transient: true,
     }
 }
 

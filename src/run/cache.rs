@@ -33,7 +33,7 @@ struct Entry {
     /// was under way meanwhile must not bring one back.
     removed: HashMap<String, String>,
     /// The uids of those that are being deleted, whose changes do not count as such.
-    condemned: HashSet<String>,
+    to_delete: HashSet<String>,
     /// Grows whenever a snapshot that is not being deleted comes, goes, or changes in something that it is
     /// judged by.
     revision: u64,
@@ -51,7 +51,7 @@ impl Entry {
     }
 
     fn note_change(&mut self, uid: &str) {
-        if !self.condemned.contains(uid) {
+        if !self.to_delete.contains(uid) {
             self.revision += 1;
         }
     }
@@ -127,14 +127,14 @@ impl SnapshotCache {
     ) {
         let listed: HashSet<&str> = owned.iter().map(|(_, snapshot)| snapshot.uid.as_str()).collect();
         for entry in self.claims.borrow_mut().values_mut() {
-            let Entry { snapshots, removed, condemned, revision, .. } = entry;
+            let Entry { snapshots, removed, to_delete, revision, .. } = entry;
             snapshots.retain(|snapshot| {
                 let stays = !is_about(snapshot)
                     || listed.contains(snapshot.uid.as_str())
                     || is_older(version, &snapshot.resource_version);
                 if !stays {
                     removed.insert(snapshot.uid.clone(), version.to_owned());
-                    *revision += u64::from(!condemned.contains(&snapshot.uid));
+                    *revision += u64::from(!to_delete.contains(&snapshot.uid));
                 }
                 stays
             });
@@ -159,7 +159,7 @@ impl SnapshotCache {
     pub(super) fn condemn(&self, claim: &ClaimId, uids: impl IntoIterator<Item = String>) -> u64 {
         let mut claims = self.claims.borrow_mut();
         let Some(entry) = claims.get_mut(claim) else { return 0 };
-        entry.condemned = uids.into_iter().collect();
+        entry.to_delete = uids.into_iter().collect();
         entry.revision
     }
 
@@ -264,9 +264,9 @@ mod tests {
 
     use super::*;
 
-    fn object(uid: &str, version: &str, job: &str) -> VolumeSnapshot {
+    fn object(uid: &str, version: &str, schedule: &str) -> VolumeSnapshot {
         serde_json::from_value(json!({
-            "metadata": {"name": uid, "namespace": "app", "uid": uid, "resourceVersion": version, "labels": {"job": job}},
+            "metadata": {"name": uid, "namespace": "app", "uid": uid, "resourceVersion": version, "labels": {"job": schedule}},
             "spec": {"source": {"persistentVolumeClaimName": "data"}},
         }))
         .expect("a snapshot")

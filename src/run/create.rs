@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     api::{Lenient, VolumeSnapshot, VolumeSnapshotStatus},
-    cluster::{Cause, Deleted, Error, NewSnapshot, Pause},
+    cluster::{Backoff, Deleted, Error, ErrorKind, NewSnapshot},
     names,
     report::Failure,
     snapshot::Snapshot,
@@ -67,7 +67,7 @@ pub(super) async fn create(run: &Run<'_>, target: &Target) -> Result<New, Failur
         newest_ones.map(|snapshot| (snapshot.uid.clone(), snapshot.created)).collect::<Vec<_>>()
     };
     let (new, mut stored) = match store(run, target).await {
-        Err(error) if error.cause() == Cause::Quota && !run.settings.dry_run => {
+        Err(error) if error.kind() == ErrorKind::Quota && !run.settings.dry_run => {
             make_room(run, target, error).await?
         }
         stored => stored?,
@@ -90,9 +90,9 @@ pub(super) async fn create(run: &Run<'_>, target: &Target) -> Result<New, Failur
 
 /// What an earlier attempt of this Job made of this very claim: of several the ready one, then the newest.
 fn made_before(run: &Run<'_>, target: &Target) -> Option<Snapshot> {
-    let job = run.settings.run_uid.as_deref()?;
+    let schedule = run.settings.run_uid.as_deref()?;
     let made = run.cache.of_claim(&target.id).into_iter().filter(|snapshot| {
-        snapshot.run_uid.as_deref() == Some(job)
+        snapshot.run_uid.as_deref() == Some(schedule)
             && !snapshot.is_terminating()
             && !snapshot.unreadable
             && snapshot.owner.is_none()
@@ -110,7 +110,7 @@ async fn store(run: &Run<'_>, target: &Target) -> Result<(NewSnapshot, VolumeSna
             name: names::snapshot_name(&settings.name_prefix, rand::random()),
             claim: target.id.clone(),
             class: settings.class.clone(),
-            job: settings.job.clone(),
+            schedule: settings.schedule.clone(),
             run: run.id.to_owned(),
             run_uid: settings.run_uid.clone(),
             claim_uid: target.claim.as_ref().map(|claim: &KnownClaim| claim.uid.clone()),
@@ -119,7 +119,7 @@ async fn store(run: &Run<'_>, target: &Target) -> Result<(NewSnapshot, VolumeSna
         };
         match run.cluster.create(&new, settings.dry_run).await {
             Ok(stored) => return Ok((new, stored)),
-            Err(error) if error.cause() == Cause::AlreadyExists && attempt < NAME_ATTEMPTS => attempt += 1,
+            Err(error) if error.kind() == ErrorKind::AlreadyExists && attempt < NAME_ATTEMPTS => attempt += 1,
             Err(error) => return Err(error),
         }
     }
@@ -138,18 +138,23 @@ async fn make_room(
         "the quota is used up; deleting what a newer ready snapshot supersedes first: {refused}"
     );
     if prune::make_room(run, target).await == 0 {
-        return Err(refused.into());
+        return Err(over_quota(refused));
     }
     let end = Instant::now() + QUOTA_WAIT;
-    let mut pause = Pause::between_reads();
+    let mut backoff = Backoff::between_reads();
     loop {
         match store(run, target).await {
-            Err(error) if error.cause() == Cause::Quota && Instant::now() < end => {
-                sleep(pause.next(None)).await;
+            Err(error) if error.kind() == ErrorKind::Quota && Instant::now() < end => {
+                sleep(backoff.next(None)).await;
             }
+            Err(error) if error.kind() == ErrorKind::Quota => return Err(over_quota(error)),
             stored => return Ok(stored?),
         }
     }
+}
+
+fn over_quota(error: Error) -> Failure {
+    Failure::from(error).advising("raise the ResourceQuota, or let SNAPSHOT_RETENTION keep fewer snapshots")
 }
 
 /// Checks that what was stored is what was asked for. What admission made something else of is nobody's:
@@ -176,7 +181,7 @@ async fn check(
             target.called,
             changes.join(", ")
         ),
-        may_pass: false,
+        is_transient: false,
     })
 }
 
@@ -192,13 +197,13 @@ async fn take_back(run: &Run<'_>, target: &Target, new: &NewSnapshot, stored: &V
             }
             Err(error) => error,
         };
-        if error.cause() != Cause::Conflict {
+        if error.kind() != ErrorKind::Conflict {
             return format!("and it stays, because {error}");
         }
         match run.cluster.snapshot(namespace, &new.name).await {
             Ok(object) if object.metadata.uid == snapshot.uid => snapshot = Snapshot::from(object),
             Ok(_) => return "it is gone".to_owned(),
-            Err(error) if error.cause() == Cause::NotFound => return "it is gone".to_owned(),
+            Err(error) if error.kind() == ErrorKind::NotFound => return "it is gone".to_owned(),
             Err(error) => return format!("and it stays, because {error}"),
         }
     }

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     api::Claim,
-    cluster::{Cause, Cluster, Error, Scope},
+    cluster::{Cluster, Error, ErrorKind, Scope},
     report::{ClaimReport, End, Failure},
     settings::{ClaimChoice, Settings},
     snapshot::ClaimId,
@@ -136,7 +136,7 @@ async fn namespaces(cluster: &Cluster, selector: &str) -> Result<Vec<String>, Fa
             message: format!(
                 "no namespace matches {selector:?}; check SNAPSHOT_NAMESPACE_SELECTOR and the namespaces' labels"
             ),
-            may_pass: false,
+            is_transient: false,
         });
     }
     Ok(namespaces)
@@ -182,7 +182,7 @@ async fn by_selector(
             message: format!(
                 "no claim in {place} matches {selector:?}; check SNAPSHOT_PVC_SELECTOR and the claims' labels"
             ),
-            may_pass: false,
+            is_transient: false,
         });
     }
     Ok(found.into_iter().flatten().collect())
@@ -215,7 +215,7 @@ async fn by_name(
                 return Ok(ids.into_iter().map(found).collect());
             }
             // Whoever may not list may still be allowed to read them one by one.
-            Err(error) if error.cause() == Cause::Forbidden => tracing::debug!("{error}"),
+            Err(error) if error.kind() == ErrorKind::Forbidden => tracing::debug!("{error}"),
             Err(error) => return Err(error.into()),
         }
     }
@@ -232,11 +232,11 @@ async fn by_name(
             let found = match answer {
                 Ok(claim) => usable(claim, settings, Chosen::ByName),
                 // The bash script's Role says nothing of claims, and is enough to make snapshots.
-                Err(error) if error.cause() == Cause::Forbidden => {
+                Err(error) if error.kind() == ErrorKind::Forbidden => {
                     unread = Some(error);
                     Found::Usable(None)
                 }
-                Err(error) if error.cause() == Cause::NotFound => Found::Failed(missing(&id)),
+                Err(error) if error.kind() == ErrorKind::NotFound => Found::Failed(missing(&id)),
                 Err(error) => Found::Failed(error.into()),
             };
             (id, found)
@@ -254,7 +254,7 @@ fn missing(id: &ClaimId) -> Failure {
             "there is no claim {} in namespace {}; check SNAPSHOT_PVC_NAMES and SNAPSHOT_NAMESPACE",
             id.name, id.namespace
         ),
-        may_pass: false,
+        is_transient: false,
     }
 }
 
@@ -272,9 +272,9 @@ enum Chosen {
 /// nothing to lose, or somebody wants to lose it.
 fn usable(claim: Claim, settings: &Settings, chosen: Chosen) -> Found {
     let ClaimId { namespace, name } = claim.id();
-    let (problem, may_pass, is_failure) = match claim.status.phase.as_str() {
+    let (problem, is_transient, is_failure) = match claim.status.phase.as_str() {
         _ if claim.metadata.deletion_timestamp.is_some() => ("is being deleted", false, false),
-        "Bound" => return Found::Usable(Some(KnownClaim::of(claim, &settings.job))),
+        "Bound" => return Found::Usable(Some(KnownClaim::of(claim, &settings.schedule))),
         "Lost" => ("is Lost: its volume is gone", false, true),
         "Pending" => ("is Pending: it has no volume yet", true, false),
         _ => ("is not Bound", true, false),
@@ -285,7 +285,7 @@ fn usable(claim: Claim, settings: &Settings, chosen: Chosen) -> Found {
             message: format!(
                 "claim {name} in namespace {namespace} {problem}; see kubectl describe pvc {name} -n {namespace}"
             ),
-            may_pass,
+            is_transient,
         }),
     }
 }

@@ -1,8 +1,8 @@
 //! Deleting what the policy does not want any more, of one target whose new snapshot is ready.
 //!
-//! What may go is judged in [`crate::retention`], by what the API server says after the new snapshot became
-//! ready ([`super::look`]). Here every try of every deletion is made to hold for exactly what was judged, and
-//! only while the new snapshot is there and ready.
+//! [`crate::retention`] judges what may go, by what the API server says after the new snapshot became ready
+//! ([`super::recheck`]). This module makes sure that every try of every deletion holds for exactly what was
+//! judged, and is made only while the new snapshot exists and is ready.
 
 use std::{cell::Cell, collections::HashSet, rc::Rc, time::Duration};
 
@@ -13,13 +13,13 @@ use tokio::time::Instant;
 use super::{
     Run,
     create::New,
-    look::{Look, Urgency},
+    recheck::{Recheck, Urgency},
     target::{KnownClaim, Policy, Target},
     wait::gone,
 };
 use crate::{
     api::VolumeSnapshot,
-    cluster::{Cause, Deleted, Error, Slot},
+    cluster::{Deleted, Error, ErrorKind, Slot},
     report::{End, Failure},
     retention::{Judgement, Rules, Verdict, judge},
     snapshot::Snapshot,
@@ -30,8 +30,8 @@ use crate::{
 /// deletion in between.
 const IDLE_ROUNDS: usize = 5;
 
-/// How long after a claim was read its snapshot may be ready without another look at the claim, if there is
-/// nothing to delete. Less than it takes to delete a claim, make it anew and bind it to a volume.
+/// How long after a claim was read its snapshot may become ready without a recheck, if there is nothing to
+/// delete. Less than it takes to delete a claim, make it anew and bind it to a volume.
 const STILL_KNOWN: Duration = Duration::from_secs(2);
 
 /// How long the watch may have been silent while it is relied on for the new snapshot.
@@ -79,7 +79,7 @@ enum Pruned {
     Failed(String),
 }
 
-/// Deletes what no rule keeps, oldest first, and says how it ended.
+/// Deletes what no rule keeps, oldest first.
 ///
 /// # Errors
 /// If the new snapshot went away meanwhile, or turns out to be none of this claim's.
@@ -99,7 +99,7 @@ pub(super) async fn prune(run: &Run<'_>, target: &Target, new: &New) -> Result<E
         }
         Policy::Broken(_) | Policy::NotGiven => Survey::of_none(run, target),
     };
-    let goes_none = survey.condemned.is_empty();
+    let goes_none = survey.to_delete.is_empty();
     if goes_none && ready - target.read <= STILL_KNOWN {
         survey.say(run, target);
         return Ok(match policy {
@@ -116,9 +116,9 @@ pub(super) async fn prune(run: &Run<'_>, target: &Target, new: &New) -> Result<E
     let (mut failures, mut last_problem) = (Vec::new(), None);
     let (mut idle, mut urgency) = (0, Urgency::Gather);
     while idle < IDLE_ROUNDS {
-        let look = run.looks.after(run, &target.id.namespace, ready, urgency).await;
+        let recheck = run.rechecks.after(run, &target.id.namespace, ready, urgency).await;
         urgency = Urgency::AtOnce;
-        let claim = match claim_now(run, target, new, &look)? {
+        let claim = match claim_now(run, target, new, &recheck)? {
             ClaimNow::Known(claim) => claim,
             ClaimNow::NotPruned(_) if goes_none => return Ok(End::Done),
             ClaimNow::NotPruned(why) => {
@@ -132,9 +132,9 @@ pub(super) async fn prune(run: &Run<'_>, target: &Target, new: &New) -> Result<E
             Policy::Broken(problem) => return Ok(not_pruned(problem)),
             Policy::NotGiven => return Ok(End::Done),
         };
-        let in_use = look.claims.as_ref().ok().and_then(|claims| claims.in_use(&target.id.namespace));
+        let in_use = recheck.claims.as_ref().ok().and_then(|claims| claims.in_use(&target.id.namespace));
         let pruning = Pruning { run, target, keeper, rules, claim, in_use, now };
-        let Some(round) = pruning.round(&look).await else {
+        let Some(round) = pruning.round(&recheck).await else {
             return Err(gone(&target.called, &new.name));
         };
         failures.extend(round.failures);
@@ -150,10 +150,10 @@ pub(super) async fn prune(run: &Run<'_>, target: &Target, new: &New) -> Result<E
                 });
             }
             Next::Again => {}
-            // With all the patience that a request has, and without a slot meanwhile.
+            // With a whole retry budget, and without holding a slot.
             Next::ReadKeeper => match run.cluster.snapshot(&target.id.namespace, &new.name).await {
                 Ok(object) => run.cache.apply(object),
-                Err(error) if error.cause() == Cause::NotFound => {
+                Err(error) if error.kind() == ErrorKind::NotFound => {
                     return Err(gone(&target.called, &new.name));
                 }
                 Err(error) => return Ok(not_pruned(&error.to_string())),
@@ -183,14 +183,16 @@ fn unread_claims(target: &Target) -> End {
 pub(super) async fn make_room(run: &Run<'_>, target: &Target) -> usize {
     let before = target.report.get().deleted;
     for _ in 0..IDLE_ROUNDS {
-        let look = run.looks.after(run, &target.id.namespace, target.read, Urgency::AtOnce).await;
+        let recheck = run.rechecks.after(run, &target.id.namespace, target.read, Urgency::AtOnce).await;
         let known = run.cache.of_claim(&target.id);
-        let Some(claim) = look.claims.as_ref().ok().and_then(|claims| claims.get(&target.id)) else { break };
+        let Some(claim) = recheck.claims.as_ref().ok().and_then(|claims| claims.get(&target.id)) else {
+            break;
+        };
         let is_same = target.claim.as_ref().is_some_and(|before| before.uid == claim.uid);
         let policy = Policy::of(Some(claim), run.settings, run.cluster.is_in_pod());
         let (true, Policy::Rules(rules)) = (is_same && !claim.is_terminating, &policy) else { break };
         let Some(now) = latest(&known, Timestamp::now()) else { break };
-        let in_use = look.claims.as_ref().ok().and_then(|claims| claims.in_use(&target.id.namespace));
+        let in_use = recheck.claims.as_ref().ok().and_then(|claims| claims.in_use(&target.id.namespace));
         let by = judgement(run, rules, Some(claim), in_use, now);
         let kept = judge(&known, &by)
             .into_iter()
@@ -198,7 +200,7 @@ pub(super) async fn make_room(run: &Run<'_>, target: &Target) -> usize {
         let Some(kept) = kept else { break };
         let keeper = Keeper { name: &kept.snapshot.name, uid: &kept.snapshot.uid, new: None };
         let pruning = Pruning { run, target, keeper, rules, claim: Some(claim), in_use, now };
-        match pruning.round(&look).await {
+        match pruning.round(&recheck).await {
             Some(Round { next: Next::Again, .. }) => {}
             _ => break,
         }
@@ -232,14 +234,19 @@ enum ClaimNow<'a> {
 ///
 /// # Errors
 /// If it is not: nobody can tell which claim's data the new snapshot has.
-fn claim_now<'a>(run: &Run<'_>, target: &Target, new: &New, look: &'a Look) -> Result<ClaimNow<'a>, Failure> {
+fn claim_now<'a>(
+    run: &Run<'_>,
+    target: &Target,
+    new: &New,
+    recheck: &'a Recheck,
+) -> Result<ClaimNow<'a>, Failure> {
     let nothing_goes = |error: &Error| format!("nothing older is deleted: {error}");
-    if let Some(error) = &look.unread_snapshots {
+    if let Some(error) = &recheck.unread_snapshots {
         return Ok(ClaimNow::NotPruned(nothing_goes(error)));
     }
-    let claims = match &look.claims {
+    let claims = match &recheck.claims {
         Ok(claims) => claims,
-        Err(error) if error.cause() == Cause::Forbidden && run.settings.prune_unread_claims => {
+        Err(error) if error.kind() == ErrorKind::Forbidden && run.settings.prune_unread_claims => {
             return Ok(ClaimNow::Known(None));
         }
         Err(error) => return Ok(ClaimNow::NotPruned(nothing_goes(error))),
@@ -250,7 +257,7 @@ fn claim_now<'a>(run: &Run<'_>, target: &Target, new: &New, look: &'a Look) -> R
             "claim {claim} was {what} while snapshot {snapshot} was being made, so nobody can tell which claim's data it \
              has; older snapshots stay"
         ),
-        may_pass: true,
+        is_transient: true,
     };
     match (claims.get(&target.id), &target.claim) {
         (None, _) => Err(replaced("deleted")),
@@ -338,7 +345,7 @@ enum Next {
 /// The verdicts on a target's snapshots.
 struct Survey {
     /// What has to go, oldest first.
-    condemned: Vec<Snapshot>,
+    to_delete: Vec<Snapshot>,
     /// How many others stay, this run's own left out.
     kept: usize,
     of_previous_claim: usize,
@@ -356,7 +363,7 @@ impl Survey {
     /// Where nothing is judged, all stay.
     fn of_none(run: &Run<'_>, target: &Target) -> Self {
         let kept = run.cache.of_claim(&target.id).len().saturating_sub(1);
-        Survey { condemned: Vec::new(), kept, of_previous_claim: 0, said: Vec::new() }
+        Survey { to_delete: Vec::new(), kept, of_previous_claim: 0, said: Vec::new() }
     }
 
     /// Says what was decided: all of it in a dry run, which is what one makes it for.
@@ -382,17 +389,17 @@ impl Survey {
 
 impl Pruning<'_> {
     /// Judges all snapshots and deletes those that have to go, oldest first; `None` if the keeper went away.
-    async fn round(&self, look: &Rc<Look>) -> Option<Round> {
+    async fn round(&self, recheck: &Rc<Recheck>) -> Option<Round> {
         let (run, target) = (self.run, self.target);
         let mut round = Round { deleted: 0, failures: Vec::new(), last_problem: None, next: Next::Done };
         let Ok(_active) = run.active.acquire().await else { return Some(round) };
         known_keeper(run, target, self.keeper)?;
         let survey = self.survey();
         survey.say(run, target);
-        let condemned = survey.condemned;
-        let revision = run.cache.condemn(&target.id, condemned.iter().map(|snapshot| snapshot.uid.clone()));
-        let mut deletions = stream::iter(condemned)
-            .map(|snapshot| self.delete(snapshot, look, revision))
+        let to_delete = survey.to_delete;
+        let revision = run.cache.condemn(&target.id, to_delete.iter().map(|snapshot| snapshot.uid.clone()));
+        let mut deletions = stream::iter(to_delete)
+            .map(|snapshot| self.delete(snapshot, recheck, revision))
             .buffer_unordered(run.settings.concurrency);
         while let Some(pruned) = deletions.next().await {
             match pruned {
@@ -421,7 +428,7 @@ impl Pruning<'_> {
     /// queue do not each hold all their snapshots meanwhile.
     fn survey(&self) -> Survey {
         let snapshots = self.run.cache.of_claim(&self.target.id);
-        let mut survey = Survey { condemned: Vec::new(), kept: 0, of_previous_claim: 0, said: Vec::new() };
+        let mut survey = Survey { to_delete: Vec::new(), kept: 0, of_previous_claim: 0, said: Vec::new() };
         let is_said = self.run.settings.dry_run || tracing::enabled!(tracing::Level::DEBUG);
         for (snapshot, verdict) in self.judge(&snapshots) {
             // That a claim is being restored from it is what somebody who waits for room wants to know.
@@ -438,7 +445,7 @@ impl Pruning<'_> {
                 survey.said.push((snapshot.name.clone(), snapshot.time(), Said { words, is_info }));
             }
             match verdict {
-                verdict if verdict.goes() => survey.condemned.push(snapshot.clone()),
+                verdict if verdict.goes() => survey.to_delete.push(snapshot.clone()),
                 Verdict::New | Verdict::Terminating => {}
                 verdict => {
                     survey.of_previous_claim += usize::from(verdict == Verdict::PreviousClaim);
@@ -446,7 +453,7 @@ impl Pruning<'_> {
                 }
             }
         }
-        survey.condemned.reverse();
+        survey.to_delete.reverse();
         survey
     }
 
@@ -461,9 +468,9 @@ impl Pruning<'_> {
 
     /// Deletes one snapshot, as it was judged. Whatever changes meanwhile, of it or beside it, has all
     /// judged anew.
-    async fn delete(&self, condemned: Snapshot, look: &Rc<Look>, revision: u64) -> Pruned {
+    async fn delete(&self, to_delete: Snapshot, recheck: &Rc<Recheck>, revision: u64) -> Pruned {
         let (run, target) = (self.run, self.target);
-        let (claim, snapshot) = (target.called.as_str(), condemned.name.as_str());
+        let (claim, snapshot) = (target.called.as_str(), to_delete.name.as_str());
         let namespace = target.id.namespace.as_str();
         let dry_run = run.settings.dry_run;
         let withheld = Cell::new(None);
@@ -472,14 +479,14 @@ impl Pruning<'_> {
             let is_first = tries.replace(tries.get() + 1) == 0;
             let why = match dry_run {
                 true => None,
-                false => self.reason_to_wait(slot, look, revision, is_first).await,
+                false => self.reason_to_wait(slot, recheck, revision, is_first).await,
             };
             let goes = why.is_none();
             withheld.set(why);
             goes
         };
         target.report.update(|report| report.deleting += 1);
-        let deleted = run.cluster.delete(namespace, &condemned, dry_run, guard).await;
+        let deleted = run.cluster.delete(namespace, &to_delete, dry_run, guard).await;
         target.report.update(|report| report.deleting -= 1);
         match deleted {
             Ok(Deleted::AlreadyGone) => {
@@ -498,17 +505,17 @@ impl Pruning<'_> {
                 (Some(Pruned::Again) | None, Some(error)) => Pruned::AgainAfter(error.to_string()),
                 (why, _) => why.unwrap_or(Pruned::Again),
             },
-            Err(error) if error.cause() == Cause::Conflict => {
+            Err(error) if error.kind() == ErrorKind::Conflict => {
                 tracing::debug!(claim, snapshot, "judging again: {error}");
                 match run.cluster.snapshot(namespace, snapshot).await {
-                    Ok(object) if object.metadata.uid == condemned.uid => {
+                    Ok(object) if object.metadata.uid == to_delete.uid => {
                         let is_terminating = object.metadata.deletion_timestamp.is_some();
                         run.cache.apply(object);
                         if is_terminating { Pruned::Gone } else { Pruned::Again }
                     }
                     // What was judged is gone; what has its name now is another.
                     Ok(_) => Pruned::Gone,
-                    Err(error) if error.cause() == Cause::NotFound => Pruned::Gone,
+                    Err(error) if error.kind() == ErrorKind::NotFound => Pruned::Gone,
                     Err(error) => Pruned::Failed(error.to_string()),
                 }
             }
@@ -518,18 +525,18 @@ impl Pruning<'_> {
 
     /// Why a try of a deletion that has its slot is not to be made now; `None` if it may be.
     ///
-    /// The look must be fresh, no other snapshot of the claim may have come, changed or gone since all were
-    /// judged, and the keeper must be there and ready: by the watch if that was heard of just now, else by
-    /// its own word. Before a try that repeats another one it is always asked.
+    /// The recheck must be fresh, no other snapshot of the claim may have come, changed or gone since all were
+    /// judged, and the keeper must exist and be ready. The watch vouches for the keeper if it was heard of
+    /// within a second; otherwise, and before every repeated try, the keeper is read.
     async fn reason_to_wait(
         &self,
         slot: &Slot<'_>,
-        look: &Look,
+        recheck: &Recheck,
         revision: u64,
         is_first: bool,
     ) -> Option<Pruned> {
         let (run, target) = (self.run, self.target);
-        if !look.is_fresh() {
+        if !recheck.is_fresh() {
             return Some(Pruned::Again);
         }
         if !is_first || !run.cache.was_heard_within(HEARD) {
@@ -542,7 +549,7 @@ impl Pruning<'_> {
                     }
                     run.cache.apply(object);
                 }
-                Err(error) if error.cause() == Cause::NotFound => return Some(Pruned::Lost),
+                Err(error) if error.kind() == ErrorKind::NotFound => return Some(Pruned::Lost),
                 Err(error) => {
                     tracing::debug!(claim = target.called, "{error}");
                     return Some(Pruned::KeeperUnread);

@@ -4,7 +4,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{Run, create::New, millis, target::Target};
 use crate::{
-    cluster::{Cause, Error},
+    cluster::{Error, ErrorKind},
     names,
     report::Failure,
     snapshot::Snapshot,
@@ -71,7 +71,7 @@ pub(super) async fn wait(run: &Run<'_>, target: &Target, new: &New) -> Result<()
             new.name,
             target.id.namespace,
         ),
-        may_pass: true,
+        is_transient: true,
     })
 }
 
@@ -119,7 +119,7 @@ async fn read(
     let claim = target.called.as_str();
     match run.cluster.snapshot(&target.id.namespace, &new.name).await {
         Ok(object) if object.metadata.uid == new.uid => {
-            let is_owned = Snapshot::owned(object.clone(), &run.settings.job).is_some();
+            let is_owned = Snapshot::owned(object.clone(), &run.settings.schedule).is_some();
             run.cache.apply(object);
             // What the cache knows by now may be newer than the answer.
             match run.cache.get(&target.id, &new.uid) {
@@ -129,15 +129,15 @@ async fn read(
                     message: format!(
                         "somebody changed the label {} of snapshot {} of claim {claim} while it was waited for; \
                          older snapshots stay",
-                        names::JOB_LABEL,
+                        names::SCHEDULE_LABEL,
                         new.name
                     ),
-                    may_pass: true,
+                    is_transient: true,
                 }),
             }
         }
         Ok(_) => Err(gone(claim, &new.name)),
-        Err(error) if error.cause() == Cause::NotFound => Err(gone(claim, &new.name)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Err(gone(claim, &new.name)),
         Err(error) => {
             *unread = Some(error);
             Ok(None)
@@ -177,6 +177,6 @@ pub(super) fn gone(claim: &str, snapshot: &str) -> Failure {
         message: format!(
             "somebody deleted snapshot {snapshot} of claim {claim} during the run; older snapshots stay"
         ),
-        may_pass: true,
+        is_transient: true,
     }
 }

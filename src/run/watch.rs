@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep};
 
 use super::Run;
 use crate::{
-    cluster::{Cause, Error, Event, Pause},
+    cluster::{Backoff, Error, ErrorKind, Event},
     snapshot::{ClaimId, Snapshot},
 };
 
@@ -33,7 +33,7 @@ enum Over {
 /// Watches what the schedule owns, from a list's `resource_version` on, until nobody is interested any
 /// more.
 pub(super) async fn watch(run: &Run<'_>, mut resource_version: String) -> Infallible {
-    let mut pause = Pause::between_watches();
+    let mut backoff = Backoff::between_watches();
     let mut denied_since = None;
     loop {
         let began = Instant::now();
@@ -64,18 +64,18 @@ pub(super) async fn watch(run: &Run<'_>, mut resource_version: String) -> Infall
             }
         }
         if began.elapsed() > GOOD_WATCH {
-            pause = Pause::between_watches();
+            backoff = Backoff::between_watches();
         } else {
-            sleep(pause.next(None)).await;
+            sleep(backoff.next(None)).await;
         }
     }
 }
 
 /// One watch, from its opening to its end. `resource_version` moves on with it.
 async fn watch_once(run: &Run<'_>, resource_version: &mut String) -> Over {
-    let over = |error: Error| match error.cause() {
-        Cause::Expired => Over::Expired,
-        Cause::Forbidden | Cause::Unauthorized => Over::Denied(error),
+    let over = |error: Error| match error.kind() {
+        ErrorKind::Expired => Over::Expired,
+        ErrorKind::Forbidden | ErrorKind::Unauthorized => Over::Denied(error),
         _ => Over::Broken(error),
     };
     let events = match run.cluster.watch(&run.scope, &run.owned, resource_version).await {
@@ -103,9 +103,9 @@ async fn watch_once(run: &Run<'_>, resource_version: &mut String) -> Over {
 
 /// Where we may not watch: reads in growing pauses.
 async fn read_again_and_again(run: &Run<'_>) -> Infallible {
-    let mut pause = Pause::between_reads();
+    let mut backoff = Backoff::between_reads();
     loop {
-        sleep(pause.next(None)).await;
+        sleep(backoff.next(None)).await;
         read_made(run).await;
     }
 }
@@ -140,5 +140,7 @@ pub(super) async fn list_owned(run: &Run<'_>) -> Result<String, Error> {
 }
 
 async fn list(run: &Run<'_>, selector: &str) -> Result<(Vec<(ClaimId, Snapshot)>, String), Error> {
-    run.cluster.snapshots(&run.scope, selector, |object| Snapshot::owned(object, &run.settings.job)).await
+    run.cluster
+        .snapshots(&run.scope, selector, |object| Snapshot::owned(object, &run.settings.schedule))
+        .await
 }

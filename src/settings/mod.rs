@@ -57,8 +57,8 @@ pub struct Settings {
     pub class: Option<String>,
     /// What the snapshots' names begin with (`SNAPSHOT_NAME_PREFIX`).
     pub name_prefix: String,
-    /// The schedule: value of the label `job` (`SNAPSHOT_JOB`).
-    pub job: String,
+    /// The schedule: value of the label `schedule` (`SNAPSHOT_JOB`).
+    pub schedule: String,
     /// How many windows to wait (`SNAPSHOT_READY_ATTEMPTS`).
     pub ready_attempts: u32,
     /// How long one window is (`SNAPSHOT_READY_INTERVAL`).
@@ -133,7 +133,8 @@ struct Variables {
     namespace_selector: Option<String>,
     class_name: Option<String>,
     name_prefix: Option<String>,
-    job: Option<String>,
+    #[serde(rename = "job")]
+    schedule: Option<String>,
     ready_attempts: Option<String>,
     ready_interval: Option<String>,
     retention: Option<String>,
@@ -226,7 +227,7 @@ impl Settings {
             namespace_selector,
             class_name,
             name_prefix,
-            job,
+            schedule,
             ready_attempts,
             ready_interval,
             retention,
@@ -259,8 +260,8 @@ impl Settings {
             name_prefix: reader
                 .optional("SNAPSHOT_NAME_PREFIX", name_prefix, values::name_prefix)
                 .unwrap_or_else(|| "volume-snapshot".to_owned()),
-            job: reader
-                .optional("SNAPSHOT_JOB", job, values::label_value)
+            schedule: reader
+                .optional("SNAPSHOT_JOB", schedule, values::label_value)
                 .unwrap_or_else(|| names::PROGRAM.to_owned()),
             ready_attempts: reader
                 .optional("SNAPSHOT_READY_ATTEMPTS", ready_attempts, values::number(1, 1000))

@@ -35,7 +35,7 @@ pub struct RestoreSettings {
     /// The namespace; unset for the pod's own, or the kubeconfig context's (`RESTORE_NAMESPACE`).
     pub namespace: Option<String>,
     /// The schedule whose snapshots alone are considered; unset for all (`RESTORE_JOB`).
-    pub job: Option<String>,
+    pub schedule: Option<String>,
     /// The size; unset for the larger of claim and snapshot (`RESTORE_SIZE`).
     pub size: Option<Bytes>,
     /// The StorageClass; unset for the claim's (`RESTORE_STORAGE_CLASS`).
@@ -104,7 +104,8 @@ struct Variables {
     at: Option<String>,
     to: Option<String>,
     namespace: Option<String>,
-    job: Option<String>,
+    #[serde(rename = "job")]
+    schedule: Option<String>,
     size: Option<String>,
     storage_class: Option<String>,
     access_modes: Option<String>,
@@ -160,7 +161,7 @@ impl RestoreSettings {
             at,
             to,
             namespace,
-            job,
+            schedule,
             size,
             storage_class,
             access_modes,
@@ -196,7 +197,7 @@ impl RestoreSettings {
             },
             to: reader.optional("RESTORE_TO", to, values::object_name).unwrap_or_default(),
             namespace: reader.optional("RESTORE_NAMESPACE", namespace, values::namespace),
-            job: reader.optional("RESTORE_JOB", job, values::label_value),
+            schedule: reader.optional("RESTORE_JOB", schedule, values::label_value),
             size: reader.optional("RESTORE_SIZE", size, values::bytes),
             storage_class: reader.optional("RESTORE_STORAGE_CLASS", storage_class, values::object_name),
             access_modes: reader.optional("RESTORE_ACCESS_MODES", access_modes, values::access_modes),

@@ -23,7 +23,7 @@ fn one_claim_is_all_that_must_be_said() {
     assert_eq!(settings.namespace, None);
     assert_eq!(settings.class, None);
     assert_eq!(settings.name_prefix, "volume-snapshot");
-    assert_eq!(settings.job, "volume-snapshotter");
+    assert_eq!(settings.schedule, "volume-snapshotter");
     assert_eq!(settings.longest_wait(), Duration::from_secs(90));
     assert_eq!(settings.bound(), Duration::from_secs(390));
     assert_eq!(settings.retention.to_string(), "last=1");

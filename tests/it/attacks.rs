@@ -18,10 +18,10 @@ mod surroundings;
 
 use std::{collections::HashMap, time::Duration};
 
+use fake_apiserver::{FakeApiServer, Options, Others, Request};
 use serde_json::{Value, json};
-use testbed::{Options, Others, Request, TestBed};
 
-use crate::place::{Place, name_of};
+use crate::test_cluster::{TestCluster, name_of};
 
 const CLAIMS: &str = "persistentvolumeclaims";
 const SNAPSHOTS: &str = "volumesnapshots";
@@ -46,13 +46,13 @@ fn asks(verb: &'static str, resource: &'static str) -> impl Fn(&Request) -> bool
 }
 
 /// How often the binary asked this.
-fn asked(place: &Place, verb: &'static str, resource: &'static str) -> usize {
-    place.bed().requests().iter().filter(|request| asks(verb, resource)(request)).count()
+fn asked(cluster: &TestCluster, verb: &'static str, resource: &'static str) -> usize {
+    cluster.fake().requests().iter().filter(|request| asks(verb, resource)(request)).count()
 }
 
 /// Whether this is the embedded one of the places where a scenario plays.
-fn is_embedded(place: &Place) -> bool {
-    place.snapshot_class == "default" && std::env::var_os("SNAPSHOTTER_TEST_KUBECONFIG").is_none()
+fn is_embedded(cluster: &TestCluster) -> bool {
+    cluster.snapshot_class == "default" && std::env::var_os("SNAPSHOTTER_TEST_KUBECONFIG").is_none()
 }
 
 /// The name of the snapshot that the run has made, among all that there are.
@@ -64,17 +64,17 @@ fn new_one(others: &Others, namespace: &str) -> String {
 
 /// Puts a claim that waits for a consumer, or a class, and is to be made from a snapshot.
 fn put_restore(others: &Others, namespace: &str, name: &str, snapshot: &str) {
-    let mut claim = testbed::objects::claim_from_snapshot(namespace, name, snapshot);
+    let mut claim = fake_apiserver::objects::claim_from_snapshot(namespace, name, snapshot);
     claim["spec"]["storageClassName"] = json!("no-such-class");
     others.put(claim);
 }
 
 /// Fails if the binary deleted a ready snapshot of which no other ready one has the same claim's data: by
 /// what the snapshot controller really took it of, whatever the objects say.
-fn assert_no_last_copy_was_deleted(bed: &TestBed) {
+fn assert_no_last_copy_was_deleted(fake: &FakeApiServer) {
     let mut states: HashMap<String, Value> = HashMap::new();
     let mut data: HashMap<String, String> = HashMap::new();
-    for write in bed.journal().iter().filter(|write| write.resource == SNAPSHOTS) {
+    for write in fake.journal().iter().filter(|write| write.resource == SNAPSHOTS) {
         let uid = write.object["metadata"]["uid"].as_str().expect("a uid").to_owned();
         if let Some(known) = &write.data {
             data.insert(uid.clone(), known.claim.clone());

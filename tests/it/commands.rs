@@ -9,7 +9,7 @@ use std::{
 use serde_json::Value;
 use tokio::process::{Child, Command};
 
-use crate::place::{BINARY, Place};
+use crate::test_cluster::{BINARY, TestCluster};
 
 /// What a command came to.
 #[derive(Debug)]
@@ -29,13 +29,13 @@ pub(crate) struct Saying {
     message: std::path::PathBuf,
 }
 
-impl Place {
+impl TestCluster {
     /// Gives a command with these rights, and waits for its end.
     pub(crate) async fn say(&self, rules: &Value, arguments: &[&str]) -> Said {
         self.say_with(rules, &[], arguments).await
     }
 
-    /// As [`Place::say`], with variables set.
+    /// As [`TestCluster::say`], with variables set.
     pub(crate) async fn say_with(
         &self,
         rules: &Value,

@@ -7,6 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use fake_apiserver::{FakeApiServer, Fault, History, Options, Request, WatchFault, When, objects};
 use futures::{StreamExt, stream};
 use k8s_openapi::jiff::{SignedDuration, Timestamp, Unit};
 use kube::{
@@ -15,13 +16,12 @@ use kube::{
 };
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use serde_json::{Value, json};
-use testbed::{Fault, History, Options, Request, TestBed, WatchFault, When, objects};
 
 use volume_snapshotter::{cluster::Cluster, run::run, settings::Settings};
 
 use crate::{
     invariants,
-    place::{Place, Ran, all_rights, embedded},
+    test_cluster::{Ran, TestCluster, all_permissions, embedded},
 };
 
 /// A verb and a resource that a run asks for.
@@ -102,32 +102,32 @@ fn watch_faults() -> Vec<(&'static str, Fault)> {
 }
 
 /// A claim with one ready snapshot, an hour old, on a bed of its own.
-async fn with_one_old(scenario: impl AsyncFn(&Place)) {
-    embedded(Options::default(), async |place| {
-        put_claim(place, "data");
-        put_ready(place, "old", "data", 1);
-        scenario(place).await;
+async fn with_one_old(scenario: impl AsyncFn(&TestCluster)) {
+    embedded(Options::default(), async |cluster| {
+        put_claim(cluster, "data");
+        put_ready(cluster, "old", "data", 1);
+        scenario(cluster).await;
     })
     .await;
 }
 
 /// A claim that has been there for years.
-pub(crate) fn put_claim(place: &Place, name: &str) {
-    let mut claim = objects::bound_claim(&place.namespace, name, &[("app", "web")]);
+pub(crate) fn put_claim(cluster: &TestCluster, name: &str) {
+    let mut claim = objects::bound_claim(&cluster.namespace, name, &[("app", "web")]);
     claim["metadata"]["creationTimestamp"] = json!("2020-01-01T00:00:00Z");
-    place.bed().put(claim);
+    cluster.fake().put(claim);
 }
 
 /// A ready snapshot that is some hours old.
-pub(crate) fn put_ready(place: &Place, name: &str, claim: &str, hours: i64) -> Value {
+pub(crate) fn put_ready(cluster: &TestCluster, name: &str, claim: &str, hours: i64) -> Value {
     let time = Timestamp::now() - SignedDuration::from_hours(hours);
     let time = time.round(Unit::Second).expect("a time");
-    place.bed().put(objects::ready_snapshot(&place.namespace, name, claim, time))
+    cluster.fake().put(objects::ready_snapshot(&cluster.namespace, name, claim, time))
 }
 
 /// The names of the snapshots that the binary made, whatever became of them.
-fn made(bed: &TestBed) -> Vec<String> {
-    let requests = bed.requests();
+fn made(fake: &FakeApiServer) -> Vec<String> {
+    let requests = fake.requests();
     let made = requests.iter().filter(|request| is(request, CREATE) && request.carried_out);
     let mut names: Vec<String> = made
         .filter_map(|request| Some(request.body.as_ref()?["metadata"]["name"].as_str()?.to_owned()))
@@ -140,20 +140,20 @@ fn made(bed: &TestBed) -> Vec<String> {
 /// Plays one cell of the matrix; says what is wrong if something is.
 async fn cell(asked: Asked, fault: Fault, times: usize, code: i32) -> Result<(), String> {
     let result = std::sync::Mutex::new(Ok(()));
-    with_one_old(async |place| {
+    with_one_old(async |cluster| {
         if asked == READ {
             let busy = Fault::Error(503, When::Before);
-            place.bed().fault_nth(|request| is(request, DELETE), 1, busy);
+            cluster.fake().fault_nth(|request| is(request, DELETE), 1, busy);
         }
-        place.bed().fault_times(move |request| is(request, asked), times, fault.clone());
-        let ran = place.run(&RUN).await;
-        *result.lock().expect("no panic") = judge(place, &ran, code).await;
+        cluster.fake().fault_times(move |request| is(request, asked), times, fault.clone());
+        let ran = cluster.run(&RUN).await;
+        *result.lock().expect("no panic") = judge(cluster, &ran, code).await;
     })
     .await;
     result.into_inner().expect("no panic")
 }
 
-async fn judge(place: &Place, ran: &Ran, code: i32) -> Result<(), String> {
+async fn judge(cluster: &TestCluster, ran: &Ran, code: i32) -> Result<(), String> {
     let problem = |what: String| {
         let log: String = ran.log.iter().fold(String::new(), |mut all, line| {
             let _ = writeln!(all, "    {line}");
@@ -164,20 +164,20 @@ async fn judge(place: &Place, ran: &Ran, code: i32) -> Result<(), String> {
     if ran.code != code {
         return problem(format!("exit {} instead of {code}", ran.code));
     }
-    if let Err(violation) = invariants::check(&place.bed().snapshot_history()) {
+    if let Err(violation) = invariants::check(&cluster.fake().snapshot_history()) {
         return problem(violation);
     }
-    let made = made(place.bed());
+    let made = made(cluster.fake());
     if made.len() > 1 {
         return problem(format!("two were made: {made:?}"));
     }
-    let names = place.names().await;
-    let right = match code {
+    let names = cluster.names().await;
+    let permission = match code {
         0 => names == made && made.len() == 1,
         3 => names.len() == 2 && made.len() == 1,
         _ => names.contains(&"old".to_owned()),
     };
-    if !right {
+    if !permission {
         return problem(format!("{names:?} are left, {made:?} was made"));
     }
     if code != 0 && !ran.message.contains("cannot ") {
@@ -258,21 +258,22 @@ async fn every_request_under_every_fault_ends_well_or_says_why_not() {
 
 #[tokio::test]
 async fn when_the_new_snapshot_goes_away_during_pruning_the_rest_stays_and_the_claim_fails() {
-    with_one_old(async |place| {
+    with_one_old(async |cluster| {
         for hours in 2..9 {
-            put_ready(place, &format!("old-{hours}"), "data", hours);
+            put_ready(cluster, &format!("old-{hours}"), "data", hours);
         }
-        place.bed().fault(|request| is(request, DELETE).then_some(Fault::Delay(millis(200))));
+        cluster.fake().fault(|request| is(request, DELETE).then_some(Fault::Delay(millis(200))));
         let settings = [RUN.as_slice(), &[("SNAPSHOT_CONCURRENCY", "1")]].concat();
-        let running = place.start(&all_rights(), &settings).await;
-        let gone = || place.bed().requests().iter().any(|request| is(request, DELETE) && request.carried_out);
-        place.until("the first is deleted", async || gone()).await;
-        let new = made(place.bed()).remove(0);
-        place.delete_snapshot(&new).await;
+        let running = cluster.start(&all_permissions(), &settings).await;
+        let gone =
+            || cluster.fake().requests().iter().any(|request| is(request, DELETE) && request.carried_out);
+        cluster.until("the first is deleted", async || gone()).await;
+        let new = made(cluster.fake()).remove(0);
+        cluster.delete_snapshot(&new).await;
         let ran = running.finish().await;
         ran.assert_exit(1);
         assert!(ran.message.contains("somebody deleted snapshot"), "{}", ran.message);
-        let left = place.names().await.len();
+        let left = cluster.names().await.len();
         assert!(left >= 5, "{left} of 8 are left");
     })
     .await;
@@ -280,17 +281,17 @@ async fn when_the_new_snapshot_goes_away_during_pruning_the_rest_stays_and_the_c
 
 #[tokio::test]
 async fn a_claim_that_is_made_anew_before_its_snapshot_is_keeps_the_old_ones() {
-    with_one_old(async |place| {
-        place.bed().fault(|request| is(request, LIST).then_some(Fault::Delay(millis(5500))));
-        let running = place.start(&all_rights(), &RUN).await;
-        let listed = || place.bed().requests().iter().any(|request| is(request, LIST));
-        place.until("the claim was read", async || listed()).await;
-        place.bed().remove("persistentvolumeclaims", &place.namespace, "data");
-        place.bed().put(objects::bound_claim(&place.namespace, "data", &[]));
+    with_one_old(async |cluster| {
+        cluster.fake().fault(|request| is(request, LIST).then_some(Fault::Delay(millis(5500))));
+        let running = cluster.start(&all_permissions(), &RUN).await;
+        let listed = || cluster.fake().requests().iter().any(|request| is(request, LIST));
+        cluster.until("the claim was read", async || listed()).await;
+        cluster.fake().remove("persistentvolumeclaims", &cluster.namespace, "data");
+        cluster.fake().put(objects::bound_claim(&cluster.namespace, "data", &[]));
         let ran = running.finish().await;
         ran.assert_exit(1);
         assert!(ran.message.contains("was deleted and made anew"), "{}", ran.message);
-        assert_eq!(place.names().await[0], "old");
+        assert_eq!(cluster.names().await[0], "old");
     })
     .await;
 }
@@ -304,18 +305,18 @@ async fn a_claim_that_is_lost_or_being_deleted_is_not_snapshotted() {
             "is being deleted",
         ),
     ] {
-        with_one_old(async |place| {
-            place.bed().update("persistentvolumeclaims", &place.namespace, "data", |claim| {
+        with_one_old(async |cluster| {
+            cluster.fake().update("persistentvolumeclaims", &cluster.namespace, "data", |claim| {
                 for (part, fields) in change.as_object().into_iter().flatten() {
                     for (field, value) in fields.as_object().into_iter().flatten() {
                         claim[part][field] = value.clone();
                     }
                 }
             });
-            let ran = place.run(&RUN).await;
+            let ran = cluster.run(&RUN).await;
             ran.assert_exit(2);
             assert!(ran.message.contains(said), "{}", ran.message);
-            assert_eq!(place.names().await, ["old"]);
+            assert_eq!(cluster.names().await, ["old"]);
         })
         .await;
     }
@@ -323,13 +324,13 @@ async fn a_claim_that_is_lost_or_being_deleted_is_not_snapshotted() {
 
 #[tokio::test]
 async fn a_watch_that_breaks_again_and_again_is_not_opened_without_a_pause() {
-    with_one_old(async |place| {
-        place.bed().plan(|_| Some(testbed::Plan::ready_after(millis(2500))));
-        place.bed().fault(|request| is(request, WATCH).then_some(Fault::Error(503, When::Before)));
-        let ran = place.run(&[RUN.as_slice(), &[("SNAPSHOT_READY_INTERVAL", "20s")]].concat()).await;
+    with_one_old(async |cluster| {
+        cluster.fake().plan(|_| Some(fake_apiserver::Plan::ready_after(millis(2500))));
+        cluster.fake().fault(|request| is(request, WATCH).then_some(Fault::Error(503, When::Before)));
+        let ran = cluster.run(&[RUN.as_slice(), &[("SNAPSHOT_READY_INTERVAL", "20s")]].concat()).await;
         ran.assert_exit(0);
         assert!(ran.took < millis(15_000), "it reads meanwhile: {:?}", ran.took);
-        let watches = place.bed().requests().iter().filter(|request| is(request, WATCH)).count();
+        let watches = cluster.fake().requests().iter().filter(|request| is(request, WATCH)).count();
         assert!((2..=6).contains(&watches), "{watches} watches");
     })
     .await;
@@ -337,15 +338,17 @@ async fn a_watch_that_breaks_again_and_again_is_not_opened_without_a_pause() {
 
 #[tokio::test]
 async fn a_watch_that_expires_while_a_snapshot_is_waited_for_is_begun_anew() {
-    with_one_old(async |place| {
-        place.bed().plan(|_| Some(testbed::Plan::ready_after(millis(1200))));
-        let running = place.start(&all_rights(), &[("SNAPSHOT_PVC_NAMES", "data")]).await;
-        place.until("it waits", async || place.bed().watches() == 1 && place.names().await.len() == 2).await;
-        place.bed().expire_watches();
+    with_one_old(async |cluster| {
+        cluster.fake().plan(|_| Some(fake_apiserver::Plan::ready_after(millis(1200))));
+        let running = cluster.start(&all_permissions(), &[("SNAPSHOT_PVC_NAMES", "data")]).await;
+        cluster
+            .until("it waits", async || cluster.fake().watches() == 1 && cluster.names().await.len() == 2)
+            .await;
+        cluster.fake().expire_watches();
         let ran = running.finish().await;
         ran.assert_exit(0);
         assert!(ran.took < millis(6_000), "ready is learned from the new watch: {:?}", ran.took);
-        let watches = place.bed().requests().iter().filter(|request| is(request, WATCH)).count();
+        let watches = cluster.fake().requests().iter().filter(|request| is(request, WATCH)).count();
         assert_eq!(watches, 2, "the new one goes on from the new list");
     })
     .await;
@@ -367,20 +370,20 @@ const STEPS: [(Asked, When); 8] = [
 ];
 
 /// Starts a run that comes as far as a step, and hands it over there.
-async fn at_step(place: &Place, asked: Asked, when: When) -> crate::place::Running {
+async fn at_step(cluster: &TestCluster, asked: Asked, when: When) -> crate::test_cluster::Running {
     if asked == WATCH {
         // Without a watch it goes on by reading; let it wait there.
-        place.bed().plan(|_| Some(testbed::Plan::ready_after(millis(1500))));
+        cluster.fake().plan(|_| Some(fake_apiserver::Plan::ready_after(millis(1500))));
     }
-    place.bed().fault(move |request| is(request, asked).then_some(Fault::Hang(when)));
-    let running = place.start(&all_rights(), &RUN).await;
+    cluster.fake().fault(move |request| is(request, asked).then_some(Fault::Hang(when)));
+    let running = cluster.start(&all_permissions(), &RUN).await;
     let hangs = || {
-        let requests = place.bed().requests();
+        let requests = cluster.fake().requests();
         requests.iter().any(|request| is(request, asked) && (when == When::Before || request.carried_out))
     };
-    place.until("the step is reached", async || hangs()).await;
+    cluster.until("the step is reached", async || hangs()).await;
     if asked == WATCH {
-        place.until("it waits", async || place.names().await.len() == 2).await;
+        cluster.until("it waits", async || cluster.names().await.len() == 2).await;
         // What is stored is not yet answered.
         tokio::time::sleep(millis(300)).await;
     }
@@ -390,16 +393,16 @@ async fn at_step(place: &Place, asked: Asked, when: When) -> crate::place::Runni
 #[tokio::test]
 async fn after_a_pod_is_killed_at_any_step_the_next_one_finishes_its_work() {
     for (asked, when) in STEPS {
-        with_one_old(async |place| {
-            let running = at_step(place, asked, when).await;
+        with_one_old(async |cluster| {
+            let running = at_step(cluster, asked, when).await;
             running.signal("KILL");
             drop(running);
-            place.bed().clear_faults();
-            place.run(&RUN).await.assert_exit(0);
-            let made = made(place.bed());
+            cluster.fake().clear_faults();
+            cluster.run(&RUN).await.assert_exit(0);
+            let made = made(cluster.fake());
             assert_eq!(made.len(), 1, "{asked:?} {when:?}: one Job makes one snapshot");
-            place.until("the old one is gone", async || place.names().await == made).await;
-            invariants::check(&place.bed().snapshot_history()).expect("nothing that may not happen");
+            cluster.until("the old one is gone", async || cluster.names().await == made).await;
+            invariants::check(&cluster.fake().snapshot_history()).expect("nothing that may not happen");
         })
         .await;
     }
@@ -408,8 +411,8 @@ async fn after_a_pod_is_killed_at_any_step_the_next_one_finishes_its_work() {
 #[tokio::test]
 async fn sigterm_at_any_step_ends_the_run_within_a_second() {
     for (asked, when) in STEPS {
-        with_one_old(async |place| {
-            let running = at_step(place, asked, when).await;
+        with_one_old(async |cluster| {
+            let running = at_step(cluster, asked, when).await;
             let told = Instant::now();
             running.signal("TERM");
             let ran = running.finish().await;
@@ -432,12 +435,12 @@ async fn sigterm_at_any_step_ends_the_run_within_a_second() {
 /// On a clock that jumps whenever nothing but time can go on, so all that matters has to hang.
 #[tokio::test(start_paused = true)]
 async fn a_run_ends_at_its_bound_whatever_hangs() {
-    let bed = TestBed::start(Options::default()).await;
+    let fake = FakeApiServer::start(Options::default()).await;
     let kubeconfig =
-        Kubeconfig::from_yaml(&bed.kubeconfig(bed.admin_token(), "default")).expect("a kubeconfig");
+        Kubeconfig::from_yaml(&fake.kubeconfig(fake.admin_token(), "default")).expect("a kubeconfig");
     let config =
         Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.expect("a config");
-    bed.fault(|_| Some(Fault::Hang(When::Before)));
+    fake.fault(|_| Some(Fault::Hang(When::Before)));
     let variables = [("SNAPSHOT_PVC_NAMES", "data"), ("SNAPSHOT_CONCURRENCY", "1")];
     let settings =
         Settings::parse(variables.map(|(name, value)| (name.into(), value.into()))).expect("settings");
@@ -450,7 +453,7 @@ async fn a_run_ends_at_its_bound_whatever_hangs() {
     assert_eq!(took.as_secs(), settings.bound().as_secs());
     assert_eq!(report.exit_code(), 1);
     assert!(report.summary().contains("the run's time was over"), "{}", report.summary());
-    bed.stop().await;
+    fake.stop().await;
 }
 
 // --- Credentials that change -----------------------------------------------------------------------
@@ -465,19 +468,19 @@ async fn credentials_that_change_under_a_run_lose_nothing() {
 }
 
 async fn a_token_that_is_renewed_on_disk_is_read_again_before_the_old_one_expires() {
-    with_one_old(async |place| {
-        let token = place.token(&all_rights()).await;
-        let (token_file, ca_file) = (place.file("token", &token), place.file("ca.crt", ""));
-        let kubeconfig = place.bed().kubeconfig_with_token_file(&token_file, &ca_file, &place.namespace);
-        let kubeconfig = place.file("kubeconfig", &kubeconfig);
+    with_one_old(async |cluster| {
+        let token = cluster.token(&all_permissions()).await;
+        let (token_file, ca_file) = (cluster.file("token", &token), cluster.file("ca.crt", ""));
+        let kubeconfig = cluster.fake().kubeconfig_with_token_file(&token_file, &ca_file, &cluster.namespace);
+        let kubeconfig = cluster.file("kubeconfig", &kubeconfig);
         // As the kubelet does it: the new one is there long before the old one expires. The client
         // library looks at the file once a minute.
-        place.bed().plan(|_| Some(testbed::Plan::ready_after(millis(64_000))));
-        let running = place.start_as(&kubeconfig, &[("SNAPSHOT_PVC_NAMES", "data")]);
-        place.until("a snapshot is made", async || place.names().await.len() == 2).await;
-        std::fs::write(&token_file, place.token(&all_rights()).await).expect("the file is renewed");
+        cluster.fake().plan(|_| Some(fake_apiserver::Plan::ready_after(millis(64_000))));
+        let running = cluster.start_as(&kubeconfig, &[("SNAPSHOT_PVC_NAMES", "data")]);
+        cluster.until("a snapshot is made", async || cluster.names().await.len() == 2).await;
+        std::fs::write(&token_file, cluster.token(&all_permissions()).await).expect("the file is renewed");
         tokio::time::sleep(millis(62_000)).await;
-        place.bed().expire_token(&token);
+        cluster.fake().expire_token(&token);
         let ran = running.finish().await;
         ran.assert_exit(0);
         assert_eq!(ran.lines("deleted the older snapshot").len(), 1);
@@ -486,30 +489,31 @@ async fn a_token_that_is_renewed_on_disk_is_read_again_before_the_old_one_expire
 }
 
 async fn when_the_ca_changes_under_a_run_nothing_is_lost_and_the_next_attempt_finishes_its_work() {
-    embedded(Options { tls: true, ..Options::default() }, async |place| {
-        put_claim(place, "data");
-        put_ready(place, "old", "data", 1);
-        let token = place.token(&all_rights()).await;
-        let kubeconfig = |name: &str| place.file(name, &place.bed().kubeconfig(&token, &place.namespace));
-        place.bed().plan(|_| Some(testbed::Plan::ready_after(millis(1000))));
+    embedded(Options { tls: true, ..Options::default() }, async |cluster| {
+        put_claim(cluster, "data");
+        put_ready(cluster, "old", "data", 1);
+        let token = cluster.token(&all_permissions()).await;
+        let kubeconfig =
+            |name: &str| cluster.file(name, &cluster.fake().kubeconfig(&token, &cluster.namespace));
+        cluster.fake().plan(|_| Some(fake_apiserver::Plan::ready_after(millis(1000))));
         let once = [RUN.as_slice(), &[("SNAPSHOT_READY_ATTEMPTS", "1")]].concat();
-        let running = place.start_as(&kubeconfig("before"), &once);
+        let running = cluster.start_as(&kubeconfig("before"), &once);
         let asked =
-            || place.bed().requests().iter().any(|request| is(request, CREATE) && request.carried_out);
-        place.until("a snapshot is made", async || asked()).await;
-        place.bed().rotate_ca();
-        place.bed().cut_connections().await;
+            || cluster.fake().requests().iter().any(|request| is(request, CREATE) && request.carried_out);
+        cluster.until("a snapshot is made", async || asked()).await;
+        cluster.fake().rotate_ca();
+        cluster.fake().cut_connections().await;
         let ran = running.finish().await;
         ran.assert_exit(1);
         assert!(ran.message.contains("invalid peer certificate"), "{}", ran.message);
-        assert!(place.bed().get("volumesnapshots", &place.namespace, "old").is_some());
+        assert!(cluster.fake().get("volumesnapshots", &cluster.namespace, "old").is_some());
 
-        place.start_as(&kubeconfig("after"), &RUN).finish().await.assert_exit(0);
-        let left: Vec<Value> = place.bed().list("volumesnapshots", &place.namespace);
+        cluster.start_as(&kubeconfig("after"), &RUN).finish().await.assert_exit(0);
+        let left: Vec<Value> = cluster.fake().list("volumesnapshots", &cluster.namespace);
         let alive =
             left.iter().filter(|snapshot| snapshot["metadata"]["deletionTimestamp"].is_null()).count();
-        assert_eq!((alive, made(place.bed()).len()), (1, 1));
-        invariants::check(&place.bed().snapshot_history()).expect("nothing that may not happen");
+        assert_eq!((alive, made(cluster.fake()).len()), (1, 1));
+        invariants::check(&cluster.fake().snapshot_history()).expect("nothing that may not happen");
     })
     .await;
 }
@@ -528,8 +532,8 @@ async fn each_right_that_is_missing_costs_what_needs_it_and_is_named() {
         (("watch", "volumesnapshots"), false, 0),
         (("delete", "volumesnapshots"), false, 3),
     ] {
-        with_one_old(async |place| {
-            let all = all_rights();
+        with_one_old(async |cluster| {
+            let all = all_permissions();
             let rules: Value = all
                 .as_array()
                 .into_iter()
@@ -543,7 +547,7 @@ async fn each_right_that_is_missing_costs_what_needs_it_and_is_named() {
                 true => ("SNAPSHOT_PVC_SELECTOR", "app=web"),
                 false => ("SNAPSHOT_PVC_NAMES", "data"),
             };
-            let ran = place.run_with_rights(&rules, &[choice]).await;
+            let ran = cluster.run_with_permissions(&rules, &[choice]).await;
             ran.assert_exit(code);
             if code != 0 {
                 let (verb, resource) = missing;
@@ -562,32 +566,33 @@ async fn each_right_that_is_missing_costs_what_needs_it_and_is_named() {
 
 #[tokio::test]
 async fn a_quota_that_is_used_up_is_said_in_the_servers_words() {
-    with_one_old(async |place| {
-        place.bed().quota(&place.namespace, 1);
-        let ran = place.run(&RUN).await;
+    with_one_old(async |cluster| {
+        cluster.fake().quota(&cluster.namespace, 1);
+        let ran = cluster.run(&RUN).await;
         ran.assert_exit(1);
         assert!(ran.message.contains("exceeded quota"), "{}", ran.message);
         assert!(ran.message.contains("raise the ResourceQuota"), "{}", ran.message);
-        assert_eq!(place.names().await, ["old"]);
+        assert_eq!(cluster.names().await, ["old"]);
     })
     .await;
 }
 
 #[tokio::test]
 async fn a_namespace_that_is_being_deleted_is_said_in_the_servers_words() {
-    with_one_old(async |place| {
+    with_one_old(async |cluster| {
         // As a user, for the namespace takes its ServiceAccounts along.
-        let kubeconfig = place.bed().kubeconfig(place.bed().admin_token(), &place.namespace);
-        let kubeconfig = place.file("kubeconfig", &kubeconfig);
-        place
-            .bed()
+        let kubeconfig = cluster.fake().kubeconfig(cluster.fake().admin_token(), &cluster.namespace);
+        let kubeconfig = cluster.file("kubeconfig", &kubeconfig);
+        cluster
+            .fake()
             .fault(|request| request.is("create", "volumesnapshots").then_some(Fault::Delay(millis(500))));
-        let running = place.start_as(&kubeconfig, &RUN);
-        let asked = || place.bed().requests().iter().any(|request| request.is("create", "volumesnapshots"));
-        place.until("a snapshot is asked for", async || asked()).await;
+        let running = cluster.start_as(&kubeconfig, &RUN);
+        let asked =
+            || cluster.fake().requests().iter().any(|request| request.is("create", "volumesnapshots"));
+        cluster.until("a snapshot is asked for", async || asked()).await;
         // Something in it keeps the namespace from going at once.
-        place.keep("old").await;
-        place.delete_namespace().await;
+        cluster.keep("old").await;
+        cluster.delete_namespace().await;
         let ran = running.finish().await;
         ran.assert_exit(2);
         assert!(ran.message.contains("because it is being terminated"), "{}", ran.message);
@@ -597,11 +602,11 @@ async fn a_namespace_that_is_being_deleted_is_said_in_the_servers_words() {
 
 #[tokio::test]
 async fn a_token_that_expires_is_said_to_have() {
-    with_one_old(async |place| {
-        let token = place.token(&all_rights()).await;
-        place.bed().expire_token(&token);
-        let kubeconfig = place.file("kubeconfig", &place.bed().kubeconfig(&token, &place.namespace));
-        let ran = place.start_as(&kubeconfig, &RUN).finish().await;
+    with_one_old(async |cluster| {
+        let token = cluster.token(&all_permissions()).await;
+        cluster.fake().expire_token(&token);
+        let kubeconfig = cluster.file("kubeconfig", &cluster.fake().kubeconfig(&token, &cluster.namespace));
+        let ran = cluster.start_as(&kubeconfig, &RUN).finish().await;
         // It may be that nobody knows us yet: the Job's next attempt may be luckier.
         ran.assert_exit(1);
         assert!(ran.message.contains("Unauthorized; check the ServiceAccount's token"), "{}", ran.message);
@@ -611,12 +616,12 @@ async fn a_token_that_expires_is_said_to_have() {
 
 #[tokio::test]
 async fn a_server_that_is_down_for_a_while_is_waited_for() {
-    with_one_old(async |place| {
-        let kubeconfig = place.kubeconfig(&all_rights()).await;
-        place.bed().refuse_connections().await;
-        let running = place.start_as(&kubeconfig, &RUN);
+    with_one_old(async |cluster| {
+        let kubeconfig = cluster.kubeconfig(&all_permissions()).await;
+        cluster.fake().refuse_connections().await;
+        let running = cluster.start_as(&kubeconfig, &RUN);
         tokio::time::sleep(millis(1500)).await;
-        place.bed().accept_connections().await;
+        cluster.fake().accept_connections().await;
         let ran = running.finish().await;
         ran.assert_exit(0);
         assert!(!ran.lines("Connection refused").is_empty(), "{:?}", ran.log);
@@ -626,10 +631,10 @@ async fn a_server_that_is_down_for_a_while_is_waited_for() {
 
 #[tokio::test]
 async fn what_a_cluster_says_breaks_neither_the_log_nor_the_message() {
-    with_one_old(async |place| {
+    with_one_old(async |cluster| {
         let hostile = format!("line\none\r\n\u{1b}[31mred\u{0}\u{7}\"}} {}", "x".repeat(2_000_000));
-        place.bed().plan(move |_| Some(testbed::Plan::fails(&hostile)));
-        let ran = place.run(&[RUN.as_slice(), &[("SNAPSHOT_READY_INTERVAL", "300ms")]].concat()).await;
+        cluster.fake().plan(move |_| Some(fake_apiserver::Plan::fails(&hostile)));
+        let ran = cluster.run(&[RUN.as_slice(), &[("SNAPSHOT_READY_INTERVAL", "300ms")]].concat()).await;
         // That every line of the log is JSON is checked wherever the log is read.
         ran.assert_exit(1);
         assert!(ran.message.len() <= 4096, "{}", ran.message.len());
@@ -690,24 +695,24 @@ async fn random_job(seed: u64) -> (usize, usize) {
     let kill_after: Vec<Option<u64>> =
         (0..4).map(|_| random.random_bool(0.3).then(|| random.random_range(1..150))).collect();
 
-    embedded(options, async |place| {
+    embedded(options, async |cluster| {
         let names: Vec<String> = (0..claims).map(|claim| format!("data-{claim}")).collect();
-        names.iter().for_each(|name| put_claim(place, name));
+        names.iter().for_each(|name| put_claim(cluster, name));
         // Oldest first, so that the order of the history is that of their times.
         let mut older = older.clone();
         older.sort_by_key(|(.., hours)| std::cmp::Reverse(*hours));
         for (index, (claim, held, hours)) in older.iter().enumerate() {
-            let mut snapshot = put_ready(place, &format!("old-{index}"), &names[*claim], *hours);
+            let mut snapshot = put_ready(cluster, &format!("old-{index}"), &names[*claim], *hours);
             if *held {
                 snapshot["metadata"]["labels"]["volume-snapshotter/hold"] = json!("true");
-                place.bed().put(snapshot);
+                cluster.fake().put(snapshot);
             }
         }
         // Before anything goes wrong, for the test meets a server that is down as well.
-        let kubeconfig = place.kubeconfig(&all_rights()).await;
+        let kubeconfig = cluster.kubeconfig(&all_permissions()).await;
         let draws = draws.clone();
         let next = std::sync::atomic::AtomicUsize::new(0);
-        place.bed().fault(move |request| {
+        cluster.fake().fault(move |request| {
             if !request.user.contains("serviceaccount") {
                 return None;
             }
@@ -733,7 +738,7 @@ async fn random_job(seed: u64) -> (usize, usize) {
         let settings: Vec<(&str, &str)> =
             settings.iter().map(|(name, value)| (*name, value.as_str())).collect();
         for kill in &kill_after {
-            let running = place.start_as(&kubeconfig, &settings);
+            let running = cluster.start_as(&kubeconfig, &settings);
             counts.lock().expect("no panic").0 += 1;
             let code = match kill {
                 Some(after) => {
@@ -742,7 +747,7 @@ async fn random_job(seed: u64) -> (usize, usize) {
                 }
                 None => Some(running.finish().await.code),
             };
-            let history = place.bed().snapshot_history();
+            let history = cluster.fake().snapshot_history();
             if let Err(violation) = invariants::check(&history) {
                 panic!("SNAPSHOTTER_SOAK_SEED={seed}: {violation}\n{history:#?}");
             }
@@ -753,9 +758,9 @@ async fn random_job(seed: u64) -> (usize, usize) {
                 }
             }
         }
-        let struck = place.bed().requests().iter().filter(|request| request.fault.is_some()).count();
+        let struck = cluster.fake().requests().iter().filter(|request| request.fault.is_some()).count();
         counts.lock().expect("no panic").1 += struck;
-        place.bed().clear_faults();
+        cluster.fake().clear_faults();
     })
     .await;
     counts.into_inner().expect("no panic")

@@ -5,10 +5,10 @@
 
 use std::{fs, io::Write as _, path::Path};
 
+use fake_apiserver::{Options, Traffic, objects};
 use serde_json::json;
-use testbed::{Options, Traffic, objects};
 
-use crate::place::{BINARY, Place, all_rights, embedded};
+use crate::test_cluster::{BINARY, TestCluster, all_permissions, embedded};
 
 /// How large the binary may be, in bytes.
 const LARGEST_BINARY: u64 = 5_500_000;
@@ -25,26 +25,32 @@ const MOST_FOR_EACH_CLAIM: u64 = 12_000;
 const PAGE: usize = 500;
 
 /// Claims, the first of them with the most older snapshots.
-async fn furnish(place: &Place, claims: usize, snapshots: usize) {
+async fn furnish(cluster: &TestCluster, claims: usize, snapshots: usize) {
     for number in 0..claims {
-        let mut claim = objects::bound_claim(&place.namespace, &format!("data-{number}"), &[("app", "web")]);
+        let mut claim =
+            objects::bound_claim(&cluster.namespace, &format!("data-{number}"), &[("app", "web")]);
         claim["metadata"]["creationTimestamp"] = json!("2026-01-01T00:00:00Z");
-        place.bed().put(claim);
+        cluster.fake().put(claim);
     }
     for number in 0..snapshots {
         let (name, claim) = (format!("old-{number}"), format!("data-{}", number % claims));
-        place.bed().put(objects::ready_snapshot(&place.namespace, &name, &claim, "2026-02-01T00:00:00Z"));
+        cluster.fake().put(objects::ready_snapshot(
+            &cluster.namespace,
+            &name,
+            &claim,
+            "2026-02-01T00:00:00Z",
+        ));
     }
 }
 
 /// The requests of one run, as `verb resource` and how many, and what went over the wire.
-async fn cost(place: &Place, settings: &[(&str, &str)]) -> (Vec<(String, usize)>, Traffic) {
-    let running = place.start(&all_rights(), settings).await;
-    place.bed().clear_requests();
+async fn cost(cluster: &TestCluster, settings: &[(&str, &str)]) -> (Vec<(String, usize)>, Traffic) {
+    let running = cluster.start(&all_permissions(), settings).await;
+    cluster.fake().clear_requests();
     running.finish().await.assert_exit(0);
-    let traffic = place.bed().traffic();
+    let traffic = cluster.fake().traffic();
     let mut counts = std::collections::BTreeMap::new();
-    for request in place.bed().requests() {
+    for request in cluster.fake().requests() {
         *counts.entry(format!("{} {}", request.verb, request.resource)).or_default() += 1;
     }
     (counts.into_iter().collect(), traffic)
@@ -57,9 +63,9 @@ fn counted(counts: &[(&str, usize)]) -> Vec<(String, usize)> {
 #[tokio::test]
 async fn a_run_for_one_claim_makes_four_requests_one_to_look_again_and_one_for_each_deletion() {
     for older in [0, 1, 5] {
-        embedded(Options::default(), async |place| {
-            furnish(place, 1, older).await;
-            let (counts, _) = cost(place, &[("SNAPSHOT_PVC_NAMES", "data-0")]).await;
+        embedded(Options::default(), async |cluster| {
+            furnish(cluster, 1, older).await;
+            let (counts, _) = cost(cluster, &[("SNAPSHOT_PVC_NAMES", "data-0")]).await;
             assert_eq!(
                 counts,
                 counted(&[
@@ -81,9 +87,9 @@ async fn a_run_for_one_claim_makes_four_requests_one_to_look_again_and_one_for_e
 async fn a_run_for_many_claims_makes_three_lists_a_watch_and_one_request_for_each_creation_and_deletion() {
     const CLAIMS: usize = 501;
     const SNAPSHOTS: usize = 1_200;
-    embedded(Options::default(), async |place| {
-        furnish(place, CLAIMS, SNAPSHOTS).await;
-        let (counts, traffic) = cost(place, &[("SNAPSHOT_PVC_SELECTOR", "app=web")]).await;
+    embedded(Options::default(), async |cluster| {
+        furnish(cluster, CLAIMS, SNAPSHOTS).await;
+        let (counts, traffic) = cost(cluster, &[("SNAPSHOT_PVC_SELECTOR", "app=web")]).await;
         assert_eq!(
             counts,
             counted(&[
@@ -103,19 +109,19 @@ async fn a_run_for_many_claims_makes_three_lists_a_watch_and_one_request_for_eac
 #[tokio::test]
 async fn a_run_moves_few_bytes() {
     let over_tls = || Options { tls: true, ..Options::default() };
-    embedded(over_tls(), async |place| {
-        furnish(place, 1, 1).await;
-        let (_, traffic) = cost(place, &[("SNAPSHOT_PVC_NAMES", "data-0")]).await;
+    embedded(over_tls(), async |cluster| {
+        furnish(cluster, 1, 1).await;
+        let (_, traffic) = cost(cluster, &[("SNAPSHOT_PVC_NAMES", "data-0")]).await;
         println!("one claim: {traffic:?}");
         assert!(traffic.bytes() <= MOST_FOR_ONE_CLAIM, "{} bytes: {traffic:?}", traffic.bytes());
         // One for the watch, which stays open, and one for everything else.
         assert_eq!(traffic.connections, 2);
     })
     .await;
-    embedded(over_tls(), async |place| {
+    embedded(over_tls(), async |cluster| {
         const CLAIMS: u64 = 200;
-        furnish(place, 200, 200).await;
-        let (_, traffic) = cost(place, &[("SNAPSHOT_PVC_SELECTOR", "app=web")]).await;
+        furnish(cluster, 200, 200).await;
+        let (_, traffic) = cost(cluster, &[("SNAPSHOT_PVC_SELECTOR", "app=web")]).await;
         println!("{CLAIMS} claims: {traffic:?}");
         assert!(traffic.bytes() / CLAIMS <= MOST_FOR_EACH_CLAIM, "{} bytes: {traffic:?}", traffic.bytes());
     })

@@ -1,6 +1,7 @@
 //! The container image and the workflows that release it, as far as they can be checked without a
 //! container engine: what the Dockerfile names is there, its steps work, the versions agree, and a
-//! static binary, where one has been built, is all that an empty image needs.
+//! static binary, where one has been built, is all that an empty image needs. What else a release
+//! consists of is in `crate::release`.
 //!
 //! `just static` builds one; without it the tests of the binary say so and pass.
 
@@ -184,14 +185,20 @@ fn the_labels_are_those_of_the_oci_image_specification() {
     let (_, stages) = dockerfile();
     let last = stages.last().expect("there is a stage");
     let labels = last.all("LABEL").join(" ");
-    for key in ["title", "description", "licenses", "version", "revision", "source", "created"] {
+    for key in ["title", "description", "licenses", "version", "revision"] {
         assert!(labels.contains(&format!("org.opencontainers.image.{key}=\"")), "{key}");
     }
     assert!(labels.contains(&format!("licenses=\"{}\"", cargo_toml("license"))));
     assert!(labels.contains(&format!("description=\"{}\"", cargo_toml("description"))));
-    // What a label takes from an argument has to be one of this stage.
+    // What a label takes from an argument has to be one of this stage, and must not be empty.
     for name in labels.split("${").skip(1).filter_map(|rest| rest.split('}').next()) {
-        argument(&last.instructions, name);
+        assert!(!argument(&last.instructions, name).is_empty(), "{name}");
+    }
+    // What only the builder knows is not a label at all where nobody says it.
+    for key in ["source", "created"] {
+        let label = format!("org.opencontainers.image.{key}=");
+        assert!(!labels.contains(&label), "{key}");
+        assert!(text(".github/workflows/release.yml").contains(&format!("--label \"{label}")), "{key}");
     }
 }
 
@@ -226,16 +233,47 @@ fn every_place_that_names_the_version_names_the_one_of_cargo_toml() {
     assert!(changelog.contains("## [Unreleased]"));
 }
 
+/// The channel that rust-toolchain.toml names.
+fn channel() -> String {
+    let text = text("rust-toolchain.toml");
+    let line = text.lines().find_map(|line| line.strip_prefix("channel = \"")?.strip_suffix('"'));
+    line.expect("a channel").to_owned()
+}
+
 #[test]
-fn the_image_is_built_with_a_compiler_that_the_project_supports_and_whose_musl_resolves_names() {
-    let (before, stages) = dockerfile();
-    let version = version_of(argument(&before, "RUST_VERSION"));
-    assert!(version >= version_of(&cargo_toml("rust-version")), "{version:?}");
+fn the_image_is_built_with_the_compiler_of_the_project_whose_musl_resolves_names() {
+    let (_, stages) = dockerfile();
+    let channel = channel();
+    let version = version_of(&channel);
+    assert_eq!(version.len(), 3, "{channel}: one version and not a range of them");
+    assert!(version >= version_of(&cargo_toml("rust-version")), "{channel}");
     // From there on Rust links musl 1.2.5, which asks again over TCP when an answer is cut off.
-    assert!(version >= vec![1, 93], "{version:?}");
-    assert_eq!(stages[0].from, "rust:${RUST_VERSION}-alpine");
-    for run in stages[0].all("RUN").iter().filter(|run| run.contains("cargo build")) {
-        assert!(run.contains("--locked"), "{run}");
+    assert!(version >= vec![1, 93], "{channel}");
+    let (image, digest) = stages[0].from.split_once("@sha256:").expect("the base image has a digest");
+    assert!(image.starts_with(&format!("rust:{channel}-alpine")), "{image}: not {channel}");
+    assert!(digest.len() == 64 && digest.bytes().all(|byte| byte.is_ascii_hexdigit()), "{digest}");
+}
+
+/// `cargo release-binary`, an alias: what is measured, tried and released is one binary.
+#[test]
+fn every_release_binary_is_built_by_one_command() {
+    let alias = text(".cargo/config.toml");
+    let alias = alias.lines().find_map(|line| line.strip_prefix("release-binary = \"")?.strip_suffix('"'));
+    assert_eq!(alias, Some("build --locked --release --package volume-snapshotter --bin volume-snapshotter"));
+    let (_, stages) = dockerfile();
+    let runs = stages[0].all("RUN");
+    let builds: Vec<_> = runs.iter().filter(|run| run.contains("cargo ")).collect();
+    assert_eq!(builds.len(), 2, "{builds:?}");
+    for run in builds {
+        assert!(run.ends_with("&& cargo release-binary"), "{run}");
+    }
+    let mut others = vec![(PathBuf::from("justfile"), text("justfile")), (".ci/run".into(), text(".ci/run"))];
+    others.extend(workflows());
+    for (file, text) in others {
+        assert!(text.contains("cargo release-binary"), "{}", file.display());
+        for line in text.lines().filter(|line| line.contains("cargo build")) {
+            assert!(!line.contains("--release"), "{}: {line}", file.display());
+        }
     }
 }
 
@@ -260,8 +298,8 @@ fn the_empty_files_that_stand_in_for_the_sources_satisfy_cargo() {
     }
     let runs = build.all("RUN");
     let run = runs.iter().find(|run| run.contains("touch")).expect("a step that makes empty files");
-    let (makes, builds) = run.split_once("&& cargo build").expect("it builds afterwards");
-    assert!(builds.contains("--package volume-snapshotter"), "{builds}");
+    let (makes, builds) = run.split_once("&& cargo ").expect("it builds afterwards");
+    assert_eq!(builds, "release-binary");
     let made = Command::new("sh").args(["-euc", makes]).current_dir(&directory).output().expect("a shell");
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
 
@@ -427,6 +465,12 @@ fn workflows_use_actions_by_digest_and_say_which_version_it_is() {
     for (path, text) in workflows() {
         for line in text.lines() {
             let Some((_, action)) = line.split_once("uses: ") else { continue };
+            // A workflow of this repository, at the same commit.
+            if action.starts_with("./.github/workflows/") {
+                let file = action.split_whitespace().next().unwrap_or_default();
+                assert!(top().join(file).exists(), "{}: {line}", path.display());
+                continue;
+            }
             let (name, comment) =
                 action.split_once(" # v").unwrap_or_else(|| panic!("{}: {line}", path.display()));
             let digest = name.rsplit_once('@').map(|(_, digest)| digest).unwrap_or_default();
@@ -445,6 +489,11 @@ fn the_scripts_in_workflows_are_scripts_and_no_workflow_has_more_rights_than_it_
         assert_eq!(workflow["permissions"], serde_json::json!({}), "{}", path.display());
         for (name, job) in workflow["jobs"].as_object().expect("a workflow has jobs") {
             assert!(job["permissions"].is_object(), "{}: {name}", path.display());
+            if job["uses"].is_string() {
+                // Another workflow, whose own jobs have a limit each.
+                assert!(job["secrets"].is_null(), "{}: {name}: it needs none", path.display());
+                continue;
+            }
             assert!(job["timeout-minutes"].is_number(), "{}: {name}", path.display());
             for step in job["steps"].as_array().expect("a job has steps") {
                 let Some(script) = step["run"].as_str() else { continue };
@@ -463,5 +512,33 @@ fn the_scripts_in_workflows_are_scripts_and_no_workflow_has_more_rights_than_it_
                 }
             }
         }
+    }
+}
+
+#[test]
+fn a_release_passes_all_that_a_change_has_to_pass_and_its_secrets_are_those_of_an_environment() {
+    let text = text(".github/workflows/release.yml");
+    let workflow: Value = serde_saphyr::from_str(&text).expect("YAML");
+    assert_eq!(workflow["concurrency"]["cancel-in-progress"], false);
+    let jobs = workflow["jobs"].as_object().expect("a workflow has jobs");
+    assert_eq!(jobs["ci"]["uses"], "./.github/workflows/ci.yml");
+    let needs = |name: &str| match &jobs[name]["needs"] {
+        Value::String(one) => vec![one.clone()],
+        Value::Array(more) => more.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
+        _ => Vec::new(),
+    };
+    for name in jobs.keys().filter(|name| !["version", "ci"].contains(&name.as_str())) {
+        let (mut before, mut left) = (BTreeSet::new(), vec![name.clone()]);
+        while let Some(job) = left.pop() {
+            left.extend(needs(&job).into_iter().filter(|job| before.insert(job.clone())));
+        }
+        assert!(before.contains("ci"), "{name} does not wait for what CI runs");
+        let says = serde_json::to_string(&jobs[name]).expect("JSON");
+        let writes = jobs[name]["permissions"].as_object().expect("permissions").values();
+        if says.contains("secrets.") || writes.into_iter().any(|permission| permission == "write") {
+            assert_eq!(jobs[name]["environment"], "release", "{name}");
+        }
+        // What was compiled for another commit, or by a pull request, is no part of a release.
+        assert!(!says.contains("cache@"), "{name}");
     }
 }

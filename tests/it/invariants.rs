@@ -1,16 +1,16 @@
-//! What may never happen, checked on what the test bed saw happen: every deletion at its moment.
+//! What may never happen, checked on what the fake API server saw happen: every deletion at its moment.
 
 use std::collections::HashMap;
 
+use fake_apiserver::{Milestone, Stage};
 use serde_json::Value;
-use testbed::{Milestone, Stage};
 
-use crate::place::name_of;
+use crate::test_cluster::name_of;
 
 /// What is known of a snapshot at a moment of the history.
 struct State {
     claim: String,
-    job: String,
+    schedule: String,
     run: String,
     /// Its place in the order in which all were made.
     order: usize,
@@ -56,7 +56,7 @@ pub(crate) fn check(history: &[Milestone]) -> Result<(), String> {
                         return Err(format!("{name} is not to be touched, and was deleted"));
                     }
                     let newer = |other: &&State| {
-                        (&other.claim, &other.job) == (&now.claim, &now.job)
+                        (&other.claim, &other.schedule) == (&now.claim, &now.schedule)
                             && other.ready
                             && !other.deleted
                             && other.order > order
@@ -83,7 +83,7 @@ fn state(object: &Value, order: usize) -> State {
     let hold = object.pointer("/metadata/labels/volume-snapshotter~1hold");
     State {
         claim: text(object, "/spec/source/persistentVolumeClaimName"),
-        job: text(object, "/metadata/labels/job"),
+        schedule: text(object, "/metadata/labels/job"),
         run: text(object, "/metadata/labels/volume-snapshotter~1run"),
         order,
         ready: object["status"]["readyToUse"] == true,

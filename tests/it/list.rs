@@ -5,17 +5,17 @@
 
 use std::path::Path;
 
+use fake_apiserver::{Options, Plan, objects};
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
-use testbed::{Options, Plan, objects};
 use volume_snapshotter::{
-    cluster::{RIGHTS, SCHEDULE_RIGHTS},
-    list::{self, Look, Origin, Place as Where, Question, Retention, Schedule},
+    cluster::{PERMISSIONS, SCHEDULE_PERMISSIONS},
+    list::{self, Location, Look, Origin, Question, Retention, Schedule},
     settings::Settings,
     snapshot::Record,
 };
 
-use crate::place::{Place, embedded_only, everywhere, rules};
+use crate::test_cluster::{TestCluster, embedded_only, everywhere, rules};
 
 /// The cells of a table's lines.
 fn lines(table: &str) -> Vec<Vec<&str>> {
@@ -27,22 +27,22 @@ fn lines(table: &str) -> Vec<Vec<&str>> {
 
 /// The rules of somebody who may read all that `list` reads.
 fn list_rights() -> Value {
-    rules(&[RIGHTS, SCHEDULE_RIGHTS].concat())
+    rules(&[PERMISSIONS, SCHEDULE_PERMISSIONS].concat())
 }
 
 /// Makes the CronJob of a schedule, as the manifests have it: its settings are in a ConfigMap.
-async fn schedule(place: &Place, name: &str, settings: &[(&str, &str)]) {
-    let namespace = place.namespace.as_str();
+async fn schedule(cluster: &TestCluster, name: &str, settings: &[(&str, &str)]) {
+    let namespace = cluster.namespace.as_str();
     let map = format!("{name}-5k2hd9");
     let maps = format!("/api/v1/namespaces/{namespace}/configmaps");
-    place.post(&maps, &objects::config_map(namespace, &map, settings)).await;
+    cluster.post(&maps, &objects::config_map(namespace, &map, settings)).await;
     let cron_jobs = format!("/apis/batch/v1/namespaces/{namespace}/cronjobs");
-    place.post(&cron_jobs, &objects::cron_job(namespace, name, &[], &[&map])).await;
+    cluster.post(&cron_jobs, &objects::cron_job(namespace, name, &[], &[&map])).await;
 }
 
 /// The default schedule for one claim.
-async fn default_schedule(place: &Place) {
-    schedule(place, "volume-snapshotter", &[("SNAPSHOT_PVC_NAMES", "data")]).await;
+async fn default_schedule(cluster: &TestCluster) {
+    schedule(cluster, "volume-snapshotter", &[("SNAPSHOT_PVC_NAMES", "data")]).await;
 }
 
 /// Snapshot and verdict of what is listed.
@@ -52,8 +52,8 @@ fn verdicts(list: &Value) -> Vec<String> {
     items.iter().map(|item| text(&item["snapshot"]) + " " + &text(&item["retention"]["verdict"])).collect()
 }
 
-async fn json_of(place: &Place, arguments: &[&str]) -> Value {
-    let said = place.say(&list_rights(), &[&["list", "-o", "json"], arguments].concat()).await;
+async fn json_of(cluster: &TestCluster, arguments: &[&str]) -> Value {
+    let said = cluster.say(&list_rights(), &[&["list", "-o", "json"], arguments].concat()).await;
     said.assert_exit(0);
     serde_json::from_str(&said.out).expect("JSON")
 }
@@ -65,13 +65,13 @@ fn names(list: &Value) -> Vec<&str> {
 
 #[tokio::test]
 async fn the_snapshots_of_all_claims_are_listed_with_why_they_stay() {
-    everywhere(async |place| {
-        place.claim("data").await;
-        place.older("old", "data").await;
+    everywhere(async |cluster| {
+        cluster.claim("data").await;
+        cluster.older("old", "data").await;
         tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
-        place.older("new", "data").await;
-        default_schedule(place).await;
-        let said = place.say(&list_rights(), &["list"]).await;
+        cluster.older("new", "data").await;
+        default_schedule(cluster).await;
+        let said = cluster.say(&list_rights(), &["list"]).await;
         said.assert_exit(0);
         assert_eq!(
             said.err,
@@ -85,7 +85,7 @@ async fn the_snapshots_of_all_claims_are_listed_with_why_they_stay() {
         assert_eq!(lines.len(), 3);
         assert!(!said.out.contains('\u{1b}'), "no colour where no terminal is");
 
-        let list = json_of(place, &["data", "--retention=last=2"]).await;
+        let list = json_of(cluster, &["data", "--retention=last=2"]).await;
         assert_eq!(list["items"][1]["retention"], json!({"verdict": "kept", "reason": "2nd of last=2"}));
     })
     .await;
@@ -93,41 +93,41 @@ async fn the_snapshots_of_all_claims_are_listed_with_why_they_stay() {
 
 #[tokio::test]
 async fn what_a_list_foretells_a_run_does() {
-    everywhere(async |place| {
-        place.claim("data").await;
+    everywhere(async |cluster| {
+        cluster.claim("data").await;
         for name in ["one", "two", "three"] {
-            place.older(name, "data").await;
+            cluster.older(name, "data").await;
             tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
         }
-        place.annotate_claim("data", json!({"volume-snapshotter/retention": "last=2"})).await;
-        default_schedule(place).await;
-        let foretold = json_of(place, &[]).await;
+        cluster.annotate_claim("data", json!({"volume-snapshotter/retention": "last=2"})).await;
+        default_schedule(cluster).await;
+        let foretold = json_of(cluster, &[]).await;
         let goes = |item: &&Value| item["retention"]["verdict"] == "goes";
         let goes: Vec<&Value> = foretold["items"].as_array().expect("items").iter().filter(goes).collect();
         assert_eq!(goes.iter().map(|item| &item["snapshot"]).collect::<Vec<_>>(), ["one"]);
-        place.run(&[("SNAPSHOT_PVC_NAMES", "data")]).await.assert_exit(0);
-        assert!(!place.names().await.contains(&"one".to_owned()));
+        cluster.run(&[("SNAPSHOT_PVC_NAMES", "data")]).await.assert_exit(0);
+        assert!(!cluster.names().await.contains(&"one".to_owned()));
     })
     .await;
 }
 
 #[tokio::test]
 async fn claims_are_chosen_by_name_by_selector_or_by_the_settings_of_a_run() {
-    everywhere(async |place| {
-        place.labelled_claim("data", json!({"app": "web"})).await;
-        place.claim("logs").await;
-        place.older("of-data", "data").await;
-        place.older("of-logs", "logs").await;
-        assert_eq!(names(&json_of(place, &[]).await), ["of-data", "of-logs"]);
-        assert_eq!(names(&json_of(place, &["logs"]).await), ["of-logs"]);
-        assert_eq!(names(&json_of(place, &["-l", "app=web"]).await), ["of-data"]);
+    everywhere(async |cluster| {
+        cluster.labelled_claim("data", json!({"app": "web"})).await;
+        cluster.claim("logs").await;
+        cluster.older("of-data", "data").await;
+        cluster.older("of-logs", "logs").await;
+        assert_eq!(names(&json_of(cluster, &[]).await), ["of-data", "of-logs"]);
+        assert_eq!(names(&json_of(cluster, &["logs"]).await), ["of-logs"]);
+        assert_eq!(names(&json_of(cluster, &["-l", "app=web"]).await), ["of-data"]);
         let settings = [("SNAPSHOT_PVC_NAMES", "logs")];
-        let said = place.say_with(&list_rights(), &settings, &["list", "-o", "yaml"]).await;
+        let said = cluster.say_with(&list_rights(), &settings, &["list", "-o", "yaml"]).await;
         said.assert_exit(0);
         let list: Value = serde_saphyr::from_str(&said.out).expect("YAML");
         assert_eq!(names(&list), ["of-logs"]);
 
-        let said = place.say(&list_rights(), &["list", "typo", "logs"]).await;
+        let said = cluster.say(&list_rights(), &["list", "typo", "logs"]).await;
         said.assert_exit(2)
             .assert_says("error: there is neither a claim nor a snapshot of one in namespace ");
         said.assert_says(": typo");
@@ -138,16 +138,16 @@ async fn claims_are_chosen_by_name_by_selector_or_by_the_settings_of_a_run() {
 
 #[tokio::test]
 async fn each_is_judged_by_the_settings_of_its_own_schedule() {
-    everywhere(async |place| {
-        place.labelled_claim("data", json!({"app": "web"})).await;
+    everywhere(async |cluster| {
+        cluster.labelled_claim("data", json!({"app": "web"})).await;
         for (name, job) in [("w3", "weekly"), ("w2", "weekly"), ("h2", "hourly"), ("w1", "weekly"), ("h1", "hourly")] {
-            place.older_labelled(name, "data", json!({"job": job})).await;
+            cluster.older_labelled(name, "data", json!({"job": job})).await;
             tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
         }
         let by_label = ("SNAPSHOT_PVC_SELECTOR", "app=web");
-        schedule(place, "hourly", &[by_label, ("SNAPSHOT_JOB", "hourly")]).await;
-        schedule(place, "weekly", &[by_label, ("SNAPSHOT_JOB", "weekly"), ("SNAPSHOT_RETENTION", "last=2")]).await;
-        let said = place.say(&list_rights(), &["list"]).await;
+        schedule(cluster, "hourly", &[by_label, ("SNAPSHOT_JOB", "hourly")]).await;
+        schedule(cluster, "weekly", &[by_label, ("SNAPSHOT_JOB", "weekly"), ("SNAPSHOT_RETENTION", "last=2")]).await;
+        let said = cluster.say(&list_rights(), &["list"]).await;
         said.assert_exit(0).assert_says(
             "schedule hourly keeps last=1 (CronJob hourly, ConfigMap hourly-5k2hd9); schedule weekly keeps last=2 (CronJob \
              weekly, ConfigMap weekly-5k2hd9)\n",
@@ -157,12 +157,12 @@ async fn each_is_judged_by_the_settings_of_its_own_schedule() {
         assert_eq!(rows[0][6..], ["SCHEDULE", "RETENTION"]);
         assert_eq!(rows[1][1], "h1");
         assert_eq!(rows[1][6..], ["hourly", "kept: 1st of last=1"]);
-        let all = json_of(place, &[]).await;
+        let all = json_of(cluster, &[]).await;
         assert_eq!(verdicts(&all), ["h1 kept", "w1 kept", "h2 goes", "w2 kept", "w3 goes"]);
         // What a user gives wins, and no schedule will do that.
-        let given = json_of(place, &["--retention=last=1"]).await;
+        let given = json_of(cluster, &["--retention=last=1"]).await;
         assert_eq!(verdicts(&given), ["h1 kept", "w1 kept", "h2 would-go", "w2 would-go", "w3 would-go"]);
-        let said = place.say(&list_rights(), &["list", "--job=weekly"]).await;
+        let said = cluster.say(&list_rights(), &["list", "--job=weekly"]).await;
         said.assert_exit(0).assert_says("2 snapshots of other schedules are not shown (2 of hourly); --all shows them");
         assert!(!said.out.contains(" h1 ") && said.out.contains(" w3 "), "{}", said.out);
     })
@@ -171,44 +171,44 @@ async fn each_is_judged_by_the_settings_of_its_own_schedule() {
 
 #[tokio::test]
 async fn without_a_schedule_to_be_found_nothing_is_said_to_go() {
-    everywhere(async |place| {
-        place.claim("data").await;
-        place.older("old", "data").await;
+    everywhere(async |cluster| {
+        cluster.claim("data").await;
+        cluster.older("old", "data").await;
         tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
-        place.older("new", "data").await;
+        cluster.older("new", "data").await;
         let expected = ["new kept", "old would-go"];
-        let said = place.say(&list_rights(), &["list", "-o", "json"]).await;
+        let said = cluster.say(&list_rights(), &["list", "-o", "json"]).await;
         said.assert_exit(0).assert_says(
             "warning: no CronJob of volume-snapshotter was found for these snapshots, so assuming that schedule \
              volume-snapshotter keeps last=1; other rules: --retention",
         );
         assert_eq!(verdicts(&serde_json::from_str(&said.out).expect("JSON")), expected);
-        default_schedule(place).await;
+        default_schedule(cluster).await;
         // Neither CronJobs nor, at last, what they take their settings from may be read.
-        let may_not_list = place.say(&rules(RIGHTS), &["list", "-o", "json"]).await;
+        let may_not_list = cluster.say(&rules(PERMISSIONS), &["list", "-o", "json"]).await;
         may_not_list.assert_exit(0).assert_says("warning: the schedules' settings are not known, so assuming");
         may_not_list.assert_says("resources: [\"cronjobs\"], verbs: [\"list\"]");
         assert_eq!(verdicts(&serde_json::from_str(&may_not_list.out).expect("JSON")), expected);
-        let may_list = rules(&[RIGHTS, &SCHEDULE_RIGHTS[..1]].concat());
-        let said = place.say(&may_list, &["list", "-o", "json"]).await;
+        let may_list = rules(&[PERMISSIONS, &SCHEDULE_PERMISSIONS[..1]].concat());
+        let said = cluster.say(&may_list, &["list", "-o", "json"]).await;
         said.assert_exit(0).assert_says("ConfigMap volume-snapshotter-5k2hd9 may not be read");
         assert!(!said.out.contains("\"goes\""), "{}", said.out);
-        assert_eq!(verdicts(&json_of(place, &[]).await), ["new kept", "old goes"]);
+        assert_eq!(verdicts(&json_of(cluster, &[]).await), ["new kept", "old goes"]);
     })
     .await;
 }
 
 #[tokio::test]
 async fn what_a_restore_would_choose_is_among_what_is_listed() {
-    everywhere(async |place| {
-        place.claim("data").await;
-        place.older_labelled("by-hand", "data", json!({})).await;
-        place.older_labelled("monthly-1", "data", json!({"job": "monthly"})).await;
-        place.older("ours", "data").await;
+    everywhere(async |cluster| {
+        cluster.claim("data").await;
+        cluster.older_labelled("by-hand", "data", json!({})).await;
+        cluster.older_labelled("monthly-1", "data", json!({"job": "monthly"})).await;
+        cluster.older("ours", "data").await;
         tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
-        place.older_labelled("monthly-2", "data", json!({"job": "monthly"})).await;
-        default_schedule(place).await;
-        let said = place.say(&list_rights(), &["list"]).await;
+        cluster.older_labelled("monthly-2", "data", json!({"job": "monthly"})).await;
+        default_schedule(cluster).await;
+        let said = cluster.say(&list_rights(), &["list"]).await;
         said.assert_exit(0).assert_says(
             "2 snapshots of other schedules are not shown (1 of none, 1 of monthly); --all shows them",
         );
@@ -217,33 +217,33 @@ async fn what_a_restore_would_choose_is_among_what_is_listed() {
         assert_eq!(rows[1][6..], ["monthly", "another schedule's"]);
         assert_eq!(rows[2][1], "ours");
         assert_eq!(rows.len(), 3);
-        let said = place.say(&list_rights(), &["list", "--all"]).await;
+        let said = cluster.say(&list_rights(), &["list", "--all"]).await;
         assert_eq!(lines(&said.out).len(), 5);
-        let rights = rules(volume_snapshotter::cluster::RESTORE_RIGHTS);
-        let said = place.say(&rights, &["restore", "--claim=data", "--to=b", "--dry-run"]).await;
+        let permissions = rules(volume_snapshotter::cluster::RESTORE_PERMISSIONS);
+        let said = cluster.say(&permissions, &["restore", "--claim=data", "--to=b", "--dry-run"]).await;
         said.assert_exit(0).assert_says("from snapshot monthly-2 of claim data");
-        assert_eq!(names(&json_of(place, &["--job", "monthly"]).await), ["monthly-2", "monthly-1"]);
+        assert_eq!(names(&json_of(cluster, &["--job", "monthly"]).await), ["monthly-2", "monthly-1"]);
     })
     .await;
 }
 
 #[tokio::test]
 async fn a_suspended_schedule_and_one_that_chooses_other_claims_delete_nothing() {
-    everywhere(async |place| {
+    everywhere(async |cluster| {
         for claim in ["data", "logs"] {
-            place.claim(claim).await;
-            place.older(&format!("{claim}-1"), claim).await;
+            cluster.claim(claim).await;
+            cluster.older(&format!("{claim}-1"), claim).await;
         }
         tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
         for claim in ["data", "logs"] {
-            place.older(&format!("{claim}-2"), claim).await;
+            cluster.older(&format!("{claim}-2"), claim).await;
         }
-        let namespace = place.namespace.as_str();
+        let namespace = cluster.namespace.as_str();
         let mut suspended =
             objects::cron_job(namespace, "volume-snapshotter", &[("SNAPSHOT_PVC_NAMES", "data")], &[]);
         suspended["spec"]["suspend"] = json!(true);
-        place.post(&format!("/apis/batch/v1/namespaces/{namespace}/cronjobs"), &suspended).await;
-        let said = place.say(&list_rights(), &["list"]).await;
+        cluster.post(&format!("/apis/batch/v1/namespaces/{namespace}/cronjobs"), &suspended).await;
+        let said = cluster.say(&list_rights(), &["list"]).await;
         said.assert_exit(0).assert_says("keeps last=1 (CronJob volume-snapshotter, suspended)");
         assert!(said.out.contains("would go: no rule keeps it"), "{}", said.out);
         assert!(said.out.contains("kept: no schedule chooses the claim"), "{}", said.out);
@@ -254,19 +254,19 @@ async fn a_suspended_schedule_and_one_that_chooses_other_claims_delete_nothing()
 
 #[tokio::test]
 async fn of_claims_that_a_run_refuses_nothing_is_said_to_go() {
-    embedded_only(Options::default(), "needs claims in states of a test's choice", async |place| {
-        place.claim("data").await;
-        place.older("old", "data").await;
+    embedded_only(Options::default(), "needs claims in states of a test's choice", async |cluster| {
+        cluster.claim("data").await;
+        cluster.older("old", "data").await;
         tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
-        place.older("new", "data").await;
-        default_schedule(place).await;
-        assert_eq!(verdicts(&json_of(place, &[]).await), ["new kept", "old goes"]);
+        cluster.older("new", "data").await;
+        default_schedule(cluster).await;
+        assert_eq!(verdicts(&json_of(cluster, &[]).await), ["new kept", "old goes"]);
         for phase in ["Lost", "Pending"] {
-            place.bed().update("persistentvolumeclaims", &place.namespace, "data", |claim| {
+            cluster.fake().update("persistentvolumeclaims", &cluster.namespace, "data", |claim| {
                 claim["status"]["phase"] = json!(phase);
                 claim["spec"]["volumeName"] = json!("another");
             });
-            let list = json_of(place, &[]).await;
+            let list = json_of(cluster, &[]).await;
             assert_eq!(list["items"][1]["retention"]["reason"], format!("the claim is {phase}"));
         }
     })
@@ -275,19 +275,19 @@ async fn of_claims_that_a_run_refuses_nothing_is_said_to_go() {
 
 #[tokio::test]
 async fn names_of_others_forge_no_row() {
-    everywhere(async |place| {
-        place.claim("data").await;
-        place.older("old", "data").await;
+    everywhere(async |cluster| {
+        cluster.claim("data").await;
+        cluster.older("old", "data").await;
         for (name, claim) in
             [("cut", "data\u{1b}[2K\r\ndata    forged    1s    true"), ("turned", "a\u{202e}\u{2028}b")]
         {
-            let mut hostile = objects::snapshot(&place.namespace, name, claim);
+            let mut hostile = objects::snapshot(&cluster.namespace, name, claim);
             hostile["spec"]["volumeSnapshotClassName"] = json!("x\u{1b}[31m\u{9b}2J");
-            place.post(&place.snapshots_path(), &hostile).await;
+            cluster.post(&cluster.snapshots_path(), &hostile).await;
         }
-        default_schedule(place).await;
+        default_schedule(cluster).await;
         for output in ["table", "wide", "json", "yaml"] {
-            let said = place.say(&list_rights(), &["list", "--all", "-o", output]).await;
+            let said = cluster.say(&list_rights(), &["list", "--all", "-o", output]).await;
             said.assert_exit(0);
             let bad = |character: char| {
                 character.is_control() && character != '\n' || ('\u{2028}'..='\u{202e}').contains(&character)
@@ -303,7 +303,7 @@ async fn names_of_others_forge_no_row() {
                 assert!(said.out.contains(r#""a\u{202e}\u{2028}b""#), "{}", said.out);
             }
         }
-        let list: Value = json_of(place, &["--all"]).await;
+        let list: Value = json_of(cluster, &["--all"]).await;
         assert!(list.to_string().contains("\u{202e}"), "scripts get what is there");
     })
     .await;
@@ -311,35 +311,35 @@ async fn names_of_others_forge_no_row() {
 
 #[tokio::test]
 async fn a_deletion_that_does_not_finish_is_a_warning() {
-    embedded_only(Options::default(), "needs a snapshot that was deleted long ago", async |place| {
-        place.claim("data").await;
-        let old = objects::ready_snapshot(&place.namespace, "old", "data", "2026-01-01T00:00:00Z");
-        place.bed().put(objects::terminating(old, "2026-01-02T00:00:00Z"));
-        place.older("new", "data").await;
-        default_schedule(place).await;
-        let said = place.say(&list_rights(), &["list"]).await;
+    embedded_only(Options::default(), "needs a snapshot that was deleted long ago", async |cluster| {
+        cluster.claim("data").await;
+        let old = objects::ready_snapshot(&cluster.namespace, "old", "data", "2026-01-01T00:00:00Z");
+        cluster.fake().put(objects::terminating(old, "2026-01-02T00:00:00Z"));
+        cluster.older("new", "data").await;
+        default_schedule(cluster).await;
+        let said = cluster.say(&list_rights(), &["list"]).await;
         said.assert_exit(0).assert_says("warning: deleted long ago and still there: old (");
         assert!(said.out.contains(" stuck "), "{}", said.out);
-        assert_eq!(json_of(place, &[]).await["items"][1]["terminatingSince"], "2026-01-02T00:00:00Z");
+        assert_eq!(json_of(cluster, &[]).await["items"][1]["terminatingSince"], "2026-01-02T00:00:00Z");
     })
     .await;
 }
 
 #[tokio::test]
 async fn what_is_wrong_with_a_kubeconfig_is_named_in_one_line() {
-    everywhere(async |place| {
-        let plain: Value = serde_json::from_str(&place.kubeconfig_for("token".into())).expect("JSON");
+    everywhere(async |cluster| {
+        let plain: Value = serde_json::from_str(&cluster.kubeconfig_for("token".into())).expect("JSON");
         let plugin = |command: &str, args: &[&str]| {
             let mut kubeconfig = plain.clone();
             kubeconfig["users"][0]["user"] = json!({"exec": {
                 "apiVersion": "client.authentication.k8s.io/v1", "command": command, "args": args,
                 "interactiveMode": "Never",
             }});
-            place.file("kubeconfig", &kubeconfig.to_string())
+            cluster.file("kubeconfig", &kubeconfig.to_string())
         };
         let (missing, failing) =
             (plugin("no-such-plugin", &[]), plugin("sh", &["-c", "echo s3cret; exit 3"]));
-        let broken = place.file("kubeconfig", "users:\n- user: {token: s3cret\n");
+        let broken = cluster.file("kubeconfig", "users:\n- user: {token: s3cret\n");
         let path = |path: &Path| path.to_str().expect("a path").to_owned();
         for (arguments, said) in [
             (vec!["--context=elsewhere".to_owned()], "there is no context \"elsewhere\" in the kubeconfig"),
@@ -355,32 +355,32 @@ async fn what_is_wrong_with_a_kubeconfig_is_named_in_one_line() {
             (vec![format!("--kubeconfig={}", path(&broken))], "the kubeconfig cannot be understood"),
         ] {
             let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-            let answer = place.say(&list_rights(), &[&["list"], arguments.as_slice()].concat()).await;
+            let answer = cluster.say(&list_rights(), &[&["list"], arguments.as_slice()].concat()).await;
             answer.assert_exit(2).assert_says(said);
             assert_eq!(answer.err.lines().count(), 1, "{}", answer.err);
             assert!(!answer.err.contains("s3cret"), "{}", answer.err);
         }
         // And one that is right wins over the environment.
-        let right = place.kubeconfig(&list_rights()).await;
-        let arguments = ["list", "--kubeconfig", right.to_str().expect("a path")];
+        let permission = cluster.kubeconfig(&list_rights()).await;
+        let arguments = ["list", "--kubeconfig", permission.to_str().expect("a path")];
         let variables = [("KUBECONFIG", "/no/such/file")];
-        place.say_with(&list_rights(), &variables, &arguments).await.assert_exit(0);
+        cluster.say_with(&list_rights(), &variables, &arguments).await.assert_exit(0);
     })
     .await;
 }
 
 #[tokio::test]
 async fn an_api_server_that_cannot_be_reached_is_told_in_one_line_within_ten_seconds() {
-    embedded_only(Options::default(), "a real API server is there", async |place| {
+    embedded_only(Options::default(), "a real API server is there", async |cluster| {
         // A port that nobody listens on: it was just given back.
         let port =
             std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("it").port();
-        let nowhere = place
+        let nowhere = cluster
             .kubeconfig_for("token".into())
-            .replace(&place.bed().url(), &format!("http://127.0.0.1:{port}"));
-        let nowhere = place.file("kubeconfig", &nowhere);
+            .replace(&cluster.fake().url(), &format!("http://127.0.0.1:{port}"));
+        let nowhere = cluster.file("kubeconfig", &nowhere);
         let variables = [("KUBECONFIG", nowhere.to_str().expect("a path"))];
-        let said = place.say_with(&list_rights(), &variables, &["list"]).await;
+        let said = cluster.say_with(&list_rights(), &variables, &["list"]).await;
         said.assert_exit(1).assert_says("Connection refused");
         assert_eq!(said.err.lines().count(), 1, "{}", said.err);
         assert!(said.took < std::time::Duration::from_secs(11), "{:?}", said.took);
@@ -390,40 +390,40 @@ async fn an_api_server_that_cannot_be_reached_is_told_in_one_line_within_ten_sec
 
 #[tokio::test]
 async fn what_is_stuck_is_shown_with_its_error() {
-    embedded_only(Options::default(), "needs a driver whose errors a test chooses", async |place| {
-        place.claim("data").await;
-        place.bed().plan(|_| Some(Plan::fails("rpc error: storage is down")));
-        place.new_snapshot("stuck", "data", json!({"job": "volume-snapshotter"})).await;
-        place
-            .until("it reports", async || place.snapshot("stuck").await["status"]["error"].is_object())
+    embedded_only(Options::default(), "needs a driver whose errors a test chooses", async |cluster| {
+        cluster.claim("data").await;
+        cluster.fake().plan(|_| Some(Plan::fails("rpc error: storage is down")));
+        cluster.new_snapshot("stuck", "data", json!({"job": "volume-snapshotter"})).await;
+        cluster
+            .until("it reports", async || cluster.snapshot("stuck").await["status"]["error"].is_object())
             .await;
-        default_schedule(place).await;
-        let said = place.say(&list_rights(), &["list"]).await;
+        default_schedule(cluster).await;
+        let said = cluster.say(&list_rights(), &["list"]).await;
         said.assert_exit(0);
         let table: Vec<&str> = said.out.lines().collect();
         assert!(table[1].contains(" false ") && table[1].contains(" error "), "{}", said.out);
         assert_eq!(table[2], "  error: rpc error: storage is down");
-        let wide = place.say(&list_rights(), &["list", "-o", "wide"]).await;
+        let wide = cluster.say(&list_rights(), &["list", "-o", "wide"]).await;
         assert!(wide.out.lines().nth(1).is_some_and(|line| line.ends_with("rpc error: storage is down")));
-        assert_eq!(json_of(place, &[]).await["items"][0]["error"], "rpc error: storage is down");
+        assert_eq!(json_of(cluster, &[]).await["items"][0]["error"], "rpc error: storage is down");
     })
     .await;
 }
 
 #[tokio::test]
 async fn a_context_and_a_namespace_are_those_of_kubectl() {
-    everywhere(async |place| {
-        let other = place.another_namespace("other", json!({})).await;
+    everywhere(async |cluster| {
+        let other = cluster.another_namespace("other", json!({})).await;
         other.claim("data").await;
         other.older("there", "data").await;
-        place.grant_everywhere(&list_rights()).await;
-        assert_eq!(names(&json_of(place, &[]).await), [""; 0]);
-        assert_eq!(names(&json_of(place, &["-n", &other.namespace]).await), ["there"]);
-        let said = place.say(&list_rights(), &["list", "-A"]).await;
+        cluster.grant_everywhere(&list_rights()).await;
+        assert_eq!(names(&json_of(cluster, &[]).await), [""; 0]);
+        assert_eq!(names(&json_of(cluster, &["-n", &other.namespace]).await), ["there"]);
+        let said = cluster.say(&list_rights(), &["list", "-A"]).await;
         said.assert_exit(0);
         assert!(said.out.lines().any(|line| line.starts_with(&other.namespace) && line.contains(" there ")));
         assert!(said.out.starts_with("NAMESPACE "));
-        let said = place.say(&list_rights(), &["list", "--context", "elsewhere"]).await;
+        let said = cluster.say(&list_rights(), &["list", "--context", "elsewhere"]).await;
         said.assert_exit(2).assert_says("there is no context \"elsewhere\" in the kubeconfig");
         assert_eq!(said.err.lines().count(), 1, "{}", said.err);
     })
@@ -432,16 +432,19 @@ async fn a_context_and_a_namespace_are_those_of_kubectl() {
 
 #[tokio::test]
 async fn without_the_right_to_read_claims_the_snapshots_are_listed_with_a_warning() {
-    everywhere(async |place| {
-        place.claim("data").await;
-        place.older("old", "data").await;
-        let snapshots: Vec<_> =
-            RIGHTS.iter().filter(|right| right.resource == "volumesnapshots").copied().collect();
-        let said = place.say(&rules(&snapshots), &["list"]).await;
+    everywhere(async |cluster| {
+        cluster.claim("data").await;
+        cluster.older("old", "data").await;
+        let snapshots: Vec<_> = PERMISSIONS
+            .iter()
+            .filter(|permission| permission.resource == "volumesnapshots")
+            .copied()
+            .collect();
+        let said = cluster.say(&rules(&snapshots), &["list"]).await;
         said.assert_exit(0)
             .assert_says("warning: claims are not read, so their retention annotations are not heeded");
         assert!(said.out.contains("kept: 1st of last=1"));
-        let said = place.say(&json!([]), &["list"]).await;
+        let said = cluster.say(&json!([]), &["list"]).await;
         said.assert_exit(2).assert_says("resources: [\"volumesnapshots\"], verbs: [\"list\"]");
     })
     .await;
@@ -449,7 +452,7 @@ async fn without_the_right_to_read_claims_the_snapshots_are_listed_with_a_warnin
 
 #[tokio::test]
 async fn what_is_wrong_with_the_command_line_or_the_settings_is_said_on_standard_error() {
-    everywhere(async |place| {
+    everywhere(async |cluster| {
         for (arguments, said) in [
             (
                 vec!["list", "--frobnicate"],
@@ -460,7 +463,7 @@ async fn what_is_wrong_with_the_command_line_or_the_settings_is_said_on_standard
             (vec!["list", "-n", ""], "--namespace: the value is empty"),
             (vec!["liist"], "unknown argument \"liist\"; the commands are list, restore and completion"),
         ] {
-            let answer = place.say(&list_rights(), &arguments).await;
+            let answer = cluster.say(&list_rights(), &arguments).await;
             answer.assert_exit(2).assert_says(said);
             assert_eq!(answer.out, "");
         }
@@ -528,7 +531,7 @@ fn it_looks_as_is_kept_in_tests_golden() {
     let given = [("SNAPSHOT_PVC_SELECTOR", "backup=enabled"), ("SNAPSHOT_RETENTION", "hourly=2,daily=2")];
     let given = given.map(|(name, value)| (name.into(), value.into()));
     let schedule = Schedule {
-        place: Where::One("shop".into()),
+        location: Location::One("shop".into()),
         doubt: None,
         ..Schedule::without_cron_job(&Settings::parse(given).expect("settings"), Origin::Assumed)
     };
@@ -575,7 +578,7 @@ fn it_looks_as_is_kept_in_tests_golden() {
 fn the_scripts_that_complete_the_command_line_are_understood_by_their_shells() {
     use std::io::Write;
     use std::process::{Command, Stdio};
-    let binary = crate::place::BINARY;
+    let binary = crate::test_cluster::BINARY;
     for (shell, check) in [("bash", "-n"), ("zsh", "-n"), ("fish", "--no-execute")] {
         let script = Command::new(binary).args(["completion", shell]).output().expect("it starts");
         assert!(script.status.success() && script.stderr.is_empty());
@@ -593,7 +596,8 @@ fn the_scripts_that_complete_the_command_line_are_understood_by_their_shells() {
 
 #[test]
 fn bash_completes_commands_flags_and_values() {
-    let script = std::process::Command::new(crate::place::BINARY).args(["completion", "bash"]).output();
+    let script =
+        std::process::Command::new(crate::test_cluster::BINARY).args(["completion", "bash"]).output();
     let script = String::from_utf8(script.expect("it starts").stdout).expect("UTF-8");
     let completed = |words: &[&str]| {
         let list = words.iter().map(|word| format!("'{word}'")).collect::<Vec<_>>().join(" ");

@@ -8,10 +8,10 @@
 
 use std::{io::Write, path::Path};
 
-use testbed::Options;
+use fake_apiserver::Options;
 use tokio::process::Command;
 
-use crate::place::{BINARY, Place, Running, all_rights, embedded};
+use crate::test_cluster::{BINARY, Running, TestCluster, all_permissions, embedded};
 
 /// Lays the files out where a pod has them, in a mount namespace of its own, and starts the binary
 /// without the rights that the namespace was made with.
@@ -44,13 +44,13 @@ fn over_tls() -> Options {
 }
 
 /// A directory with what the kubelet mounts into a pod.
-async fn service_account(place: &Place) -> std::path::PathBuf {
-    let token = place.token(&all_rights()).await;
-    let directory = place.directory("serviceaccount");
+async fn service_account(cluster: &TestCluster) -> std::path::PathBuf {
+    let token = cluster.token(&all_permissions()).await;
+    let directory = cluster.directory("serviceaccount");
     for (name, content) in [
         ("token", token.as_str()),
-        ("ca.crt", place.bed().ca_pem().expect("TLS")),
-        ("namespace", &place.namespace),
+        ("ca.crt", cluster.fake().ca_pem().expect("TLS")),
+        ("namespace", &cluster.namespace),
     ] {
         std::fs::write(directory.join(name), content).expect("a file");
     }
@@ -58,19 +58,19 @@ async fn service_account(place: &Place) -> std::path::PathBuf {
 }
 
 /// Starts the binary by a kubeconfig that names those files.
-fn start_by_files(place: &Place, files: &Path, settings: &[(&str, &str)]) -> Running {
+fn start_by_files(cluster: &TestCluster, files: &Path, settings: &[(&str, &str)]) -> Running {
     let (token, ca) = (files.join("token"), files.join("ca.crt"));
-    let kubeconfig = place.bed().kubeconfig_with_token_file(&token, &ca, &place.namespace);
-    place.start_as(&place.file("kubeconfig", &kubeconfig), settings)
+    let kubeconfig = cluster.fake().kubeconfig_with_token_file(&token, &ca, &cluster.namespace);
+    cluster.start_as(&cluster.file("kubeconfig", &kubeconfig), settings)
 }
 
-async fn has_run_well(place: &Place, running: Running) {
+async fn has_run_well(cluster: &TestCluster, running: Running) {
     running.finish().await.assert_exit(0);
-    let names = place.names().await;
+    let names = cluster.names().await;
     assert!(names.len() == 1 && names[0].starts_with("volume-snapshot-"), "{names:?}");
-    assert!(place.bed().requests().iter().any(|request| {
+    assert!(cluster.fake().requests().iter().any(|request| {
         request.verb == "create"
-            && request.user == format!("system:serviceaccount:{}:volume-snapshotter", place.namespace)
+            && request.user == format!("system:serviceaccount:{}:volume-snapshotter", cluster.namespace)
     }));
 }
 
@@ -80,47 +80,47 @@ async fn in_a_pod_the_service_account_and_the_clusters_ca_are_all_it_needs() {
         let _ = writeln!(std::io::stderr(), "SKIPPED: no private mount namespace can be had here");
         return;
     }
-    embedded(over_tls(), async |place| {
-        place.claim("data").await;
-        place.older("old", "data").await;
-        let files = service_account(place).await;
+    embedded(over_tls(), async |cluster| {
+        cluster.claim("data").await;
+        cluster.older("old", "data").await;
+        let files = service_account(cluster).await;
         let mut command = Command::new("unshare");
         command.args(["--user", "--map-root-user", "--mount", "sh", "-c", AS_IN_A_POD, "sh"]);
         command.arg(&files).arg(BINARY);
         // On Gardener the address is a host's name as well.
-        let port = place.bed().address().port().to_string();
+        let port = cluster.fake().address().port().to_string();
         let pod = [
             ("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"),
             ("KUBERNETES_SERVICE_HOST", "localhost"),
             ("KUBERNETES_SERVICE_PORT", &port),
         ];
         let settings = [("SNAPSHOT_PVC_NAMES", "data"), ("SNAPSHOT_RUN_ID", "volume-snapshotter-29384750")];
-        has_run_well(place, place.start_process(command, &pod, &settings)).await;
+        has_run_well(cluster, cluster.start_process(command, &pod, &settings)).await;
     })
     .await;
 }
 
 #[tokio::test]
 async fn a_kubeconfig_may_name_a_token_file_and_a_ca_file() {
-    embedded(over_tls(), async |place| {
-        place.claim("data").await;
-        place.older("old", "data").await;
-        let files = service_account(place).await;
+    embedded(over_tls(), async |cluster| {
+        cluster.claim("data").await;
+        cluster.older("old", "data").await;
+        let files = service_account(cluster).await;
         let settings = [("SNAPSHOT_PVC_NAMES", "data")];
-        has_run_well(place, start_by_files(place, &files, &settings)).await;
+        has_run_well(cluster, start_by_files(cluster, &files, &settings)).await;
     })
     .await;
 }
 
 #[tokio::test]
 async fn another_clusters_ca_is_not_trusted() {
-    embedded(over_tls(), async |place| {
-        let files = service_account(place).await;
+    embedded(over_tls(), async |cluster| {
+        let files = service_account(cluster).await;
         embedded(over_tls(), async |other| {
-            std::fs::write(files.join("ca.crt"), other.bed().ca_pem().expect("TLS")).expect("a file");
+            std::fs::write(files.join("ca.crt"), other.fake().ca_pem().expect("TLS")).expect("a file");
         })
         .await;
-        let running = start_by_files(place, &files, &[("SNAPSHOT_PVC_NAMES", "data")]);
+        let running = start_by_files(cluster, &files, &[("SNAPSHOT_PVC_NAMES", "data")]);
         // It is tried again for a minute, for a cluster's CA may be changing: one try is enough here.
         tokio::time::sleep(std::time::Duration::from_secs(1)).await;
         running.signal("TERM");

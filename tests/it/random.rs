@@ -27,13 +27,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use fake_apiserver::{Fault, Options, Others, Pace, Request, Stage, When, Write, objects};
 use futures::{StreamExt, stream};
 use k8s_openapi::jiff::{SignedDuration, Timestamp, Unit};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use serde_json::{Value, json};
-use testbed::{Fault, Options, Others, Pace, Request, Stage, When, Write, objects};
 
-use crate::place::{Place, all_rights, embedded, name_of};
+use crate::test_cluster::{TestCluster, all_permissions, embedded, name_of};
 
 const CLAIMS: &str = "persistentvolumeclaims";
 const SNAPSHOTS: &str = "volumesnapshots";
@@ -541,47 +541,47 @@ async fn play(seed: u64) -> Played {
     let played = Mutex::new(Played::default());
     let mut options = Options::default();
     options.controller.ready_after = ready_after;
-    embedded(options, async |place| {
-        let bed = place.bed();
+    embedded(options, async |cluster| {
+        let fake = cluster.fake();
         let names: Vec<String> = (0..claims).map(|claim| format!("data-{claim}")).collect();
         for name in &names {
-            let mut claim = objects::bound_claim(&place.namespace, name, &[]);
+            let mut claim = objects::bound_claim(&cluster.namespace, name, &[]);
             claim["metadata"]["creationTimestamp"] = json!("2020-01-01T00:00:00Z");
-            bed.put(claim);
+            fake.put(claim);
         }
-        put_older(place, &names, &older);
-        let token = place.token(&all_rights()).await;
-        let kubeconfig = place.file("kubeconfig", &place.kubeconfig_for(token));
+        put_older(cluster, &names, &older);
+        let token = cluster.token(&all_permissions()).await;
+        let kubeconfig = cluster.file("kubeconfig", &cluster.kubeconfig_for(token));
         if let Some(pace) = paced {
-            bed.controller_pace(Pace::PerSecond(pace));
+            fake.controller_pace(Pace::PerSecond(pace));
         }
         if let Some(delay) = slow_deletions {
             let delay = Fault::Delay(Duration::from_millis(delay));
-            bed.fault(move |request| {
+            fake.fault(move |request| {
                 (ours(request) && request.is("delete", SNAPSHOTS)).then(|| delay.clone())
             });
         }
         if busy {
             let busy = Fault::TooManyRequests { retry_after: Some(1), status: true };
-            bed.fault_times(|request| ours(request) && request.is("delete", SNAPSHOTS), 2, busy);
+            fake.fault_times(|request| ours(request) && request.is("delete", SNAPSHOTS), 2, busy);
         }
         let turn = Arc::new(Mutex::new(()));
         let mut later = Vec::new();
         for (moment, what) in acts.iter().copied() {
-            let (turn, namespace) = (Arc::clone(&turn), place.namespace.clone());
+            let (turn, namespace) = (Arc::clone(&turn), cluster.namespace.clone());
             match moment {
-                Moment::Before(verb, resource, number) => bed.before(
+                Moment::Before(verb, resource, number) => fake.before(
                     move |request| ours(request) && request.is(verb, resource),
                     number,
                     move |others| act(&turn, others, &namespace, what),
                 ),
-                Moment::After(verb, resource, number) => bed.after(
+                Moment::After(verb, resource, number) => fake.after(
                     move |request| ours(request) && request.is(verb, resource),
                     number,
                     move |others| act(&turn, others, &namespace, what),
                 ),
                 Moment::Later(after) => {
-                    let others = bed.others();
+                    let others = fake.others();
                     later.push(tokio::spawn(async move {
                         tokio::time::sleep(after).await;
                         act(&turn, &others, &namespace, what);
@@ -592,7 +592,7 @@ async fn play(seed: u64) -> Played {
         // Last of all, so that what others do just before a request has happened by then.
         let carried = Carried::default();
         let log = Arc::clone(&carried);
-        bed.at_each(When::Before, ours, move |_, request| {
+        fake.at_each(When::Before, ours, move |_, request| {
             log.lock().expect("no panic").push((request.clone(), Instant::now()));
         });
 
@@ -608,17 +608,17 @@ async fn play(seed: u64) -> Played {
                 ("SNAPSHOT_READY_INTERVAL", interval),
                 ("SNAPSHOT_CONCURRENCY", &concurrency),
             ];
-            let running = place.start_as(&kubeconfig, &settings);
+            let running = cluster.start_as(&kubeconfig, &settings);
             if mute && number == 1 {
                 let asked =
-                    || bed.requests().iter().any(|request| ours(request) && request.is("create", SNAPSHOTS));
+                    || fake.requests().iter().any(|request| ours(request) && request.is("create", SNAPSHOTS));
                 // The run may fail before it comes to that.
                 let deadline = Instant::now() + Duration::from_secs(3);
                 while !asked() && Instant::now() < deadline {
                     tokio::time::sleep(Duration::from_millis(5)).await;
                 }
                 tokio::time::sleep(ready_after).await;
-                bed.mute_watches();
+                fake.mute_watches();
             }
             let ran = running.finish().await;
             assert!((0..=3).contains(&ran.code), "SNAPSHOTTER_RANDOM_SEED={seed}: exit {}", ran.code);
@@ -626,7 +626,7 @@ async fn play(seed: u64) -> Played {
         for act in later {
             act.await.expect("no panic");
         }
-        let (journal, requests) = (bed.journal(), bed.requests());
+        let (journal, requests) = (fake.journal(), fake.requests());
         let requests: Vec<Request> = requests.into_iter().filter(ours).collect();
         let carried = carried.lock().expect("no panic").clone();
         let scene = Scene { journal: &journal, requests: &requests, carried: &carried, keeps, claims, mute };
@@ -639,7 +639,7 @@ async fn play(seed: u64) -> Played {
             }
         }
         assert!(
-            bed.snapshot_history().iter().filter(|one| one.stage == Stage::Created).count() >= older.len(),
+            fake.snapshot_history().iter().filter(|one| one.stage == Stage::Created).count() >= older.len(),
             "the history has it all"
         );
     })
@@ -648,7 +648,7 @@ async fn play(seed: u64) -> Played {
 }
 
 /// Snapshots of all kinds, oldest first, as they would have been made.
-fn put_older(place: &Place, names: &[String], older: &[(usize, i64, u32)]) {
+fn put_older(cluster: &TestCluster, names: &[String], older: &[(usize, i64, u32)]) {
     let mut older = older.to_vec();
     older.sort_by_key(|(_, minutes, _)| std::cmp::Reverse(*minutes));
     for (number, (claim, minutes, kind)) in older.into_iter().enumerate() {
@@ -657,8 +657,8 @@ fn put_older(place: &Place, names: &[String], older: &[(usize, i64, u32)]) {
         let time = time.round(Unit::Minute).expect("a time");
         let (name, claim) = (format!("old-{number}"), &names[claim]);
         let mut snapshot = match kind {
-            0..10 => objects::unready_snapshot(&place.namespace, &name, claim, time),
-            _ => objects::ready_snapshot(&place.namespace, &name, claim, time),
+            0..10 => objects::unready_snapshot(&cluster.namespace, &name, claim, time),
+            _ => objects::ready_snapshot(&cluster.namespace, &name, claim, time),
         };
         let metadata = &mut snapshot["metadata"];
         match kind {
@@ -670,12 +670,12 @@ fn put_older(place: &Place, names: &[String], older: &[(usize, i64, u32)]) {
                     json!([{"apiVersion": "v1", "kind": "VolumeGroupSnapshot", "name": "g", "uid": "g"}]);
             }
             30..60 => {
-                let claim = place.bed().get(CLAIMS, &place.namespace, claim).expect("a claim");
+                let claim = cluster.fake().get(CLAIMS, &cluster.namespace, claim).expect("a claim");
                 metadata["annotations"] = json!({"volume-snapshotter/claim-uid": uid(&claim)});
             }
             _ => {}
         }
-        place.bed().put(snapshot);
+        cluster.fake().put(snapshot);
     }
 }
 

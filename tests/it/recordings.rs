@@ -1,4 +1,4 @@
-//! The test bed answers as a real cluster did.
+//! The fake API server answers as a real cluster did.
 //!
 //! `tests/data/recordings` holds requests and what an API server of Kubernetes 1.36 with the CSI snapshot controller
 //! answered. Each is made again, over HTTP, to a bed that is in the state the cluster was in, and the answers are
@@ -9,13 +9,13 @@
 //! Objects that the cluster had for reasons of its own (the Events of its provisioner, snapshots halfway to readiness)
 //! are put into the bed as recorded; everything else the bed does itself.
 
+use fake_apiserver::http::{self as client, Lines};
+use fake_apiserver::{FakeApiServer, Options, Pace, Plan, objects};
 use serde_json::{Value, json};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
-use testbed::http::{self as client, Lines};
-use testbed::{Options, Pace, Plan, TestBed, objects};
 
 /// From a claim to a ready snapshot, and what goes wrong with a creation.
 const CREATION: &[&str] = &[
@@ -190,15 +190,15 @@ impl Recording {
 
 /// Makes the requests of recordings again.
 struct Replay<'a> {
-    bed: &'a TestBed,
+    fake: &'a FakeApiServer,
     service_account: String,
     replayed: RefCell<BTreeSet<String>>,
 }
 
 impl<'a> Replay<'a> {
-    fn new(bed: &'a TestBed) -> Replay<'a> {
-        let service_account = bed.token("app", "volume-snapshotter");
-        Replay { bed, service_account, replayed: RefCell::default() }
+    fn new(fake: &'a FakeApiServer) -> Replay<'a> {
+        let service_account = fake.token("app", "volume-snapshotter");
+        Replay { fake, service_account, replayed: RefCell::default() }
     }
 
     fn url(&self, recording: &Recording, values: &[(&str, &str)]) -> String {
@@ -206,12 +206,12 @@ impl<'a> Replay<'a> {
         for (name, value) in values {
             path = path.replace(&format!("{{{name}}}"), value);
         }
-        format!("{}{path}", self.bed.url())
+        format!("{}{path}", self.fake.url())
     }
 
     fn token(&self, recording: &Recording) -> &str {
         match recording.request("user").as_str().unwrap_or_default() {
-            "admin" => self.bed.admin_token(),
+            "admin" => self.fake.admin_token(),
             "service account" => &self.service_account,
             _ => "no.such.token",
         }
@@ -419,21 +419,21 @@ fn is_time(text: &str) -> bool {
 }
 
 /// A bed with the recorded claim `data`, a class and a default snapshot class.
-async fn bed(change: impl FnOnce(&mut Options)) -> TestBed {
+async fn fake(change: impl FnOnce(&mut Options)) -> FakeApiServer {
     // The recordings are shorter than the time between two bookmarks of a real server.
     let mut options = Options { bookmark_every: Duration::from_secs(60), ..Options::default() };
     change(&mut options);
-    let bed = TestBed::start(options).await;
-    bed.furnish("app");
-    bed.put(Recording::load("01-pvc-get").object());
-    bed
+    let fake = FakeApiServer::start(options).await;
+    fake.furnish("app");
+    fake.put(Recording::load("01-pvc-get").object());
+    fake
 }
 
 /// Puts objects in by the order in which they were written, so that their resourceVersions are in that order too.
-fn put_in_order(bed: &TestBed, mut objects: Vec<Value>) {
+fn put_in_order(fake: &FakeApiServer, mut objects: Vec<Value>) {
     objects.sort_by_key(version);
     for object in objects {
-        bed.put(object);
+        fake.put(object);
     }
 }
 
@@ -441,10 +441,10 @@ fn version(object: &Value) -> u64 {
     object["metadata"]["resourceVersion"].as_str().and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
-async fn create(bed: &TestBed, path: &str, object: &Value) {
-    let url = format!("{}{path}", bed.url());
+async fn create(fake: &FakeApiServer, path: &str, object: &Value) {
+    let url = format!("{}{path}", fake.url());
     let response =
-        client::request(http::Method::POST, &url, Some(bed.admin_token()), &[], Some(object)).await;
+        client::request(http::Method::POST, &url, Some(fake.admin_token()), &[], Some(object)).await;
     let response = response.expect("the bed answers");
     assert_eq!(response.status.as_u16(), 201, "{}", body(&response));
 }
@@ -453,8 +453,8 @@ const SNAPSHOTS_PATH: &str = "/apis/snapshot.storage.k8s.io/v1/namespaces/app/vo
 
 #[tokio::test]
 async fn creations_are_answered_as_recorded() {
-    let bed = bed(|_| {}).await;
-    let replay = Replay::new(&bed);
+    let fake = fake(|_| {}).await;
+    let replay = Replay::new(&fake);
     replay.replay("01-pvc-get").await;
     let created = replay.replay("02-create").await;
     let created = created["metadata"]["resourceVersion"].as_str().expect("a resourceVersion").to_owned();
@@ -462,7 +462,7 @@ async fn creations_are_answered_as_recorded() {
     replay.replay("04-get-ready").await;
     replay.replay("05-create-again").await;
     replay.replay("06-create-dry-run").await;
-    assert_eq!(bed.get(SNAPSHOTS, "app", "volume-snapshot-dry"), None);
+    assert_eq!(fake.get(SNAPSHOTS, "app", "volume-snapshot-dry"), None);
     replay.replay("07-create-two-sources").await;
     replay.replay("08-create-empty-class").await;
     replay.replay("09-create-bad-name").await;
@@ -474,7 +474,7 @@ async fn creations_are_answered_as_recorded() {
     replay.replay("15-create-in-missing-namespace").await;
     let mut without_class = Recording::load("31-default-class").as_created();
     without_class["spec"].as_object_mut().expect("a spec").remove("volumeSnapshotClassName");
-    create(&bed, SNAPSHOTS_PATH, &without_class).await;
+    create(&fake, SNAPSHOTS_PATH, &without_class).await;
     replay.replay_until_same("31-default-class").await;
     replay.replay("48-version").await;
     replay.finish(CREATION);
@@ -482,15 +482,15 @@ async fn creations_are_answered_as_recorded() {
 
 #[tokio::test]
 async fn lists_and_watches_are_answered_as_recorded() {
-    let bed = bed(|_| {}).await;
-    let replay = Replay::new(&bed);
+    let fake = fake(|_| {}).await;
+    let replay = Replay::new(&fake);
     let mut objects: BTreeMap<String, Value> = BTreeMap::new();
     for name in ["16-list-page-1", "17-list-page-2", "19-list-not-equal-selector"] {
         for object in Recording::load(name).items() {
             objects.insert(object["metadata"]["name"].to_string(), object);
         }
     }
-    put_in_order(&bed, objects.into_values().collect());
+    put_in_order(&fake, objects.into_values().collect());
     let first = replay.replay("16-list-page-1").await;
     let token = first["metadata"]["continue"].as_str().expect("a token");
     replay.replay_with("17-list-page-2", &[("continue", token)]).await;
@@ -503,7 +503,7 @@ async fn lists_and_watches_are_answered_as_recorded() {
     assert_eq!(end, None, "22-watch-timeout");
     let lasted = began.elapsed();
     assert!((Duration::from_millis(950)..Duration::from_secs(3)).contains(&lasted), "{lasted:?}");
-    bed.compact();
+    fake.compact();
     let mut lines = replay.replay_watch("21-watch-too-old", &[]).await;
     let end = lines.next().await.expect("the stream is whole");
     assert_eq!(end, None, "21-watch-too-old");
@@ -513,30 +513,30 @@ async fn lists_and_watches_are_answered_as_recorded() {
 #[tokio::test]
 async fn deletions_are_answered_as_recorded() {
     // The recorded deletions came while the cluster was still at the first.
-    let bed = bed(|options| options.controller.deletion_delay = Duration::from_secs(60)).await;
-    let replay = Replay::new(&bed);
+    let fake = fake(|options| options.controller.deletion_delay = Duration::from_secs(60)).await;
+    let replay = Replay::new(&fake);
     let mut snapshot = Recording::load("24-delete-dry-run").object();
     let name = snapshot["metadata"]["name"].as_str().expect("a name").to_owned();
     let metadata = snapshot["metadata"].as_object_mut().expect("metadata");
     for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "generation"] {
         metadata.remove(field);
     }
-    bed.put(snapshot);
+    fake.put(snapshot);
     replay.replay("23-delete-wrong-uid").await;
     replay.replay("24-delete-dry-run").await;
-    let stored = bed.get(SNAPSHOTS, "app", &name).expect("a dry run deletes nothing");
+    let stored = fake.get(SNAPSHOTS, "app", &name).expect("a dry run deletes nothing");
     assert_eq!(stored["metadata"].get("deletionTimestamp"), None);
     replay.replay("25-delete-with-uid").await;
     // Meanwhile the storage was done.
     let status = Recording::load("26-delete-gone").object()["status"].clone();
-    bed.update(SNAPSHOTS, "app", &name, |snapshot| snapshot["status"] = status);
+    fake.update(SNAPSHOTS, "app", &name, |snapshot| snapshot["status"] = status);
     replay.replay_until_same("26-delete-gone").await;
     replay.finish(DELETION);
 }
 
 #[tokio::test]
 async fn errors_are_shown_as_recorded() {
-    let with_default = bed(|_| {}).await;
+    let with_default = fake(|_| {}).await;
     let replay = Replay::new(&with_default);
     let mut other = objects::snapshot_class("other");
     other["driver"] = "other.csi.example.com".into();
@@ -551,7 +551,7 @@ async fn errors_are_shown_as_recorded() {
         replay.replay_until_same(name).await;
     }
 
-    let without_default = bed(|_| {}).await;
+    let without_default = fake(|_| {}).await;
     without_default.put(objects::snapshot_class("default"));
     let second = Replay::new(&without_default);
     let name = "32-error-no-default-class";
@@ -570,23 +570,23 @@ async fn errors_are_shown_as_recorded() {
 #[tokio::test]
 async fn restores_are_answered_as_recorded() {
     // The Events of 37 are put in as they were: how often one is repeated depends on the moment.
-    let bed = bed(|options| options.provisioner.events = false).await;
-    let replay = Replay::new(&bed);
-    bed.put(Recording::load("04-get-ready").object());
+    let fake = fake(|options| options.provisioner.events = false).await;
+    let replay = Replay::new(&fake);
+    fake.put(Recording::load("04-get-ready").object());
     replay.replay("34-restore-create").await;
     replay.replay_until_same("35-restore-bound").await;
     let too_small = Recording::load("36-restore-too-small");
-    create(&bed, "/api/v1/namespaces/app/persistentvolumeclaims", &too_small.as_created()).await;
+    create(&fake, "/api/v1/namespaces/app/persistentvolumeclaims", &too_small.as_created()).await;
     replay.replay_until_same("36-restore-too-small").await;
-    put_in_order(&bed, Recording::load("37-restore-too-small-events").items());
+    put_in_order(&fake, Recording::load("37-restore-too-small-events").items());
     replay.replay("37-restore-too-small-events").await;
     replay.replay("38-delete-while-restoring").await;
     tokio::time::sleep(Duration::from_millis(50)).await;
     replay.replay("39-get-while-restoring").await;
     // Once nothing is made from it any more, it goes.
-    bed.remove("persistentvolumeclaims", "app", "too-small");
+    fake.remove("persistentvolumeclaims", "app", "too-small");
     let give_up = Instant::now() + Duration::from_secs(10);
-    while bed.get(SNAPSHOTS, "app", "volume-snapshot-0a1b2c3d").is_some() {
+    while fake.get(SNAPSHOTS, "app", "volume-snapshot-0a1b2c3d").is_some() {
         assert!(Instant::now() < give_up, "the snapshot goes once nothing is made from it");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
@@ -595,29 +595,29 @@ async fn restores_are_answered_as_recorded() {
 
 #[tokio::test]
 async fn what_may_not_be_done_is_answered_as_recorded() {
-    let bed = bed(|_| {}).await;
-    let replay = Replay::new(&bed);
+    let fake = fake(|_| {}).await;
+    let replay = Replay::new(&fake);
     replay.replay("40-forbidden").await;
     replay.replay("41-unauthorized").await;
     let verbs: &[&str] = &["create", "get", "list", "delete"];
-    bed.put(objects::role("app", "r", &[("snapshot.storage.k8s.io", SNAPSHOTS, verbs)]));
-    bed.put(objects::role_binding("app", "r", "volume-snapshotter"));
+    fake.put(objects::role("app", "r", &[("snapshot.storage.k8s.io", SNAPSHOTS, verbs)]));
+    fake.put(objects::role_binding("app", "r", "volume-snapshotter"));
     replay.replay("42-watch-forbidden").await;
     replay.replay("43-access-review-denied").await;
     replay.replay("44-access-review-allowed").await;
     for number in 0..12 {
-        bed.put(objects::ready_snapshot("app", &format!("old-{number}"), "data", "2026-01-01T00:00:00Z"));
+        fake.put(objects::ready_snapshot("app", &format!("old-{number}"), "data", "2026-01-01T00:00:00Z"));
     }
-    bed.quota("app", 1);
+    fake.quota("app", 1);
     replay.replay("45-quota-exceeded").await;
     // Something in the namespace keeps it from going.
-    bed.put(json!({
+    fake.put(json!({
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": {"name": "stays", "namespace": "going", "finalizers": ["example.com/stays"]},
     }));
-    let url = format!("{}/api/v1/namespaces/going", bed.url());
-    let deleted = client::request(http::Method::DELETE, &url, Some(bed.admin_token()), &[], None).await;
+    let url = format!("{}/api/v1/namespaces/going", fake.url());
+    let deleted = client::request(http::Method::DELETE, &url, Some(fake.admin_token()), &[], None).await;
     assert_eq!(deleted.expect("the bed answers").status.as_u16(), 200);
     replay.replay("49-namespace-terminating").await;
     replay.finish(PERMISSION);
@@ -625,21 +625,21 @@ async fn what_may_not_be_done_is_answered_as_recorded() {
 
 #[tokio::test]
 async fn a_disk_that_the_cluster_did_not_make_is_answered_as_recorded() {
-    let bed = bed(|_| {}).await;
-    let replay = Replay::new(&bed);
-    bed.put(objects::free_volume("outside", "", "1Gi"));
+    let fake = fake(|_| {}).await;
+    let replay = Replay::new(&fake);
+    fake.put(objects::free_volume("outside", "", "1Gi"));
     let claim = Recording::load("69-static-claim").as_created();
-    create(&bed, "/api/v1/namespaces/app/persistentvolumeclaims", &claim).await;
+    create(&fake, "/api/v1/namespaces/app/persistentvolumeclaims", &claim).await;
     replay.replay_until_same("69-static-claim").await;
-    create(&bed, SNAPSHOTS_PATH, &Recording::load("70-static-claim-snapshot").as_created()).await;
+    create(&fake, SNAPSHOTS_PATH, &Recording::load("70-static-claim-snapshot").as_created()).await;
     replay.replay_until_same("70-static-claim-snapshot").await;
     replay.finish(STATIC);
 }
 
 #[tokio::test]
 async fn new_events_are_answered_as_recorded() {
-    let bed = bed(|_| {}).await;
-    let replay = Replay::new(&bed);
+    let fake = fake(|_| {}).await;
+    let replay = Replay::new(&fake);
     for name in NEW_EVENTS {
         replay.replay(name).await;
     }
@@ -648,14 +648,14 @@ async fn new_events_are_answered_as_recorded() {
 
 #[tokio::test]
 async fn jobs_are_answered_as_recorded() {
-    let bed = bed(|_| {}).await;
-    let replay = Replay::new(&bed);
+    let fake = fake(|_| {}).await;
+    let replay = Replay::new(&fake);
     let job = replay.replay("74-job-create").await;
     replay.replay_until_same("75-job-pods").await;
     let deleted = replay.replay("76-job-delete").await;
     assert_eq!(deleted["details"]["uid"], job["metadata"]["uid"]);
     let give_up = Instant::now() + Duration::from_secs(10);
-    while !bed.list("pods", "app").is_empty() {
+    while !fake.list("pods", "app").is_empty() {
         assert!(Instant::now() < give_up, "the pod goes with its Job");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
@@ -666,15 +666,15 @@ const OTHERS_SNAPSHOTS: &str = "/apis/snapshot.storage.k8s.io/v1/namespaces/othe
 const OTHERS_CLAIMS: &str = "/api/v1/namespaces/others/persistentvolumeclaims";
 
 /// Creates the claim that a recording shows, as it was before it had a volume.
-async fn create_claim(bed: &TestBed, recording: &str) {
+async fn create_claim(fake: &FakeApiServer, recording: &str) {
     let mut claim = Recording::load(recording).as_created();
     claim["spec"].as_object_mut().expect("a spec").remove("volumeName");
-    create(bed, OTHERS_CLAIMS, &claim).await;
+    create(fake, OTHERS_CLAIMS, &claim).await;
 }
 
 /// The uid of an object once it is as it should be.
 async fn uid_when(
-    bed: &TestBed,
+    fake: &FakeApiServer,
     resource: &str,
     name: &str,
     pointer: &str,
@@ -683,7 +683,7 @@ async fn uid_when(
     let expected = expected.into();
     let give_up = Instant::now() + Duration::from_secs(10);
     loop {
-        let object = bed.get(resource, "others", name);
+        let object = fake.get(resource, "others", name);
         if let Some(object) = object.filter(|object| object.pointer(pointer) == Some(&expected)) {
             return object["metadata"]["uid"].as_str().expect("a uid").to_owned();
         }
@@ -697,46 +697,46 @@ const READY: &str = "/status/readyToUse";
 
 #[tokio::test]
 async fn what_others_do_meanwhile_is_answered_as_recorded() {
-    let bed = bed(|_| {}).await;
-    bed.furnish("others");
-    bed.plan(|snapshot| (snapshot["metadata"]["name"] == "relabelled").then(Plan::never));
-    let replay = Replay::new(&bed);
+    let fake = fake(|_| {}).await;
+    fake.furnish("others");
+    fake.plan(|snapshot| (snapshot["metadata"]["name"] == "relabelled").then(Plan::never));
+    let replay = Replay::new(&fake);
     let claims = "persistentvolumeclaims";
 
     // A claim that is made anew while the controller has not got to its snapshot.
-    create_claim(&bed, "95-claim-made-anew").await;
-    let old = uid_when(&bed, claims, "data", PHASE, "Bound").await;
-    bed.controller_pace(Pace::Stopped);
-    create(&bed, OTHERS_SNAPSHOTS, &Recording::load("94-queued-snapshot").as_created()).await;
+    create_claim(&fake, "95-claim-made-anew").await;
+    let old = uid_when(&fake, claims, "data", PHASE, "Bound").await;
+    fake.controller_pace(Pace::Stopped);
+    create(&fake, OTHERS_SNAPSHOTS, &Recording::load("94-queued-snapshot").as_created()).await;
     replay.replay("94-queued-snapshot").await;
-    bed.delete(claims, "others", "data");
+    fake.delete(claims, "others", "data");
     tokio::time::sleep(Duration::from_millis(50)).await;
-    create_claim(&bed, "95-claim-made-anew").await;
+    create_claim(&fake, "95-claim-made-anew").await;
     replay.replay_until_same("95-claim-made-anew").await;
-    let new = uid_when(&bed, claims, "data", PHASE, "Bound").await;
+    let new = uid_when(&fake, claims, "data", PHASE, "Bound").await;
     assert_ne!(new, old);
-    bed.controller_pace(Pace::AtOnce);
+    fake.controller_pace(Pace::AtOnce);
     replay.replay_until_same("96-queued-ready").await;
-    let queued = uid_when(&bed, SNAPSHOTS, "queued", READY, true).await;
+    let queued = uid_when(&fake, SNAPSHOTS, "queued", READY, true).await;
     let content = replay.replay_with("97-queued-content", &[("uid", &queued)]).await;
-    let volume = bed.get("persistentvolumes", "", &format!("pvc-{new}")).expect("a volume");
+    let volume = fake.get("persistentvolumes", "", &format!("pvc-{new}")).expect("a volume");
     assert_eq!(content["spec"]["source"]["volumeHandle"], volume["spec"]["csi"]["volumeHandle"]);
 
     // Claims from a snapshot: bound to a free volume, provisioned, waiting.
     let good = Recording::load("103-source-of-waiting-deleted").as_created();
-    create(&bed, OTHERS_SNAPSHOTS, &good).await;
-    let good = uid_when(&bed, SNAPSHOTS, "good", READY, true).await;
-    bed.put(objects::free_volume("spare", "hostpath", "1Mi"));
-    create_claim(&bed, "98-restore-onto-free-volume").await;
+    create(&fake, OTHERS_SNAPSHOTS, &good).await;
+    let good = uid_when(&fake, SNAPSHOTS, "good", READY, true).await;
+    fake.put(objects::free_volume("spare", "hostpath", "1Mi"));
+    create_claim(&fake, "98-restore-onto-free-volume").await;
     replay.replay_until_same("98-restore-onto-free-volume").await;
-    create_claim(&bed, "99-restore-provisioned").await;
+    create_claim(&fake, "99-restore-provisioned").await;
     replay.replay_until_same("99-restore-provisioned").await;
-    let provisioned = uid_when(&bed, claims, "provisioned", PHASE, "Bound").await;
+    let provisioned = uid_when(&fake, claims, "provisioned", PHASE, "Bound").await;
     replay.replay_with("100-restore-provisioned-volume", &[("uid", &provisioned)]).await;
-    assert_eq!(bed.restored_from("others", "onto-spare"), None);
-    assert_eq!(bed.restored_from("others", "provisioned"), Some(good));
-    bed.put(objects::waiting_storage_class("late"));
-    create_claim(&bed, "101-restore-waits-for-consumer").await;
+    assert_eq!(fake.restored_from("others", "onto-spare"), None);
+    assert_eq!(fake.restored_from("others", "provisioned"), Some(good));
+    fake.put(objects::waiting_storage_class("late"));
+    create_claim(&fake, "101-restore-waits-for-consumer").await;
     replay.replay_until_same("101-restore-waits-for-consumer").await;
     replay.replay_until_same("102-restore-waits-events").await;
     replay.replay("103-source-of-waiting-deleted").await;
@@ -744,20 +744,20 @@ async fn what_others_do_meanwhile_is_answered_as_recorded() {
     replay.replay("104-source-of-waiting-after").await;
 
     // What nobody would expect.
-    create(&bed, OTHERS_SNAPSHOTS, &Recording::load("105-status-odd").as_created()).await;
-    uid_when(&bed, SNAPSHOTS, "odd", READY, true).await;
+    create(&fake, OTHERS_SNAPSHOTS, &Recording::load("105-status-odd").as_created()).await;
+    uid_when(&fake, SNAPSHOTS, "odd", READY, true).await;
     replay.replay("105-status-odd").await;
     replay.replay("106-names-hostile").await;
     replay.replay("107-names-path").await;
 
     // Policies.
-    bed.admission_denies(
+    fake.admission_denies(
         |request| request.is("delete", SNAPSHOTS),
         "keep",
         "snapshots of this namespace are kept for the auditors",
     );
     replay.replay("108-delete-denied-by-policy").await;
-    bed.admission_changes(
+    fake.admission_changes(
         |request| request.is("create", SNAPSHOTS),
         |snapshot| snapshot["metadata"]["labels"]["job"] = "audited".into(),
     );
@@ -768,14 +768,14 @@ async fn what_others_do_meanwhile_is_answered_as_recorded() {
 
 #[tokio::test]
 async fn events_are_answered_as_recorded() {
-    let bed = bed(|_| {}).await;
-    let replay = Replay::new(&bed);
+    let fake = fake(|_| {}).await;
+    let replay = Replay::new(&fake);
     let events = Recording::load("47-snapshot-events").items();
     // One more, for which the recorded page had no room.
     let mut more = events.last().expect("events are recorded").clone();
     more["metadata"]["name"] = "no-class.18e9b4fe00000000".into();
-    put_in_order(&bed, events);
-    bed.put(more);
+    put_in_order(&fake, events);
+    fake.put(more);
     replay.replay("46-event-create").await;
     replay.replay("47-snapshot-events").await;
     replay.finish(EVENTS);
@@ -783,9 +783,9 @@ async fn events_are_answered_as_recorded() {
 
 #[tokio::test]
 async fn the_controller_writes_events_as_recorded() {
-    let bed = bed(|options| options.controller.events = true).await;
-    bed.plan(|_| Some(Plan::ready_after(Duration::ZERO)));
-    create(&bed, SNAPSHOTS_PATH, &objects::snapshot("app", "err-two-default", "data")).await;
+    let fake = fake(|options| options.controller.events = true).await;
+    fake.plan(|_| Some(Plan::ready_after(Duration::ZERO)));
+    create(&fake, SNAPSHOTS_PATH, &objects::snapshot("app", "err-two-default", "data")).await;
     let recorded: BTreeSet<String> = Recording::load("47-snapshot-events")
         .items()
         .iter()
@@ -797,7 +797,7 @@ async fn the_controller_writes_events_as_recorded() {
         .collect();
     let give_up = Instant::now() + Duration::from_secs(10);
     loop {
-        let found: BTreeSet<String> = bed.list("events", "app").iter().map(signature).collect();
+        let found: BTreeSet<String> = fake.list("events", "app").iter().map(signature).collect();
         if found == recorded {
             return;
         }

@@ -3,22 +3,22 @@
 
 use std::{collections::BTreeSet, fs, io::Write as _, path::Path, process::Command, time::Duration};
 
+use fake_apiserver::{Options, objects};
 use k8s_openapi::api::batch::v1::CronJob;
 use serde_json::{Value, json};
-use testbed::{Options, objects};
 use volume_snapshotter::{settings::Settings, shard::Shard, snapshot::ClaimId};
 
-use crate::place::{Place, Ran, all_rights, embedded_only, everywhere, name_of};
+use crate::test_cluster::{Ran, TestCluster, all_permissions, embedded_only, everywhere, name_of};
 
 const NEEDS_MANY: &str = "many claims are too much to ask of a real driver";
 
 /// Runs all pods of a Job side by side, as `parallelism` lets them.
-async fn run_all(place: &Place, shards: u32, settings: &[(&str, &str)]) -> Vec<Ran> {
+async fn run_all(cluster: &TestCluster, shards: u32, settings: &[(&str, &str)]) -> Vec<Ran> {
     let mut running = Vec::new();
     for index in 0..shards {
         let (index, shards) = (index.to_string(), shards.to_string());
         let pod = [("JOB_COMPLETION_INDEX", index.as_str()), ("SNAPSHOT_SHARDS", shards.as_str())];
-        running.push(place.start(&all_rights(), &[settings, pod.as_slice()].concat()).await);
+        running.push(cluster.start(&all_permissions(), &[settings, pod.as_slice()].concat()).await);
     }
     let mut ran = Vec::new();
     for pod in running {
@@ -44,36 +44,36 @@ fn claims_of(snapshots: &[Value]) -> Vec<String> {
 #[tokio::test]
 async fn the_pods_of_a_job_snapshot_every_claim_once_and_prune_each_their_own() {
     const SHARDS: u32 = 4;
-    embedded_only(Options::default(), NEEDS_MANY, async |place| {
+    embedded_only(Options::default(), NEEDS_MANY, async |cluster| {
         let mut all = Vec::new();
         for number in 0..60 {
             let name = format!("data-{number:02}");
-            let mut claim = objects::bound_claim(&place.namespace, &name, &[("app", "web")]);
+            let mut claim = objects::bound_claim(&cluster.namespace, &name, &[("app", "web")]);
             claim["metadata"]["creationTimestamp"] = json!("2026-01-01T00:00:00Z");
-            place.bed().put(claim);
+            cluster.fake().put(claim);
             let old = objects::ready_snapshot(
-                &place.namespace,
+                &cluster.namespace,
                 &format!("old-{number:02}"),
                 &name,
                 "2026-02-01T00:00:00Z",
             );
-            place.bed().put(old);
+            cluster.fake().put(old);
             all.push(name);
         }
-        place.bed().clear_requests();
+        cluster.fake().clear_requests();
         let settings = [("SNAPSHOT_PVC_SELECTOR", "app=web"), ("SNAPSHOT_RUN_ID", "nightly-1")];
-        let ran = run_all(place, SHARDS, &settings).await;
+        let ran = run_all(cluster, SHARDS, &settings).await;
         ran.iter().for_each(|ran| ran.assert_exit(0));
 
         assert_eq!(
-            claims_of(&place.snapshots().await),
+            claims_of(&cluster.snapshots().await),
             all,
             "each claim has its new snapshot, and no old one is left"
         );
         for (index, ran) in (0..SHARDS).zip(&ran) {
             let shard = Shard::new(index, SHARDS).expect("a shard");
             let own = |name: &&String| {
-                shard.holds(&ClaimId { namespace: place.namespace.clone(), name: (*name).clone() })
+                shard.holds(&ClaimId { namespace: cluster.namespace.clone(), name: (*name).clone() })
             };
             let own: BTreeSet<&str> = all.iter().filter(own).map(String::as_str).collect();
             let made = ran.lines("made the snapshot");
@@ -82,7 +82,7 @@ async fn the_pods_of_a_job_snapshot_every_claim_once_and_prune_each_their_own() 
             assert!(ran.message.contains(&format!("snapshot, in {shard}\n")), "{}", ran.message);
         }
         // What each pod costs the API server: its lists and its watch, and of the rest its own part.
-        let mut requests = place.bed().requests();
+        let mut requests = cluster.fake().requests();
         requests.retain(|request| request.user.contains("serviceaccount"));
         let verbs = |verb: &str| requests.iter().filter(|request| request.verb == verb).count();
         assert_eq!((verbs("list"), verbs("watch")), (3 * SHARDS as usize, SHARDS as usize));
@@ -93,13 +93,13 @@ async fn the_pods_of_a_job_snapshot_every_claim_once_and_prune_each_their_own() 
 
 #[tokio::test]
 async fn a_pod_without_claims_succeeds_but_a_choice_without_any_does_not() {
-    everywhere(async |place| {
-        place.labelled_claim("data", json!({"app": "web"})).await;
-        let id = ClaimId { namespace: place.namespace.clone(), name: "data".to_owned() };
+    everywhere(async |cluster| {
+        cluster.labelled_claim("data", json!({"app": "web"})).await;
+        let id = ClaimId { namespace: cluster.namespace.clone(), name: "data".to_owned() };
         let its = (0..3).find(|index| Shard::new(*index, 3).is_some_and(|shard| shard.holds(&id))).expect("a shard");
         for choice in [("SNAPSHOT_PVC_SELECTOR", "app=web"), ("SNAPSHOT_PVC_NAMES", "data")] {
-            let before = place.names().await;
-            let ran = run_all(place, 3, &[choice, ("SNAPSHOT_RETENTION", "all")]).await;
+            let before = cluster.names().await;
+            let ran = run_all(cluster, 3, &[choice, ("SNAPSHOT_RETENTION", "all")]).await;
             for (index, ran) in (0_u32..).zip(&ran) {
                 ran.assert_exit(0);
                 if index != its {
@@ -109,9 +109,9 @@ async fn a_pod_without_claims_succeeds_but_a_choice_without_any_does_not() {
                     );
                 }
             }
-            assert_eq!(place.names().await.len(), before.len() + 1, "one of three pods made one");
+            assert_eq!(cluster.names().await.len(), before.len() + 1, "one of three pods made one");
         }
-        for ran in run_all(place, 3, &[("SNAPSHOT_PVC_SELECTOR", "app=nothing")]).await {
+        for ran in run_all(cluster, 3, &[("SNAPSHOT_PVC_SELECTOR", "app=nothing")]).await {
             ran.assert_exit(2);
             assert!(ran.message.contains("matches \"app=nothing\""), "{}", ran.message);
         }
@@ -123,9 +123,9 @@ async fn a_pod_without_claims_succeeds_but_a_choice_without_any_does_not() {
 async fn the_next_pod_of_an_index_takes_over_what_the_one_before_made() {
     let mut options = Options::default();
     options.controller.ready_after = Duration::from_millis(1500);
-    embedded_only(options, "needs a snapshot controller whose speed a test chooses", async |place| {
+    embedded_only(options, "needs a snapshot controller whose speed a test chooses", async |cluster| {
         for name in ["one", "two", "three", "four", "five", "six"] {
-            place.claim(name).await;
+            cluster.claim(name).await;
         }
         let settings = [
             ("SNAPSHOT_PVC_NAMES", "one,two,three,four,five,six"),
@@ -133,25 +133,25 @@ async fn the_next_pod_of_an_index_takes_over_what_the_one_before_made() {
             ("SNAPSHOT_READY_ATTEMPTS", "1"),
         ];
         let impatient = [settings.as_slice(), &[("SNAPSHOT_READY_INTERVAL", "300ms")]].concat();
-        for ran in run_all(place, 2, &impatient).await {
+        for ran in run_all(cluster, 2, &impatient).await {
             ran.assert_exit(1);
         }
-        let names = place.names().await;
+        let names = cluster.names().await;
         assert_eq!(names.len(), 6);
-        for ran in run_all(place, 2, &settings).await {
+        for ran in run_all(cluster, 2, &settings).await {
             ran.assert_exit(0);
             assert!(!ran.lines("going on with the snapshot").is_empty());
         }
-        assert_eq!(place.names().await, names, "no second snapshot of any claim");
+        assert_eq!(cluster.names().await, names, "no second snapshot of any claim");
     })
     .await;
 }
 
 #[tokio::test]
 async fn a_pod_that_does_not_know_its_index_does_nothing() {
-    everywhere(async |place| {
-        place.claim("data").await;
-        let ran = place.run(&[("SNAPSHOT_PVC_NAMES", "data"), ("SNAPSHOT_SHARDS", "2")]).await;
+    everywhere(async |cluster| {
+        cluster.claim("data").await;
+        let ran = cluster.run(&[("SNAPSHOT_PVC_NAMES", "data"), ("SNAPSHOT_SHARDS", "2")]).await;
         ran.assert_exit(2);
         assert!(
             ran.message.contains("JOB_COMPLETION_INDEX: not set, but SNAPSHOT_SHARDS is 2"),
@@ -159,9 +159,9 @@ async fn a_pod_that_does_not_know_its_index_does_nothing() {
             ran.message
         );
         // An Indexed Job without the setting: every pod but the first would do it all again.
-        let ran = place.run(&[("SNAPSHOT_PVC_NAMES", "data"), ("JOB_COMPLETION_INDEX", "1")]).await;
+        let ran = cluster.run(&[("SNAPSHOT_PVC_NAMES", "data"), ("JOB_COMPLETION_INDEX", "1")]).await;
         ran.assert_exit(2);
-        assert!(place.names().await.is_empty());
+        assert!(cluster.names().await.is_empty());
     })
     .await;
 }

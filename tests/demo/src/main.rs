@@ -17,13 +17,13 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use fake_apiserver::{FakeApiServer, Options, Plan, objects};
 use http::{Request, header::ACCEPT};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::{Client, Config, config::KubeConfigOptions, config::Kubeconfig};
 use serde_json::{Value, json};
-use testbed::{Options, Plan, TestBed, objects};
 use tokio::process::Command;
-use volume_snapshotter::cluster::RIGHTS;
+use volume_snapshotter::cluster::PERMISSIONS;
 
 const NAMESPACE: &str = "shop";
 const SNAPSHOTS: &str = "volumesnapshots";
@@ -55,19 +55,19 @@ async fn demo() -> Result<()> {
         Some("--serve") => true,
         Some(other) => anyhow::bail!("unknown argument {other:?}; --serve is the only one"),
     };
-    let bed = furnished_bed().await;
+    let fake = furnished_bed().await;
     // The runs have the rights of the Role and no more; a person with kubectl may do everything.
     let token = match serve {
-        true => bed.admin_token().to_owned(),
-        false => bed.token(NAMESPACE, BINARY),
+        true => fake.admin_token().to_owned(),
+        false => fake.token(NAMESPACE, BINARY),
     };
-    let files = Files::new(&bed.kubeconfig(&token, NAMESPACE))?;
+    let files = Files::new(&fake.kubeconfig(&token, NAMESPACE))?;
     let outcome = match serve {
         true => serve_until_interrupted(&files).await,
-        false => three_hours(&bed, &files).await,
+        false => three_hours(&fake, &files).await,
     };
     let _ = fs::remove_dir_all(&files.directory);
-    bed.stop().await;
+    fake.stop().await;
     outcome
 }
 
@@ -100,13 +100,13 @@ impl Files {
 }
 
 /// Two claims, and what earlier days left behind.
-async fn furnished_bed() -> TestBed {
+async fn furnished_bed() -> FakeApiServer {
     // With TLS, for kubectl gives no token to a server without.
     let mut options = Options { tls: true, ..Options::default() };
     // What a fast driver takes.
     options.controller.ready_after = Duration::from_millis(600);
-    let bed = TestBed::start(options).await;
-    bed.furnish(NAMESPACE);
+    let fake = FakeApiServer::start(options).await;
+    fake.furnish(NAMESPACE);
     let hours_ago = |hours: i64| {
         let time = Timestamp::now() - SignedDuration::from_hours(hours);
         time.round(k8s_openapi::jiff::Unit::Second).unwrap_or(time).to_string()
@@ -114,7 +114,7 @@ async fn furnished_bed() -> TestBed {
     for name in ["data", "media", "orders"] {
         let mut claim = objects::bound_claim(NAMESPACE, name, &[]);
         claim["metadata"]["creationTimestamp"] = json!(hours_ago(400 * 24));
-        bed.put(claim);
+        fake.put(claim);
     }
 
     let older = |name: &str, claim: &str, hours: i64, labels: Value| {
@@ -122,7 +122,7 @@ async fn furnished_bed() -> TestBed {
         for (key, value) in labels.as_object().into_iter().flatten() {
             snapshot["metadata"]["labels"][key] = value.clone();
         }
-        bed.put(snapshot);
+        fake.put(snapshot);
     };
     older("volume-snapshot-0d41c7f2", "data", 2, json!({}));
     older("volume-snapshot-5b90e6a1", "data", 1, json!({}));
@@ -133,33 +133,33 @@ async fn furnished_bed() -> TestBed {
         older(&format!("orders-{hours:02}-hours-ago"), "orders", hours, json!({"job": "orders"}));
     }
 
-    let rules: Vec<_> = RIGHTS.iter().map(|right| (right.group, right.resource, [right.verb])).collect();
+    let rules: Vec<_> = PERMISSIONS.iter().map(|right| (right.group, right.resource, [right.verb])).collect();
     let rules: Vec<_> =
         rules.iter().map(|(group, resource, verb)| (*group, *resource, verb.as_slice())).collect();
-    bed.put(objects::role(NAMESPACE, "volume-snapshotter", &rules));
-    bed.put(objects::role_binding(NAMESPACE, "volume-snapshotter", "volume-snapshotter"));
-    bed
+    fake.put(objects::role(NAMESPACE, "volume-snapshotter", &rules));
+    fake.put(objects::role_binding(NAMESPACE, "volume-snapshotter", "volume-snapshotter"));
+    fake
 }
 
-async fn three_hours(bed: &TestBed, files: &Files) -> Result<()> {
+async fn three_hours(fake: &FakeApiServer, files: &Files) -> Result<()> {
     heading("Two claims, data and media, with what earlier days left behind");
-    show(bed, "data,media").await?;
+    show(fake, "data,media").await?;
 
     heading("11:00. The hourly run: SNAPSHOT_PVC_NAMES=data,media SNAPSHOT_RETENTION=last=2");
     let hourly = [("SNAPSHOT_PVC_NAMES", "data,media"), ("SNAPSHOT_RETENTION", "last=2")];
     run(files, &hourly, 0).await?;
     println!("\nBoth claims have a new ready snapshot, and the two newest of each stay. The held one");
     println!("does not count, and the weekly one belongs to another schedule: neither is touched.\n");
-    show(bed, "data,media").await?;
+    show(fake, "data,media").await?;
 
-    an_hour_later(bed);
+    an_hour_later(fake);
     heading("12:00. The next run, an hour later");
     run(files, &hourly, 0).await?;
     println!("\nOnce the new ones are ready, what is now the third newest goes.\n");
-    show(bed, "data,media").await?;
+    show(fake, "data,media").await?;
 
-    an_hour_later(bed);
-    bed.plan(|snapshot| {
+    an_hour_later(fake);
+    fake.plan(|snapshot| {
         let stuck = snapshot["spec"]["source"]["persistentVolumeClaimName"] == "media";
         stuck.then(|| Plan::fails("rpc error: code = Unavailable desc = storage backend is down"))
     });
@@ -167,10 +167,10 @@ async fn three_hours(bed: &TestBed, files: &Files) -> Result<()> {
     run(files, &hourly, 1).await?;
     println!("\nThe snapshot of media never becomes ready, so nothing of media is deleted: the run");
     println!("exits with 1, and Kubernetes tries again. data is not held up by it.\n");
-    show(bed, "data,media").await?;
+    show(fake, "data,media").await?;
 
     heading("Another claim, orders, has three days of snapshots: SNAPSHOT_RETENTION=hourly=3,daily=2");
-    show(bed, "orders").await?;
+    show(fake, "orders").await?;
     println!();
     let orders = [
         ("SNAPSHOT_PVC_NAMES", "orders"),
@@ -181,7 +181,7 @@ async fn three_hours(bed: &TestBed, files: &Files) -> Result<()> {
     run(files, &orders, 0).await?;
     println!("\nThe newest of each of the last three hours that have one, and of each of the last two");
     println!("days (in UTC). SNAPSHOT_DRY_RUN=true shows the same and deletes nothing.\n");
-    show(bed, "orders").await?;
+    show(fake, "orders").await?;
 
     heading("On your own cluster");
     println!("1. Build the image and push it where your cluster can pull it:   just image");
@@ -200,8 +200,9 @@ async fn serve_until_interrupted(files: &Files) -> Result<()> {
         files.directory.display()
     );
     println!("  kubectl get volumesnapshots");
-    println!("  SNAPSHOT_PVC_NAMES=data SNAPSHOT_DRY_RUN=true volume-snapshotter");
-    println!("  SNAPSHOT_PVC_NAMES=data volume-snapshotter");
+    println!("  export SNAPSHOT_PVC_NAMES=data SNAPSHOT_RETENTION=last=2");
+    println!("  SNAPSHOT_DRY_RUN=true volume-snapshotter");
+    println!("  volume-snapshotter");
     println!("  volume-snapshotter list");
     println!("  volume-snapshotter restore --claim data --to data-restored");
     println!("\nCtrl-C here ends it.");
@@ -213,18 +214,18 @@ fn heading(text: &str) {
 }
 
 /// Makes every snapshot of data and media an hour older, for nobody wants to wait.
-fn an_hour_later(bed: &TestBed) {
+fn an_hour_later(fake: &FakeApiServer) {
     let earlier = |time: &mut Value| {
         if let Some(parsed) = time.as_str().and_then(|text| text.parse::<Timestamp>().ok()) {
             *time = json!((parsed - SignedDuration::from_hours(1)).to_string());
         }
     };
-    for snapshot in bed.list(SNAPSHOTS, NAMESPACE) {
+    for snapshot in fake.list(SNAPSHOTS, NAMESPACE) {
         if snapshot["spec"]["source"]["persistentVolumeClaimName"] == "orders" {
             continue;
         }
         let name = snapshot["metadata"]["name"].as_str().unwrap_or_default();
-        bed.update(SNAPSHOTS, NAMESPACE, name, |snapshot| {
+        fake.update(SNAPSHOTS, NAMESPACE, name, |snapshot| {
             earlier(&mut snapshot["metadata"]["creationTimestamp"]);
             if let Some(time) = snapshot.pointer_mut("/status/creationTime") {
                 earlier(time);
@@ -262,11 +263,11 @@ async fn run(files: &Files, settings: &[(&str, &str)], expected: i32) -> Result<
 }
 
 /// Prints the table that kubectl asks the API server for, of some claims.
-async fn show(bed: &TestBed, claims: &str) -> Result<()> {
+async fn show(fake: &FakeApiServer, claims: &str) -> Result<()> {
     // Those that are being deleted are gone in a moment.
     tokio::time::sleep(Duration::from_millis(50)).await;
     println!("$ kubectl get volumesnapshots -L job -L volume-snapshotter/hold");
-    let kubeconfig = Kubeconfig::from_yaml(&bed.kubeconfig(bed.admin_token(), NAMESPACE))?;
+    let kubeconfig = Kubeconfig::from_yaml(&fake.kubeconfig(fake.admin_token(), NAMESPACE))?;
     let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
     let request =
         Request::get(format!("/apis/snapshot.storage.k8s.io/v1/namespaces/{NAMESPACE}/{SNAPSHOTS}"))

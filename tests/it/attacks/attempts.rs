@@ -1,9 +1,9 @@
 //! Jobs whose names are used again, snapshots that only look like an attempt's, quotas that are full, leftovers
 //! of others, admission that changes what was asked for.
 
+use fake_apiserver::{Fault, Options, Plan, Request, When, objects};
 use k8s_openapi::jiff::{SignedDuration, Timestamp, Unit};
 use serde_json::{Value, json};
-use testbed::{Fault, Options, Plan, Request, When, objects};
 
 use super::{
     CLAIMS, NEEDS_OTHER_HAND, NEEDS_PAST, SNAPSHOTS, asked, asks, assert_no_last_copy_was_deleted,
@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     faults::{put_claim, put_ready},
-    place::{Place, Ran, embedded_only, everywhere, name_of},
+    test_cluster::{Ran, TestCluster, embedded_only, everywhere, name_of},
 };
 
 /// A time some minutes ago, in whole seconds.
@@ -20,8 +20,8 @@ fn minutes_ago(minutes: i64) -> Timestamp {
     time.round(Unit::Second).expect("a time")
 }
 
-async fn run_as(place: &Place, id: &str, uid: &str) -> Ran {
-    place
+async fn run_as(cluster: &TestCluster, id: &str, uid: &str) -> Ran {
+    cluster
         .run(&[
             ("SNAPSHOT_PVC_NAMES", "data"),
             ("SNAPSHOT_RETENTION", "last=5"),
@@ -35,45 +35,45 @@ async fn run_as(place: &Place, id: &str, uid: &str) -> Ran {
 
 #[tokio::test]
 async fn a_job_whose_name_is_used_again_makes_its_own_snapshot() {
-    everywhere(async |place| {
-        place.claim("data").await;
-        run_as(place, "backup", "0a").await.assert_exit(0);
-        let again = run_as(place, "backup", "0b").await;
+    everywhere(async |cluster| {
+        cluster.claim("data").await;
+        run_as(cluster, "backup", "0a").await.assert_exit(0);
+        let again = run_as(cluster, "backup", "0b").await;
         again.assert_exit(0);
         assert_eq!(again.lines("made the snapshot").len(), 1);
-        assert_eq!(place.names().await.len(), 2);
+        assert_eq!(cluster.names().await.len(), 2);
         // The same Job's next attempt makes none.
-        run_as(place, "backup", "0b").await.assert_exit(0);
-        assert_eq!(place.names().await.len(), 2);
+        run_as(cluster, "backup", "0b").await.assert_exit(0);
+        assert_eq!(cluster.names().await.len(), 2);
     })
     .await;
 }
 
 #[tokio::test]
 async fn a_snapshot_that_only_has_the_jobs_name_on_it_is_not_taken_over() {
-    everywhere(async |place| {
-        place.claim("data").await;
+    everywhere(async |cluster| {
+        cluster.claim("data").await;
         // As a tenant may plant it, who can tell what the next hour's Job will be called.
         let labels = json!({
             "job": "volume-snapshotter", "name": "planted", "volume-snapshotter/run": "hourly-29384750",
             "app.kubernetes.io/managed-by": "volume-snapshotter",
         });
-        place.older_labelled("planted", "data", labels).await;
-        let ran = run_as(place, "hourly-29384750", "0c").await;
+        cluster.older_labelled("planted", "data", labels).await;
+        let ran = run_as(cluster, "hourly-29384750", "0c").await;
         ran.assert_exit(0);
         assert_eq!(ran.lines("made the snapshot").len(), 1);
-        assert_eq!(place.names().await.len(), 2);
+        assert_eq!(cluster.names().await.len(), 2);
     })
     .await;
 }
 
 #[tokio::test]
 async fn without_a_jobs_uid_nothing_is_taken_over() {
-    everywhere(async |place| {
-        place.claim("data").await;
+    everywhere(async |cluster| {
+        cluster.claim("data").await;
         for number in 1..=2 {
-            run_as(place, "by-hand", "").await.assert_exit(0);
-            assert_eq!(place.names().await.len(), number);
+            run_as(cluster, "by-hand", "").await.assert_exit(0);
+            assert_eq!(cluster.names().await.len(), number);
         }
     })
     .await;
@@ -81,22 +81,22 @@ async fn without_a_jobs_uid_nothing_is_taken_over() {
 
 #[tokio::test]
 async fn what_an_attempt_made_of_a_claim_that_was_made_anew_since_is_not_taken_over() {
-    embedded_only(Options::default(), NEEDS_OTHER_HAND, async |place| {
-        put_claim(place, "data");
-        place.bed().plan(|_| Some(Plan::ready_after(millis(1500))));
+    embedded_only(Options::default(), NEEDS_OTHER_HAND, async |cluster| {
+        put_claim(cluster, "data");
+        cluster.fake().plan(|_| Some(Plan::ready_after(millis(1500))));
         let impatient = [
             ("SNAPSHOT_PVC_NAMES", "data"),
             ("SNAPSHOT_RUN_ID", "hourly-1"),
             ("SNAPSHOT_READY_ATTEMPTS", "1"),
             ("SNAPSHOT_READY_INTERVAL", "300ms"),
         ];
-        place.run(&impatient).await.assert_exit(1);
-        let first = place.names().await.remove(0);
-        place.bed().replace_claim(&place.namespace, "data");
-        let next = place.run(&impatient[..2]).await;
+        cluster.run(&impatient).await.assert_exit(1);
+        let first = cluster.names().await.remove(0);
+        cluster.fake().replace_claim(&cluster.namespace, "data");
+        let next = cluster.run(&impatient[..2]).await;
         next.assert_exit(0);
         assert!(!next.message.contains(&first), "{}", next.message);
-        assert_eq!(place.names().await.len(), 2, "and the earlier one stays");
+        assert_eq!(cluster.names().await.len(), 2, "and the earlier one stays");
     })
     .await;
 }
@@ -105,25 +105,25 @@ async fn what_an_attempt_made_of_a_claim_that_was_made_anew_since_is_not_taken_o
 
 #[tokio::test]
 async fn a_quota_that_is_full_of_what_newer_snapshots_supersede_is_no_end() {
-    everywhere(async |place| {
-        place.claim("data").await;
+    everywhere(async |cluster| {
+        cluster.claim("data").await;
         for name in ["old-1", "old-2"] {
-            place.older(name, "data").await;
+            cluster.older(name, "data").await;
             tokio::time::sleep(millis(1100)).await;
         }
-        let quotas = format!("/api/v1/namespaces/{}/resourcequotas", place.namespace);
-        place.post(&quotas, &objects::quota(&place.namespace, "q", 2)).await;
+        let quotas = format!("/api/v1/namespaces/{}/resourcequotas", cluster.namespace);
+        cluster.post(&quotas, &objects::quota(&cluster.namespace, "q", 2)).await;
         let counted = format!("{quotas}/q");
-        place
+        cluster
             .until("the quota is counted", async || {
-                let used = &place.read(&counted).await["status"]["used"];
+                let used = &cluster.read(&counted).await["status"]["used"];
                 used["count/volumesnapshots.snapshot.storage.k8s.io"] == "2"
             })
             .await;
-        let ran = place.run(&[("SNAPSHOT_PVC_NAMES", "data")]).await;
+        let ran = cluster.run(&[("SNAPSHOT_PVC_NAMES", "data")]).await;
         ran.assert_exit(0);
         assert!(ran.message.contains("2 older snapshots deleted"), "{}", ran.message);
-        let names = place.names().await;
+        let names = cluster.names().await;
         assert!(names.len() == 1 && names[0].starts_with("volume-snapshot-"), "{names:?}");
     })
     .await;
@@ -133,32 +133,32 @@ async fn a_quota_that_is_full_of_what_newer_snapshots_supersede_is_no_end() {
 /// long after it was asked for.
 #[tokio::test]
 async fn after_an_outage_that_filled_the_quota_the_next_run_succeeds() {
-    embedded_only(Options::default(), NEEDS_PAST, async |place| {
-        put_claim(place, "data");
-        put_ready(place, "old", "data", 5);
+    embedded_only(Options::default(), NEEDS_PAST, async |cluster| {
+        put_claim(cluster, "data");
+        put_ready(cluster, "old", "data", 5);
         for (name, minutes) in [("failed-1", 180), ("failed-2", 120), ("failed-3", 60)] {
             let mut snapshot =
-                objects::unready_snapshot(&place.namespace, name, "data", minutes_ago(minutes));
+                objects::unready_snapshot(&cluster.namespace, name, "data", minutes_ago(minutes));
             snapshot["metadata"]["labels"]["volume-snapshotter/run-uid"] = json!(format!("uid-of-{name}"));
             snapshot["status"]["error"] = json!({"message": "rpc error: storage is down"});
-            place.bed().put(snapshot);
+            cluster.fake().put(snapshot);
         }
-        place.bed().quota(&place.namespace, 4);
-        let refused = place.run(&[("SNAPSHOT_PVC_NAMES", "data")]).await;
+        cluster.fake().quota(&cluster.namespace, 4);
+        let refused = cluster.run(&[("SNAPSHOT_PVC_NAMES", "data")]).await;
         refused.assert_exit(1);
         assert!(refused.message.contains("raise the ResourceQuota"), "{}", refused.message);
-        assert_eq!(place.names().await.len(), 4, "there is nothing that a newer ready one supersedes");
+        assert_eq!(cluster.names().await.len(), 4, "there is nothing that a newer ready one supersedes");
 
         for name in ["failed-1", "failed-2", "failed-3"] {
-            place.bed().update(SNAPSHOTS, &place.namespace, name, |snapshot| {
+            cluster.fake().update(SNAPSHOTS, &cluster.namespace, name, |snapshot| {
                 snapshot["status"]["readyToUse"] = json!(true);
                 snapshot["status"]["creationTime"] = json!(minutes_ago(1).to_string());
                 drop(snapshot["status"].as_object_mut().expect("a status").remove("error"));
             });
         }
-        let ran = place.run(&[("SNAPSHOT_PVC_NAMES", "data")]).await;
+        let ran = cluster.run(&[("SNAPSHOT_PVC_NAMES", "data")]).await;
         ran.assert_exit(0);
-        let names = place.names().await;
+        let names = cluster.names().await;
         assert!(names.len() == 1 && names[0].starts_with("volume-snapshot-"), "{names:?}");
     })
     .await;
@@ -166,51 +166,51 @@ async fn after_an_outage_that_filled_the_quota_the_next_run_succeeds() {
 
 #[tokio::test]
 async fn room_under_a_quota_is_waited_for_until_the_quota_has_seen_it() {
-    embedded_only(Options::default(), NEEDS_PAST, async |place| {
-        put_claim(place, "data");
-        put_ready(place, "old-1", "data", 2);
-        put_ready(place, "old-2", "data", 1);
-        place.bed().quota(&place.namespace, 2);
-        place.bed().quota_frees_after(&place.namespace, millis(1500));
-        place.run(&[("SNAPSHOT_PVC_NAMES", "data")]).await.assert_exit(0);
-        assert_eq!(place.names().await.len(), 1);
+    embedded_only(Options::default(), NEEDS_PAST, async |cluster| {
+        put_claim(cluster, "data");
+        put_ready(cluster, "old-1", "data", 2);
+        put_ready(cluster, "old-2", "data", 1);
+        cluster.fake().quota(&cluster.namespace, 2);
+        cluster.fake().quota_frees_after(&cluster.namespace, millis(1500));
+        cluster.run(&[("SNAPSHOT_PVC_NAMES", "data")]).await.assert_exit(0);
+        assert_eq!(cluster.names().await.len(), 1);
     })
     .await;
 }
 
 #[tokio::test]
 async fn a_quota_takes_no_copy_that_the_claims_annotation_keeps() {
-    embedded_only(Options::default(), NEEDS_PAST, async |place| {
-        put_claim(place, "data");
-        put_ready(place, "old-1", "data", 2);
-        put_ready(place, "old-2", "data", 1);
-        place.bed().quota(&place.namespace, 2);
-        let namespace = place.namespace.clone();
+    embedded_only(Options::default(), NEEDS_PAST, async |cluster| {
+        put_claim(cluster, "data");
+        put_ready(cluster, "old-1", "data", 2);
+        put_ready(cluster, "old-2", "data", 1);
+        cluster.fake().quota(&cluster.namespace, 2);
+        let namespace = cluster.namespace.clone();
         // Not even if it comes after the claim was read.
-        place.bed().after(asks("create", SNAPSHOTS), 1, move |others| {
+        cluster.fake().after(asks("create", SNAPSHOTS), 1, move |others| {
             others.annotate(CLAIMS, &namespace, "data", "volume-snapshotter/retention", Some("all"));
         });
-        let ran = place.run(&[("SNAPSHOT_PVC_NAMES", "data")]).await;
+        let ran = cluster.run(&[("SNAPSHOT_PVC_NAMES", "data")]).await;
         ran.assert_exit(1);
         assert!(ran.message.contains("raise the ResourceQuota"), "{}", ran.message);
-        assert_eq!(place.names().await, ["old-1", "old-2"]);
+        assert_eq!(cluster.names().await, ["old-1", "old-2"]);
     })
     .await;
 }
 
 #[tokio::test]
 async fn a_quota_takes_no_copy_of_a_claim_that_was_made_anew() {
-    embedded_only(Options::default(), NEEDS_PAST, async |place| {
-        put_claim(place, "data");
-        put_ready(place, "old-1", "data", 2);
-        put_ready(place, "old-2", "data", 1);
-        place.bed().quota(&place.namespace, 2);
-        let namespace = place.namespace.clone();
-        place.bed().after(asks("create", SNAPSHOTS), 1, move |others| {
+    embedded_only(Options::default(), NEEDS_PAST, async |cluster| {
+        put_claim(cluster, "data");
+        put_ready(cluster, "old-1", "data", 2);
+        put_ready(cluster, "old-2", "data", 1);
+        cluster.fake().quota(&cluster.namespace, 2);
+        let namespace = cluster.namespace.clone();
+        cluster.fake().after(asks("create", SNAPSHOTS), 1, move |others| {
             drop(others.replace_claim(&namespace, "data"));
         });
-        place.run(&[("SNAPSHOT_PVC_NAMES", "data")]).await.assert_exit(1);
-        assert_eq!(place.names().await, ["old-1", "old-2"]);
+        cluster.run(&[("SNAPSHOT_PVC_NAMES", "data")]).await.assert_exit(1);
+        assert_eq!(cluster.names().await, ["old-1", "old-2"]);
     })
     .await;
 }
@@ -219,27 +219,27 @@ async fn a_quota_takes_no_copy_of_a_claim_that_was_made_anew() {
 /// of the new one take another.
 #[tokio::test]
 async fn a_look_from_before_the_new_snapshot_was_ready_is_not_enough() {
-    embedded_only(Options::default(), NEEDS_PAST, async |place| {
-        put_claim(place, "data");
-        put_ready(place, "old-1", "data", 2);
-        put_ready(place, "old-2", "data", 1);
-        place.bed().quota(&place.namespace, 2);
-        let namespace = place.namespace.clone();
+    embedded_only(Options::default(), NEEDS_PAST, async |cluster| {
+        put_claim(cluster, "data");
+        put_ready(cluster, "old-1", "data", 2);
+        put_ready(cluster, "old-2", "data", 1);
+        cluster.fake().quota(&cluster.namespace, 2);
+        let namespace = cluster.namespace.clone();
         let is_made = {
-            let others = place.bed().others();
+            let others = cluster.fake().others();
             let namespace = namespace.clone();
             move |request: &Request| {
                 asks("create", SNAPSHOTS)(request) && others.get(SNAPSHOTS, &namespace, "old-1").is_none()
             }
         };
-        place.bed().before(is_made, 1, move |others| {
+        cluster.fake().before(is_made, 1, move |others| {
             drop(others.replace_claim(&namespace, "data"));
         });
-        let ran = place.run(&[("SNAPSHOT_PVC_NAMES", "data")]).await;
+        let ran = cluster.run(&[("SNAPSHOT_PVC_NAMES", "data")]).await;
         ran.assert_exit(1);
         assert!(ran.message.contains("deleted and made anew"), "{}", ran.message);
-        assert_eq!(place.names().await[0], "old-2", "room was made, and no more");
-        assert_no_last_copy_was_deleted(place.bed());
+        assert_eq!(cluster.names().await[0], "old-2", "room was made, and no more");
+        assert_no_last_copy_was_deleted(cluster.fake());
     })
     .await;
 }
@@ -248,27 +248,27 @@ async fn a_look_from_before_the_new_snapshot_was_ready_is_not_enough() {
 
 #[tokio::test]
 async fn what_another_jobs_next_attempt_may_still_wait_for_is_no_leftover() {
-    embedded_only(Options::default(), NEEDS_PAST, async |place| {
-        put_claim(place, "data");
-        put_ready(place, "old", "data", 80);
+    embedded_only(Options::default(), NEEDS_PAST, async |cluster| {
+        put_claim(cluster, "data");
+        put_ready(cluster, "old", "data", 80);
         let put = |name: &str, minutes: i64, run_uid: Option<&str>| {
             let mut snapshot =
-                objects::unready_snapshot(&place.namespace, name, "data", minutes_ago(minutes));
+                objects::unready_snapshot(&cluster.namespace, name, "data", minutes_ago(minutes));
             if let Some(uid) = run_uid {
                 snapshot["metadata"]["labels"]["volume-snapshotter/run-uid"] = json!(uid);
             }
-            place.bed().put(snapshot);
+            cluster.fake().put(snapshot);
         };
         // The windows of a run are 90 s together; a Job lives for an hour with its attempts.
         put("awaited", 20, Some("another"));
         put("awaited-no-more", 3 * 24 * 60, Some("yet-another"));
         put("of-the-script", 20, None);
-        place.run(&[("SNAPSHOT_PVC_NAMES", "data"), ("SNAPSHOT_RUN_ID", "hourly-2")]).await.assert_exit(0);
-        let names = place.names().await;
+        cluster.run(&[("SNAPSHOT_PVC_NAMES", "data"), ("SNAPSHOT_RUN_ID", "hourly-2")]).await.assert_exit(0);
+        let names = cluster.names().await;
         assert_eq!((names.len(), names[0].as_str()), (2, "awaited"), "{names:?}");
 
         // That attempt comes, and goes on with it.
-        place.bed().update(SNAPSHOTS, &place.namespace, "awaited", |snapshot| {
+        cluster.fake().update(SNAPSHOTS, &cluster.namespace, "awaited", |snapshot| {
             snapshot["status"]["readyToUse"] = json!(true);
         });
         let settings = [
@@ -276,7 +276,7 @@ async fn what_another_jobs_next_attempt_may_still_wait_for_is_no_leftover() {
             ("SNAPSHOT_RUN_UID", "another"),
             ("SNAPSHOT_RETENTION", "last=2"),
         ];
-        let next = place.run(&settings).await;
+        let next = cluster.run(&settings).await;
         next.assert_exit(0);
         assert_eq!(next.lines("going on with the snapshot")[0]["snapshot"], "awaited");
     })
@@ -317,20 +317,20 @@ async fn what_admission_made_something_else_of_is_taken_back_and_said() {
         }),
     ];
     for (said, change) in changes {
-        embedded_only(Options::default(), "needs a webhook", async |place| {
-            put_claim(place, "data");
-            put_claim(place, "other");
-            put_ready(place, "old", "data", 1);
-            place.bed().admission_changes(|request| request.is("create", SNAPSHOTS), change);
+        embedded_only(Options::default(), "needs a webhook", async |cluster| {
+            put_claim(cluster, "data");
+            put_claim(cluster, "other");
+            put_ready(cluster, "old", "data", 1);
+            cluster.fake().admission_changes(|request| request.is("create", SNAPSHOTS), change);
             for _ in 0..2 {
                 let settings = [("SNAPSHOT_PVC_NAMES", "data"), ("SNAPSHOT_RUN_ID", "hourly-1")];
-                let ran = place.run(&settings).await;
+                let ran = cluster.run(&settings).await;
                 ran.assert_exit(2);
                 assert!(ran.message.contains(said), "{}", ran.message);
                 assert!(ran.message.contains("it was deleted again"), "{}", ran.message);
                 assert!(!ran.message.contains('\u{1b}'), "{}", ran.message);
-                place.until("nothing is left behind", async || place.snapshots().await.len() == 1).await;
-                assert_eq!(place.names().await, ["old"]);
+                cluster.until("nothing is left behind", async || cluster.snapshots().await.len() == 1).await;
+                assert_eq!(cluster.names().await, ["old"]);
             }
         })
         .await;
@@ -339,14 +339,14 @@ async fn what_admission_made_something_else_of_is_taken_back_and_said() {
 
 #[tokio::test]
 async fn a_snapshot_that_cannot_be_taken_back_is_said_to_stay() {
-    embedded_only(Options::default(), "needs a webhook", async |place| {
-        put_claim(place, "data");
-        place.bed().admission_changes(
+    embedded_only(Options::default(), "needs a webhook", async |cluster| {
+        put_claim(cluster, "data");
+        cluster.fake().admission_changes(
             |request| request.is("create", SNAPSHOTS),
             |new| new["metadata"]["labels"]["job"] = json!("tenant-7"),
         );
-        place.bed().admission_denies(|request| request.is("delete", SNAPSHOTS), "keep-all", "not here");
-        let ran = place.run(&[("SNAPSHOT_PVC_NAMES", "data")]).await;
+        cluster.fake().admission_denies(|request| request.is("delete", SNAPSHOTS), "keep-all", "not here");
+        let ran = cluster.run(&[("SNAPSHOT_PVC_NAMES", "data")]).await;
         ran.assert_exit(2);
         assert!(ran.message.contains("and it stays, because"), "{}", ran.message);
         assert!(ran.message.contains("not here"), "{}", ran.message);
@@ -356,32 +356,32 @@ async fn a_snapshot_that_cannot_be_taken_back_is_said_to_stay() {
 
 #[tokio::test]
 async fn what_admission_adds_for_others_is_no_matter() {
-    embedded_only(Options::default(), "needs a webhook", async |place| {
-        put_claim(place, "data");
-        put_ready(place, "old", "data", 1);
-        place.bed().admission_changes(
+    embedded_only(Options::default(), "needs a webhook", async |cluster| {
+        put_claim(cluster, "data");
+        put_ready(cluster, "old", "data", 1);
+        cluster.fake().admission_changes(
             |request| request.is("create", SNAPSHOTS),
             |new| {
                 new["metadata"]["labels"]["cost-centre"] = json!("7");
                 new["metadata"]["annotations"]["example.com/note"] = json!("x");
             },
         );
-        place.run(&[("SNAPSHOT_PVC_NAMES", "data")]).await.assert_exit(0);
-        assert_eq!(place.names().await.len(), 1);
+        cluster.run(&[("SNAPSHOT_PVC_NAMES", "data")]).await.assert_exit(0);
+        assert_eq!(cluster.names().await.len(), 1);
     })
     .await;
 }
 
 #[tokio::test]
 async fn a_deletion_that_a_policy_refuses_is_said_and_is_not_repeated() {
-    embedded_only(Options::default(), "needs a webhook", async |place| {
-        put_claim(place, "data");
-        put_ready(place, "old", "data", 1);
-        place.bed().admission_denies(|request| request.is("delete", SNAPSHOTS), "keep-all", "not here");
-        let ran = place.run(&[("SNAPSHOT_PVC_NAMES", "data")]).await;
+    embedded_only(Options::default(), "needs a webhook", async |cluster| {
+        put_claim(cluster, "data");
+        put_ready(cluster, "old", "data", 1);
+        cluster.fake().admission_denies(|request| request.is("delete", SNAPSHOTS), "keep-all", "not here");
+        let ran = cluster.run(&[("SNAPSHOT_PVC_NAMES", "data")]).await;
         ran.assert_exit(3);
         assert!(ran.message.contains("not here"), "{}", ran.message);
-        assert_eq!(asked(place, "delete", SNAPSHOTS), 1);
+        assert_eq!(asked(cluster, "delete", SNAPSHOTS), 1);
     })
     .await;
 }
@@ -389,43 +389,43 @@ async fn a_deletion_that_a_policy_refuses_is_said_and_is_not_repeated() {
 /// The answer is lost, and what was made looks like nobody's.
 #[tokio::test]
 async fn a_changed_snapshot_whose_creation_was_not_answered_is_taken_back_as_well() {
-    embedded_only(Options::default(), "needs a webhook", async |place| {
-        put_claim(place, "data");
-        place.bed().admission_changes(
+    embedded_only(Options::default(), "needs a webhook", async |cluster| {
+        put_claim(cluster, "data");
+        cluster.fake().admission_changes(
             |request| request.is("create", SNAPSHOTS),
             |new| new["metadata"]["labels"]["job"] = json!("tenant-7"),
         );
-        place.bed().fault_nth(asks("create", SNAPSHOTS), 1, Fault::Cut(When::After));
-        let ran = place.run(&[("SNAPSHOT_PVC_NAMES", "data")]).await;
+        cluster.fake().fault_nth(asks("create", SNAPSHOTS), 1, Fault::Cut(When::After));
+        let ran = cluster.run(&[("SNAPSHOT_PVC_NAMES", "data")]).await;
         ran.assert_exit(2);
         assert!(ran.message.contains("it was deleted again"), "{}", ran.message);
-        place.until("nothing is left behind", async || place.snapshots().await.is_empty()).await;
+        cluster.until("nothing is left behind", async || cluster.snapshots().await.is_empty()).await;
     })
     .await;
 }
 
 #[tokio::test]
 async fn a_snapshot_that_changes_hands_while_it_is_waited_for_is_no_success() {
-    everywhere(async |place| {
-        place.claim("data").await;
-        place.older("old", "data").await;
+    everywhere(async |cluster| {
+        cluster.claim("data").await;
+        cluster.older("old", "data").await;
         let settings = [
             ("SNAPSHOT_PVC_NAMES", "data"),
             // Nothing makes it ready meanwhile.
             ("SNAPSHOT_CLASS_NAME", "no-such-class"),
             ("SNAPSHOT_READY_INTERVAL", "20s"),
         ];
-        let running = place.start(&crate::place::all_rights(), &settings).await;
-        place.until("it waits", async || place.names().await.len() == 2).await;
-        let names = place.names().await;
+        let running = cluster.start(&crate::test_cluster::all_permissions(), &settings).await;
+        cluster.until("it waits", async || cluster.names().await.len() == 2).await;
+        let names = cluster.names().await;
         let new = names.iter().find(|name| name.starts_with("volume-snapshot-")).expect("a new one");
-        place.patch_snapshot(new, json!({"metadata": {"labels": {"job": "weekly"}}})).await;
+        cluster.patch_snapshot(new, json!({"metadata": {"labels": {"job": "weekly"}}})).await;
         let ran = running.finish().await;
         ran.assert_exit(1);
         assert!(ran.message.contains("somebody changed the label job"), "{}", ran.message);
-        assert!(place.names().await.contains(&"old".to_owned()));
-        if is_embedded(place) {
-            assert_eq!(place.bed().list(SNAPSHOTS, &place.namespace).iter().map(name_of).count(), 2);
+        assert!(cluster.names().await.contains(&"old".to_owned()));
+        if is_embedded(cluster) {
+            assert_eq!(cluster.fake().list(SNAPSHOTS, &cluster.namespace).iter().map(name_of).count(), 2);
         }
     })
     .await;

@@ -1,8 +1,8 @@
 //! Claims that are made anew, deleted, or restored from a snapshot, at every point of a run.
 
+use fake_apiserver::{Fault, Options, Others, Pace, Request, When, objects};
 use serde_json::json;
-use testbed::{Fault, Options, Others, Pace, Request, When, objects};
-use volume_snapshotter::cluster::{NAMESPACE_RIGHTS, RIGHTS};
+use volume_snapshotter::cluster::{NAMESPACE_PERMISSIONS, PERMISSIONS};
 
 use super::{
     CLAIMS, NEEDS_OTHER_HAND, NEEDS_QUEUE, SNAPSHOTS, asks, assert_no_last_copy_was_deleted, millis,
@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     faults::{put_claim, put_ready},
-    place::{Place, all_rights, embedded, embedded_only, everywhere, name_of, rules},
+    test_cluster::{TestCluster, all_permissions, embedded, embedded_only, everywhere, name_of, rules},
 };
 
 /// Whether the binary makes a snapshot of a claim.
@@ -26,17 +26,17 @@ fn makes_snapshot_of(claim: &'static str) -> impl Fn(&Request) -> bool + Send + 
 
 #[tokio::test]
 async fn of_many_claims_the_one_that_is_made_anew_in_the_queue_keeps_its_older_snapshots() {
-    embedded_only(Options::default(), NEEDS_QUEUE, async |place| {
+    embedded_only(Options::default(), NEEDS_QUEUE, async |cluster| {
         for number in 0..30 {
-            put_claim(place, &format!("data-{number:02}"));
-            put_ready(place, &format!("old-{number:02}"), &format!("data-{number:02}"), 1);
+            put_claim(cluster, &format!("data-{number:02}"));
+            put_ready(cluster, &format!("old-{number:02}"), &format!("data-{number:02}"), 1);
         }
-        place.bed().controller_pace(Pace::PerSecond(20));
-        let namespace = place.namespace.clone();
-        place.bed().after(makes_snapshot_of("data-29"), 1, move |others| {
+        cluster.fake().controller_pace(Pace::PerSecond(20));
+        let namespace = cluster.namespace.clone();
+        cluster.fake().after(makes_snapshot_of("data-29"), 1, move |others| {
             drop(others.replace_claim(&namespace, "data-29"));
         });
-        let ran = place.run(&[("SNAPSHOT_PVC_SELECTOR", "app=web")]).await;
+        let ran = cluster.run(&[("SNAPSHOT_PVC_SELECTOR", "app=web")]).await;
         ran.assert_exit(1);
         assert!(
             ran.message.starts_with("29 of 30 claims have a new ready snapshot\ndata-29: "),
@@ -44,10 +44,10 @@ async fn of_many_claims_the_one_that_is_made_anew_in_the_queue_keeps_its_older_s
             ran.message
         );
         assert!(ran.message.contains("deleted and made anew"), "{}", ran.message);
-        let names = place.names().await;
+        let names = cluster.names().await;
         let old: Vec<&String> = names.iter().filter(|name| name.starts_with("old-")).collect();
         assert_eq!(old, ["old-29"], "all others are pruned");
-        assert_no_last_copy_was_deleted(place.bed());
+        assert_no_last_copy_was_deleted(cluster.fake());
     })
     .await;
 }
@@ -66,17 +66,17 @@ async fn a_claim_that_is_made_anew_at_any_moment_of_the_run_keeps_its_older_snap
         ("list", CLAIMS, When::After),
     ];
     for (verb, resource, when) in moments {
-        embedded_only(slow(millis(60)), NEEDS_OTHER_HAND, async |place| {
-            put_claim(place, "data");
-            put_ready(place, "old", "data", 1);
-            let namespace = place.namespace.clone();
+        embedded_only(slow(millis(60)), NEEDS_OTHER_HAND, async |cluster| {
+            put_claim(cluster, "data");
+            put_ready(cluster, "old", "data", 1);
+            let namespace = cluster.namespace.clone();
             let replace = move |others: &Others| drop(others.replace_claim(&namespace, "data"));
             match when {
-                When::Before => place.bed().before(asks(verb, resource), 1, replace),
-                When::After => place.bed().after(asks(verb, resource), 1, replace),
+                When::Before => cluster.fake().before(asks(verb, resource), 1, replace),
+                When::After => cluster.fake().after(asks(verb, resource), 1, replace),
             }
-            let ran = place.run(&[("SNAPSHOT_PVC_NAMES", "data")]).await;
-            assert_no_last_copy_was_deleted(place.bed());
+            let ran = cluster.run(&[("SNAPSHOT_PVC_NAMES", "data")]).await;
+            assert_no_last_copy_was_deleted(cluster.fake());
             if (resource, when) == (CLAIMS, When::After) {
                 return ran.assert_exit(0);
             }
@@ -87,7 +87,7 @@ async fn a_claim_that_is_made_anew_at_any_moment_of_the_run_keeps_its_older_snap
                 ran.message
             );
             assert!(ran.message.contains("claim data was deleted and made anew"), "{}", ran.message);
-            assert!(place.names().await.contains(&"old".to_owned()), "{verb} {resource}");
+            assert!(cluster.names().await.contains(&"old".to_owned()), "{verb} {resource}");
         })
         .await;
     }
@@ -95,42 +95,42 @@ async fn a_claim_that_is_made_anew_at_any_moment_of_the_run_keeps_its_older_snap
 
 #[tokio::test]
 async fn a_claim_that_is_made_anew_while_the_controller_stands_still_keeps_its_older_snapshots() {
-    embedded_only(Options::default(), NEEDS_QUEUE, async |place| {
-        put_claim(place, "data");
-        put_ready(place, "old", "data", 1);
-        place.bed().controller_pace(Pace::Stopped);
-        let running = place.start(&all_rights(), &[("SNAPSHOT_PVC_NAMES", "data")]).await;
-        place.until("a snapshot waits", async || place.names().await.len() == 2).await;
+    embedded_only(Options::default(), NEEDS_QUEUE, async |cluster| {
+        put_claim(cluster, "data");
+        put_ready(cluster, "old", "data", 1);
+        cluster.fake().controller_pace(Pace::Stopped);
+        let running = cluster.start(&all_permissions(), &[("SNAPSHOT_PVC_NAMES", "data")]).await;
+        cluster.until("a snapshot waits", async || cluster.names().await.len() == 2).await;
         tokio::time::sleep(millis(500)).await;
-        place.bed().replace_claim(&place.namespace, "data");
-        place.bed().replace_claim(&place.namespace, "data");
-        place.bed().controller_pace(Pace::AtOnce);
+        cluster.fake().replace_claim(&cluster.namespace, "data");
+        cluster.fake().replace_claim(&cluster.namespace, "data");
+        cluster.fake().controller_pace(Pace::AtOnce);
         let ran = running.finish().await;
         ran.assert_exit(1);
         assert!(ran.message.contains("nobody can tell which claim's data it has"), "{}", ran.message);
-        assert!(place.names().await.contains(&"old".to_owned()));
-        assert_no_last_copy_was_deleted(place.bed());
+        assert!(cluster.names().await.contains(&"old".to_owned()));
+        assert_no_last_copy_was_deleted(cluster.fake());
 
         // The next run is about the new claim, and what is left of the old one is not its business.
-        let next = place.run(&[("SNAPSHOT_PVC_NAMES", "data")]).await;
+        let next = cluster.run(&[("SNAPSHOT_PVC_NAMES", "data")]).await;
         next.assert_exit(0);
         assert_eq!(next.lines("of a previous claim of this name").len(), 1);
-        assert_eq!(place.names().await.len(), 3);
-        assert_no_last_copy_was_deleted(place.bed());
+        assert_eq!(cluster.names().await.len(), 3);
+        assert_no_last_copy_was_deleted(cluster.fake());
     })
     .await;
 }
 
 #[tokio::test]
 async fn a_claim_that_is_made_anew_has_no_new_snapshot_even_if_there_is_nothing_to_delete() {
-    embedded_only(Options::default(), NEEDS_QUEUE, async |place| {
-        put_claim(place, "data");
-        place.bed().controller_pace(Pace::Stopped);
-        let running = place.start(&all_rights(), &[("SNAPSHOT_PVC_NAMES", "data")]).await;
-        place.until("a snapshot waits", async || place.names().await.len() == 1).await;
+    embedded_only(Options::default(), NEEDS_QUEUE, async |cluster| {
+        put_claim(cluster, "data");
+        cluster.fake().controller_pace(Pace::Stopped);
+        let running = cluster.start(&all_permissions(), &[("SNAPSHOT_PVC_NAMES", "data")]).await;
+        cluster.until("a snapshot waits", async || cluster.names().await.len() == 1).await;
         tokio::time::sleep(millis(2500)).await;
-        place.bed().replace_claim(&place.namespace, "data");
-        place.bed().controller_pace(Pace::AtOnce);
+        cluster.fake().replace_claim(&cluster.namespace, "data");
+        cluster.fake().controller_pace(Pace::AtOnce);
         let ran = running.finish().await;
         ran.assert_exit(1);
         assert!(ran.message.contains("deleted and made anew"), "{}", ran.message);
@@ -140,30 +140,30 @@ async fn a_claim_that_is_made_anew_has_no_new_snapshot_even_if_there_is_nothing_
 
 #[tokio::test]
 async fn a_claim_that_is_made_anew_is_no_matter_to_one_of_its_name_in_another_namespace() {
-    embedded_only(slow(millis(60)), NEEDS_OTHER_HAND, async |place| {
+    embedded_only(slow(millis(60)), NEEDS_OTHER_HAND, async |cluster| {
         let mark = json!({"snapshots": "yes"});
         let (shop, blog) = (
-            place.another_namespace("shop", mark.clone()).await,
-            place.another_namespace("blog", mark).await,
+            cluster.another_namespace("shop", mark.clone()).await,
+            cluster.another_namespace("blog", mark).await,
         );
         for namespace in [&shop, &blog] {
             namespace.claim("data").await;
             namespace.older("old", "data").await;
         }
-        place.grant_everywhere(&rules(&[RIGHTS, NAMESPACE_RIGHTS].concat())).await;
+        cluster.grant_everywhere(&rules(&[PERMISSIONS, NAMESPACE_PERMISSIONS].concat())).await;
         let namespace = shop.namespace.clone();
         let makes = {
             let namespace = namespace.clone();
             move |request: &Request| asks("create", SNAPSHOTS)(request) && request.namespace == namespace
         };
-        place.bed().after(makes, 1, move |others| drop(others.replace_claim(&namespace, "data")));
+        cluster.fake().after(makes, 1, move |others| drop(others.replace_claim(&namespace, "data")));
         let settings = [("SNAPSHOT_NAMESPACE_SELECTOR", "snapshots=yes"), ("SNAPSHOT_PVC_NAMES", "data")];
-        let ran = place.run_with_rights(&json!([]), &settings).await;
+        let ran = cluster.run_with_permissions(&json!([]), &settings).await;
         ran.assert_exit(1);
         assert!(ran.message.starts_with("1 of 2 claims has"), "{}", ran.message);
         assert!(shop.names().await.contains(&"old".to_owned()));
         assert_eq!(blog.names().await.len(), 1, "that one is pruned");
-        assert_no_last_copy_was_deleted(place.bed());
+        assert_no_last_copy_was_deleted(cluster.fake());
     })
     .await;
 }
@@ -174,11 +174,11 @@ async fn of_a_claim_that_goes_away_during_the_run_nothing_is_deleted() {
         ("list", 1, "claim data was deleted while snapshot"),
         ("terminating", 3, "the claim is being deleted"),
     ] {
-        embedded_only(slow(millis(60)), NEEDS_OTHER_HAND, async |place| {
-            put_claim(place, "data");
-            put_ready(place, "old", "data", 1);
-            let namespace = place.namespace.clone();
-            place.bed().before(asks("list", CLAIMS), 1, move |others| {
+        embedded_only(slow(millis(60)), NEEDS_OTHER_HAND, async |cluster| {
+            put_claim(cluster, "data");
+            put_ready(cluster, "old", "data", 1);
+            let namespace = cluster.namespace.clone();
+            cluster.fake().before(asks("list", CLAIMS), 1, move |others| {
                 if moment == "list" {
                     others.remove(CLAIMS, &namespace, "data");
                 } else {
@@ -188,10 +188,10 @@ async fn of_a_claim_that_goes_away_during_the_run_nothing_is_deleted() {
                     });
                 }
             });
-            let ran = place.run(&[("SNAPSHOT_PVC_NAMES", "data")]).await;
+            let ran = cluster.run(&[("SNAPSHOT_PVC_NAMES", "data")]).await;
             ran.assert_exit(code);
             assert!(ran.message.contains(said), "{}", ran.message);
-            assert_eq!(place.names().await.len(), 2, "nothing is deleted");
+            assert_eq!(cluster.names().await.len(), 2, "nothing is deleted");
         })
         .await;
     }
@@ -200,34 +200,34 @@ async fn of_a_claim_that_goes_away_during_the_run_nothing_is_deleted() {
 // --- Restores --------------------------------------------------------------------------------------
 
 /// A claim from a snapshot that no class gives a volume, as a person writes it.
-async fn restore(place: &Place, name: &str, field: &str, snapshot: &str) {
-    let mut claim = objects::claim(&place.namespace, name);
+async fn restore(cluster: &TestCluster, name: &str, field: &str, snapshot: &str) {
+    let mut claim = objects::claim(&cluster.namespace, name);
     claim["spec"]["storageClassName"] = json!("no-such-class");
     claim["spec"][field] =
         json!({"apiGroup": "snapshot.storage.k8s.io", "kind": "VolumeSnapshot", "name": snapshot});
-    place.post(&place.claims_path(), &claim).await;
+    cluster.post(&cluster.claims_path(), &claim).await;
 }
 
 #[tokio::test]
 async fn a_snapshot_that_a_claim_is_being_restored_from_stays_until_that_is_over() {
     for field in ["dataSource", "dataSourceRef"] {
-        everywhere(async |place| {
-            place.claim("data").await;
+        everywhere(async |cluster| {
+            cluster.claim("data").await;
             for name in ["old-1", "old-2"] {
-                place.older(name, "data").await;
+                cluster.older(name, "data").await;
             }
-            restore(place, "again", field, "old-1").await;
-            let ran = place.run(&[("SNAPSHOT_PVC_NAMES", "data")]).await;
+            restore(cluster, "again", field, "old-1").await;
+            let ran = cluster.run(&[("SNAPSHOT_PVC_NAMES", "data")]).await;
             ran.assert_exit(0);
             let said = ran.lines("stays: a claim is being restored from it");
             assert_eq!(said.len(), 1, "{:?}", ran.log);
             assert_eq!((&said[0]["snapshot"], &said[0]["level"]), (&json!("old-1"), &json!("INFO")));
-            let names = place.names().await;
+            let names = cluster.names().await;
             assert_eq!((names.len(), names[0].as_str()), (2, "old-1"), "the other one is pruned");
 
-            place.delete_claim("again").await;
-            place.run(&[("SNAPSHOT_PVC_NAMES", "data")]).await.assert_exit(0);
-            assert!(!place.names().await.contains(&"old-1".to_owned()), "nothing needs it any more");
+            cluster.delete_claim("again").await;
+            cluster.run(&[("SNAPSHOT_PVC_NAMES", "data")]).await.assert_exit(0);
+            assert!(!cluster.names().await.contains(&"old-1".to_owned()), "nothing needs it any more");
         })
         .await;
     }
@@ -235,42 +235,42 @@ async fn a_snapshot_that_a_claim_is_being_restored_from_stays_until_that_is_over
 
 #[tokio::test]
 async fn a_restore_that_waits_for_its_first_consumer_gets_its_data() {
-    embedded_only(Options::default(), "needs a class that waits for a consumer", async |place| {
-        place.bed().put(objects::waiting_storage_class("waiting"));
-        put_claim(place, "data");
-        let old = put_ready(place, "old", "data", 1);
-        let mut claim = objects::claim_from_snapshot(&place.namespace, "again", "old");
+    embedded_only(Options::default(), "needs a class that waits for a consumer", async |cluster| {
+        cluster.fake().put(objects::waiting_storage_class("waiting"));
+        put_claim(cluster, "data");
+        let old = put_ready(cluster, "old", "data", 1);
+        let mut claim = objects::claim_from_snapshot(&cluster.namespace, "again", "old");
         claim["spec"]["storageClassName"] = json!("waiting");
-        place.post(&place.claims_path(), &claim).await;
+        cluster.post(&cluster.claims_path(), &claim).await;
 
-        place.run(&[("SNAPSHOT_PVC_NAMES", "data")]).await.assert_exit(0);
-        place.bed().use_claim(&place.namespace, "again");
-        place
+        cluster.run(&[("SNAPSHOT_PVC_NAMES", "data")]).await.assert_exit(0);
+        cluster.fake().use_claim(&cluster.namespace, "again");
+        cluster
             .until("the claim is bound", async || {
-                place.try_claim("again").await.is_some_and(|claim| claim["status"]["phase"] == "Bound")
+                cluster.try_claim("again").await.is_some_and(|claim| claim["status"]["phase"] == "Bound")
             })
             .await;
         assert_eq!(
-            place.bed().restored_from(&place.namespace, "again").as_deref(),
+            cluster.fake().restored_from(&cluster.namespace, "again").as_deref(),
             old["metadata"]["uid"].as_str()
         );
-        place.run(&[("SNAPSHOT_PVC_NAMES", "data")]).await.assert_exit(0);
-        assert_eq!(place.names().await.len(), 1, "once it is restored, it goes");
+        cluster.run(&[("SNAPSHOT_PVC_NAMES", "data")]).await.assert_exit(0);
+        assert_eq!(cluster.names().await.len(), 1, "once it is restored, it goes");
     })
     .await;
 }
 
 #[tokio::test]
 async fn a_restore_that_begins_while_the_new_snapshot_is_waited_for_keeps_its_source() {
-    embedded_only(slow(millis(60)), NEEDS_OTHER_HAND, async |place| {
-        put_claim(place, "data");
-        put_ready(place, "old", "data", 1);
-        let namespace = place.namespace.clone();
-        place.bed().after(asks("create", SNAPSHOTS), 1, move |others| {
+    embedded_only(slow(millis(60)), NEEDS_OTHER_HAND, async |cluster| {
+        put_claim(cluster, "data");
+        put_ready(cluster, "old", "data", 1);
+        let namespace = cluster.namespace.clone();
+        cluster.fake().after(asks("create", SNAPSHOTS), 1, move |others| {
             put_restore(others, &namespace, "again", "old");
         });
-        place.run(&[("SNAPSHOT_PVC_NAMES", "data")]).await.assert_exit(0);
-        assert!(place.names().await.contains(&"old".to_owned()));
+        cluster.run(&[("SNAPSHOT_PVC_NAMES", "data")]).await.assert_exit(0);
+        assert!(cluster.names().await.contains(&"old".to_owned()));
     })
     .await;
 }
@@ -284,16 +284,16 @@ async fn a_deletion_that_is_put_off_for_long_is_judged_by_another_look() {
     };
     let replace: fn(&Others, &str) = |others, namespace| drop(others.replace_claim(namespace, "data"));
     let play = async |change: fn(&Others, &str), code: i32| {
-        embedded(Options::default(), async |place| {
-            put_claim(place, "data");
-            put_ready(place, "old", "data", 1);
+        embedded(Options::default(), async |cluster| {
+            put_claim(cluster, "data");
+            put_ready(cluster, "old", "data", 1);
             let busy = Fault::TooManyRequests { retry_after: Some(12), status: true };
-            place.bed().fault_nth(asks("delete", SNAPSHOTS), 1, busy);
-            let namespace = place.namespace.clone();
-            place.bed().after(asks("delete", SNAPSHOTS), 1, move |others| change(others, &namespace));
-            place.run(&[("SNAPSHOT_PVC_NAMES", "data")]).await.assert_exit(code);
-            assert!(place.names().await.contains(&"old".to_owned()));
-            let deletions = super::asked(place, "delete", SNAPSHOTS);
+            cluster.fake().fault_nth(asks("delete", SNAPSHOTS), 1, busy);
+            let namespace = cluster.namespace.clone();
+            cluster.fake().after(asks("delete", SNAPSHOTS), 1, move |others| change(others, &namespace));
+            cluster.run(&[("SNAPSHOT_PVC_NAMES", "data")]).await.assert_exit(code);
+            assert!(cluster.names().await.contains(&"old".to_owned()));
+            let deletions = super::asked(cluster, "delete", SNAPSHOTS);
             assert_eq!(deletions, 1, "the second try is not made");
         })
         .await;
@@ -303,14 +303,14 @@ async fn a_deletion_that_is_put_off_for_long_is_judged_by_another_look() {
 
 #[tokio::test]
 async fn what_another_namespace_restores_from_a_snapshot_of_the_same_name_keeps_nothing_here() {
-    everywhere(async |place| {
-        place.claim("data").await;
-        place.older("old", "data").await;
-        let other = place.another_namespace("other", json!({})).await;
+    everywhere(async |cluster| {
+        cluster.claim("data").await;
+        cluster.older("old", "data").await;
+        let other = cluster.another_namespace("other", json!({})).await;
         restore(&other, "again", "dataSource", "old").await;
-        place.run(&[("SNAPSHOT_PVC_NAMES", "data")]).await.assert_exit(0);
-        assert!(!place.names().await.contains(&"old".to_owned()));
-        assert!(place.claims().await.iter().all(|claim| name_of(claim) == "data"));
+        cluster.run(&[("SNAPSHOT_PVC_NAMES", "data")]).await.assert_exit(0);
+        assert!(!cluster.names().await.contains(&"old".to_owned()));
+        assert!(cluster.claims().await.iter().all(|claim| name_of(claim) == "data"));
     })
     .await;
 }

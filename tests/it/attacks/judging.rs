@@ -1,14 +1,14 @@
 //! What changes while a run waits, looks and deletes: the new snapshot, its neighbours, holds, annotations.
 
+use fake_apiserver::{Fault, Options, Others, objects};
 use serde_json::{Value, json};
-use testbed::{Fault, Options, Others, objects};
 
 use super::{
     CLAIMS, NEEDS_OTHER_HAND, SNAPSHOTS, asked, asks, assert_no_last_copy_was_deleted, millis, new_one, slow,
 };
 use crate::{
     faults::{put_claim, put_ready},
-    place::{all_rights, embedded_only},
+    test_cluster::{all_permissions, embedded_only},
 };
 
 /// Something that somebody does, in a namespace.
@@ -37,20 +37,20 @@ async fn a_deletion_is_not_repeated_once_the_new_snapshot_is_gone() {
     for (what, act) in acts {
         for fault in [
             Fault::TooManyRequests { retry_after: Some(1), status: true },
-            Fault::Error(503, testbed::When::Before),
-            Fault::Cut(testbed::When::Before),
+            Fault::Error(503, fake_apiserver::When::Before),
+            Fault::Cut(fake_apiserver::When::Before),
         ] {
-            embedded_only(Options::default(), NEEDS_OTHER_HAND, async |place| {
-                put_claim(place, "data");
-                put_ready(place, "old", "data", 1);
-                place.bed().fault_nth(asks("delete", SNAPSHOTS), 1, fault.clone());
-                let namespace = place.namespace.clone();
-                place.bed().after(asks("delete", SNAPSHOTS), 1, move |others| act(others, &namespace));
-                let ran = place.run(&[("SNAPSHOT_PVC_NAMES", "data")]).await;
+            embedded_only(Options::default(), NEEDS_OTHER_HAND, async |cluster| {
+                put_claim(cluster, "data");
+                put_ready(cluster, "old", "data", 1);
+                cluster.fake().fault_nth(asks("delete", SNAPSHOTS), 1, fault.clone());
+                let namespace = cluster.namespace.clone();
+                cluster.fake().after(asks("delete", SNAPSHOTS), 1, move |others| act(others, &namespace));
+                let ran = cluster.run(&[("SNAPSHOT_PVC_NAMES", "data")]).await;
                 ran.assert_exit(1);
                 assert!(ran.message.contains("somebody deleted snapshot"), "{}", ran.message);
-                assert!(place.names().await.contains(&"old".to_owned()), "{what}, {fault:?}");
-                assert_eq!(asked(place, "delete", SNAPSHOTS), 1, "{what}, {fault:?}");
+                assert!(cluster.names().await.contains(&"old".to_owned()), "{what}, {fault:?}");
+                assert_eq!(asked(cluster, "delete", SNAPSHOTS), 1, "{what}, {fault:?}");
             })
             .await;
         }
@@ -59,68 +59,70 @@ async fn a_deletion_is_not_repeated_once_the_new_snapshot_is_gone() {
 
 #[tokio::test]
 async fn with_a_mute_watch_the_new_snapshot_is_read_before_each_deletion() {
-    embedded_only(Options::default(), NEEDS_OTHER_HAND, async |place| {
-        put_claim(place, "data");
+    embedded_only(Options::default(), NEEDS_OTHER_HAND, async |cluster| {
+        put_claim(cluster, "data");
         for hours in 1..=4 {
-            put_ready(place, &format!("old-{hours}"), "data", hours);
+            put_ready(cluster, &format!("old-{hours}"), "data", hours);
         }
-        place
-            .bed()
+        cluster
+            .fake()
             .fault(move |request| asks("delete", SNAPSHOTS)(request).then_some(Fault::Delay(millis(1300))));
         let settings = [("SNAPSHOT_PVC_NAMES", "data"), ("SNAPSHOT_CONCURRENCY", "1")];
-        let running = place.start(&all_rights(), &settings).await;
-        place.until("it deletes", async || asked(place, "delete", SNAPSHOTS) == 1).await;
-        place.bed().mute_watches();
-        let others = place.bed().others();
-        others.remove(SNAPSHOTS, &place.namespace, &new_one(&others, &place.namespace));
+        let running = cluster.start(&all_permissions(), &settings).await;
+        cluster.until("it deletes", async || asked(cluster, "delete", SNAPSHOTS) == 1).await;
+        cluster.fake().mute_watches();
+        let others = cluster.fake().others();
+        others.remove(SNAPSHOTS, &cluster.namespace, &new_one(&others, &cluster.namespace));
         let ran = running.finish().await;
         ran.assert_exit(1);
         assert!(ran.message.contains("somebody deleted snapshot"), "{}", ran.message);
-        place.until("one is gone", async || place.names().await == ["old-1", "old-2", "old-3"]).await;
-        assert_no_last_copy_was_deleted(place.bed());
+        cluster.until("one is gone", async || cluster.names().await == ["old-1", "old-2", "old-3"]).await;
+        assert_no_last_copy_was_deleted(cluster.fake());
     })
     .await;
 }
 
 #[tokio::test]
 async fn with_a_mute_watch_the_neighbours_are_listed_again() {
-    embedded_only(slow(millis(2500)), NEEDS_OTHER_HAND, async |place| {
-        put_claim(place, "data");
-        put_ready(place, "b", "data", 2);
-        put_ready(place, "a", "data", 1);
+    embedded_only(slow(millis(2500)), NEEDS_OTHER_HAND, async |cluster| {
+        put_claim(cluster, "data");
+        put_ready(cluster, "b", "data", 2);
+        put_ready(cluster, "a", "data", 1);
         let settings = [
             ("SNAPSHOT_PVC_NAMES", "data"),
             ("SNAPSHOT_RETENTION", "last=2"),
             ("SNAPSHOT_READY_ATTEMPTS", "1"),
             ("SNAPSHOT_READY_INTERVAL", "4s"),
         ];
-        let running = place.start(&all_rights(), &settings).await;
-        place.until("it waits", async || place.names().await.len() == 3 && place.bed().watches() == 1).await;
+        let running = cluster.start(&all_permissions(), &settings).await;
+        cluster
+            .until("it waits", async || cluster.names().await.len() == 3 && cluster.fake().watches() == 1)
+            .await;
         tokio::time::sleep(millis(300)).await;
-        place.bed().mute_watches();
-        place.bed().remove(SNAPSHOTS, &place.namespace, "a");
+        cluster.fake().mute_watches();
+        cluster.fake().remove(SNAPSHOTS, &cluster.namespace, "a");
         running.finish().await.assert_exit(0);
-        assert!(place.names().await.contains(&"b".to_owned()));
+        assert!(cluster.names().await.contains(&"b".to_owned()));
     })
     .await;
 }
 
 #[tokio::test]
 async fn where_the_new_snapshot_cannot_be_read_nothing_more_is_deleted() {
-    embedded_only(Options::default(), NEEDS_OTHER_HAND, async |place| {
-        put_claim(place, "data");
-        put_ready(place, "old", "data", 1);
+    embedded_only(Options::default(), NEEDS_OTHER_HAND, async |cluster| {
+        put_claim(cluster, "data");
+        put_ready(cluster, "old", "data", 1);
         let busy = Fault::TooManyRequests { retry_after: Some(1), status: true };
-        place.bed().fault_nth(asks("delete", SNAPSHOTS), 1, busy);
-        place.bed().fault(move |request| {
+        cluster.fake().fault_nth(asks("delete", SNAPSHOTS), 1, busy);
+        cluster.fake().fault(move |request| {
             let read = asks("get", SNAPSHOTS)(request);
-            read.then_some(Fault::Error(403, testbed::When::Before))
+            read.then_some(Fault::Error(403, fake_apiserver::When::Before))
         });
-        let ran = place.run(&[("SNAPSHOT_PVC_NAMES", "data")]).await;
+        let ran = cluster.run(&[("SNAPSHOT_PVC_NAMES", "data")]).await;
         ran.assert_exit(3);
         assert!(ran.message.contains("nothing older is deleted: cannot read snapshot"), "{}", ran.message);
-        assert!(place.names().await.contains(&"old".to_owned()));
-        assert_eq!(asked(place, "delete", SNAPSHOTS), 1);
+        assert!(cluster.names().await.contains(&"old".to_owned()));
+        assert_eq!(asked(cluster, "delete", SNAPSHOTS), 1);
     })
     .await;
 }
@@ -129,15 +131,15 @@ async fn where_the_new_snapshot_cannot_be_read_nothing_more_is_deleted() {
 /// tells which of the two are left.
 async fn left_after(code: i32, act: Act) -> Vec<String> {
     let left = std::sync::Mutex::default();
-    embedded_only(slow(millis(60)), NEEDS_OTHER_HAND, async |place| {
-        put_claim(place, "data");
-        put_ready(place, "b", "data", 2);
-        put_ready(place, "a", "data", 1);
-        let namespace = place.namespace.clone();
-        place.bed().after(asks("create", SNAPSHOTS), 1, move |others| act(others, &namespace));
-        let ran = place.run(&[("SNAPSHOT_PVC_NAMES", "data"), ("SNAPSHOT_RETENTION", "last=2")]).await;
+    embedded_only(slow(millis(60)), NEEDS_OTHER_HAND, async |cluster| {
+        put_claim(cluster, "data");
+        put_ready(cluster, "b", "data", 2);
+        put_ready(cluster, "a", "data", 1);
+        let namespace = cluster.namespace.clone();
+        cluster.fake().after(asks("create", SNAPSHOTS), 1, move |others| act(others, &namespace));
+        let ran = cluster.run(&[("SNAPSHOT_PVC_NAMES", "data"), ("SNAPSHOT_RETENTION", "last=2")]).await;
         ran.assert_exit(code);
-        let mut names = place.names().await;
+        let mut names = cluster.names().await;
         names.retain(|name| !name.starts_with("volume-snapshot-"));
         *left.lock().expect("no panic") = names;
     })
@@ -211,15 +213,15 @@ async fn holds_owners_and_rules_that_come_during_the_wait_are_heeded() {
 
 #[tokio::test]
 async fn an_annotation_that_comes_just_before_the_look_is_heeded() {
-    embedded_only(Options::default(), NEEDS_OTHER_HAND, async |place| {
-        put_claim(place, "data");
-        put_ready(place, "old", "data", 1);
-        let namespace = place.namespace.clone();
-        place.bed().before(asks("list", CLAIMS), 1, move |others| {
+    embedded_only(Options::default(), NEEDS_OTHER_HAND, async |cluster| {
+        put_claim(cluster, "data");
+        put_ready(cluster, "old", "data", 1);
+        let namespace = cluster.namespace.clone();
+        cluster.fake().before(asks("list", CLAIMS), 1, move |others| {
             others.annotate(CLAIMS, &namespace, "data", "volume-snapshotter/retention", Some("all"));
         });
-        place.run(&[("SNAPSHOT_PVC_NAMES", "data")]).await.assert_exit(0);
-        assert!(place.names().await.contains(&"old".to_owned()));
+        cluster.run(&[("SNAPSHOT_PVC_NAMES", "data")]).await.assert_exit(0);
+        assert!(cluster.names().await.contains(&"old".to_owned()));
     })
     .await;
 }
@@ -228,22 +230,22 @@ async fn an_annotation_that_comes_just_before_the_look_is_heeded() {
 /// the second.
 #[tokio::test]
 async fn a_neighbour_that_goes_while_others_are_deleted_is_missed_by_no_later_deletion() {
-    embedded_only(Options::default(), NEEDS_OTHER_HAND, async |place| {
-        put_claim(place, "data");
+    embedded_only(Options::default(), NEEDS_OTHER_HAND, async |cluster| {
+        put_claim(cluster, "data");
         for (name, hours) in [("a", 1), ("b", 2), ("c", 3)] {
-            put_ready(place, name, "data", hours);
+            put_ready(cluster, name, "data", hours);
         }
-        place
-            .bed()
+        cluster
+            .fake()
             .fault(move |request| asks("delete", SNAPSHOTS)(request).then_some(Fault::Delay(millis(400))));
         let settings =
             [("SNAPSHOT_PVC_NAMES", "data"), ("SNAPSHOT_CONCURRENCY", "1"), ("SNAPSHOT_RETENTION", "last=2")];
-        let running = place.start(&all_rights(), &settings).await;
-        place.until("it deletes", async || asked(place, "delete", SNAPSHOTS) == 1).await;
-        place.bed().remove(SNAPSHOTS, &place.namespace, "a");
+        let running = cluster.start(&all_permissions(), &settings).await;
+        cluster.until("it deletes", async || asked(cluster, "delete", SNAPSHOTS) == 1).await;
+        cluster.fake().remove(SNAPSHOTS, &cluster.namespace, "a");
         let ran = running.finish().await;
         ran.assert_exit(0);
-        let names = place.names().await;
+        let names = cluster.names().await;
         assert_eq!((names.len(), names[0].as_str()), (2, "b"), "{names:?}");
     })
     .await;
@@ -251,17 +253,17 @@ async fn a_neighbour_that_goes_while_others_are_deleted_is_missed_by_no_later_de
 
 #[tokio::test]
 async fn another_runs_newer_snapshot_takes_no_copy_of_this_one_away() {
-    embedded_only(slow(millis(60)), NEEDS_OTHER_HAND, async |place| {
-        put_claim(place, "data");
-        put_ready(place, "old", "data", 1);
-        let namespace = place.namespace.clone();
-        place.bed().after(asks("create", SNAPSHOTS), 1, move |others| {
+    embedded_only(slow(millis(60)), NEEDS_OTHER_HAND, async |cluster| {
+        put_claim(cluster, "data");
+        put_ready(cluster, "old", "data", 1);
+        let namespace = cluster.namespace.clone();
+        cluster.fake().after(asks("create", SNAPSHOTS), 1, move |others| {
             let later = k8s_openapi::jiff::Timestamp::now() + k8s_openapi::jiff::SignedDuration::from_secs(1);
             let later = later.round(k8s_openapi::jiff::Unit::Second).expect("a time");
             others.put(objects::ready_snapshot(&namespace, "theirs", "data", later));
         });
-        place.run(&[("SNAPSHOT_PVC_NAMES", "data")]).await.assert_exit(0);
-        let names = place.names().await;
+        cluster.run(&[("SNAPSHOT_PVC_NAMES", "data")]).await.assert_exit(0);
+        let names = cluster.names().await;
         assert!(names.contains(&"theirs".to_owned()) && names.len() == 2, "{names:?}");
     })
     .await;

@@ -1,13 +1,13 @@
 //! Statuses, names, owners, clocks and sizes that make no sense, or that others chose to do harm with.
 
+use fake_apiserver::{Options, Plan, objects};
 use k8s_openapi::jiff::{SignedDuration, Timestamp, Unit};
 use serde_json::{Value, json};
-use testbed::{Options, Plan, objects};
 
 use super::{NEEDS_OTHER_HAND, NEEDS_PAST, SNAPSHOTS, asks, is_embedded, millis, new_one, slow};
 use crate::{
     faults::{put_claim, put_ready},
-    place::{Place, all_rights, embedded_only, everywhere},
+    test_cluster::{TestCluster, all_permissions, embedded_only, everywhere},
 };
 
 /// Characters that change what a reader sees.
@@ -23,11 +23,11 @@ fn hours_ago(hours: i64) -> Timestamp {
 
 #[tokio::test]
 async fn what_others_wrote_forges_no_line_of_the_message() {
-    embedded_only(Options::default(), NEEDS_OTHER_HAND, async |place| {
-        put_claim(place, "data");
+    embedded_only(Options::default(), NEEDS_OTHER_HAND, async |cluster| {
+        put_claim(cluster, "data");
         let hostile = "no\u{1b}[2K\r\ndata: fine \u{202e}\u{2066}\u{2028}\u{2029}\u{85}\u{9b}31m";
-        place.bed().plan(|_| Some(Plan::fails(hostile)));
-        let ran = place
+        cluster.fake().plan(|_| Some(Plan::fails(hostile)));
+        let ran = cluster
             .run(&[
                 ("SNAPSHOT_PVC_NAMES", "data"),
                 ("SNAPSHOT_READY_ATTEMPTS", "1"),
@@ -49,24 +49,24 @@ async fn what_others_wrote_forges_no_line_of_the_message() {
 /// As `recordings/106` and `107` have them: the API server takes such names of claims.
 #[tokio::test]
 async fn a_snapshot_of_a_claim_with_a_hostile_name_is_left_alone_and_reaches_no_url() {
-    everywhere(async |place| {
-        place.claim("data").await;
-        place.older("old", "data").await;
+    everywhere(async |cluster| {
+        cluster.claim("data").await;
+        cluster.older("old", "data").await;
         let names = ["../../victim", "?labelSelector=a", "data/../../secrets", "a%2fb", "data\r\n\u{1b}[31m"];
         for (number, claim) in names.into_iter().enumerate() {
             let name = format!("planted-{number}");
-            place.new_snapshot(&name, claim, json!({"job": "volume-snapshotter", "name": name})).await;
+            cluster.new_snapshot(&name, claim, json!({"job": "volume-snapshotter", "name": name})).await;
         }
-        if is_embedded(place) {
-            place.bed().clear_requests();
+        if is_embedded(cluster) {
+            cluster.fake().clear_requests();
         }
-        place.run(&[("SNAPSHOT_PVC_NAMES", "data")]).await.assert_exit(0);
-        let left = place.names().await;
+        cluster.run(&[("SNAPSHOT_PVC_NAMES", "data")]).await.assert_exit(0);
+        let left = cluster.names().await;
         assert_eq!(left.iter().filter(|name| name.starts_with("planted-")).count(), names.len());
         assert!(!left.contains(&"old".to_owned()));
-        if is_embedded(place) {
-            let (claims, snapshots) = (place.claims_path(), place.snapshots_path());
-            let requests = place.bed().requests();
+        if is_embedded(cluster) {
+            let (claims, snapshots) = (cluster.claims_path(), cluster.snapshots_path());
+            let requests = cluster.fake().requests();
             for request in requests.iter().filter(|request| request.user.contains("serviceaccount")) {
                 let path = request.path.as_str();
                 let rest = [&claims, &snapshots].into_iter().find_map(|prefix| path.strip_prefix(&**prefix));
@@ -84,15 +84,15 @@ async fn a_snapshot_of_a_claim_with_a_hostile_name_is_left_alone_and_reaches_no_
 #[tokio::test]
 async fn a_claim_that_is_called_what_no_claim_can_be_stops_the_run_before_any_request() {
     for name in ["../../victim", "data?labelSelector=a", "data/../../../secrets/token", "data%2f..", "."] {
-        everywhere(async |place| {
-            let running = place.start(&all_rights(), &[("SNAPSHOT_PVC_NAMES", name)]).await;
-            if is_embedded(place) {
-                place.bed().clear_requests();
+        everywhere(async |cluster| {
+            let running = cluster.start(&all_permissions(), &[("SNAPSHOT_PVC_NAMES", name)]).await;
+            if is_embedded(cluster) {
+                cluster.fake().clear_requests();
             }
             let ran = running.finish().await;
             ran.assert_exit(2);
-            if is_embedded(place) {
-                assert!(place.bed().requests().is_empty(), "{name}");
+            if is_embedded(cluster) {
+                assert!(cluster.fake().requests().is_empty(), "{name}");
             }
         })
         .await;
@@ -101,17 +101,17 @@ async fn a_claim_that_is_called_what_no_claim_can_be_stops_the_run_before_any_re
 
 #[tokio::test]
 async fn a_status_that_cannot_be_read_keeps_its_snapshot_and_stops_nobody() {
-    everywhere(async |place| {
-        place.claim("data").await;
+    everywhere(async |cluster| {
+        cluster.claim("data").await;
         for name in ["old", "odd-size", "odd-time"] {
-            place.older(name, "data").await;
+            cluster.older(name, "data").await;
         }
-        place.patch_snapshot_status("odd-size", json!({"restoreSize": -5})).await;
+        cluster.patch_snapshot_status("odd-size", json!({"restoreSize": -5})).await;
         let odd = json!({"restoreSize": -5, "creationTime": "9999-12-31T23:59:59-14:00"});
-        place.patch_snapshot_status("odd-time", odd).await;
-        let ran = place.run(&[("SNAPSHOT_PVC_NAMES", "data")]).await;
+        cluster.patch_snapshot_status("odd-time", odd).await;
+        let ran = cluster.run(&[("SNAPSHOT_PVC_NAMES", "data")]).await;
         ran.assert_exit(0);
-        let names = place.names().await;
+        let names = cluster.names().await;
         assert_eq!(names[..2], ["odd-size", "odd-time"]);
         assert_eq!(names.len(), 3, "the other one is pruned: {names:?}");
         let warned = ran.lines("the status cannot be read");
@@ -122,14 +122,14 @@ async fn a_status_that_cannot_be_read_keeps_its_snapshot_and_stops_nobody() {
 
 #[tokio::test]
 async fn a_status_that_cannot_be_read_makes_no_leftover_however_old_it_is() {
-    embedded_only(Options::default(), NEEDS_PAST, async |place| {
-        put_claim(place, "data");
-        let mut odd = objects::ready_snapshot(&place.namespace, "odd", "data", hours_ago(72));
+    embedded_only(Options::default(), NEEDS_PAST, async |cluster| {
+        put_claim(cluster, "data");
+        let mut odd = objects::ready_snapshot(&cluster.namespace, "odd", "data", hours_ago(72));
         odd["status"]["restoreSize"] = json!(-5);
-        place.bed().put(odd);
-        put_ready(place, "old", "data", 1);
-        place.run(&[("SNAPSHOT_PVC_NAMES", "data")]).await.assert_exit(0);
-        let names = place.names().await;
+        cluster.fake().put(odd);
+        put_ready(cluster, "old", "data", 1);
+        cluster.run(&[("SNAPSHOT_PVC_NAMES", "data")]).await.assert_exit(0);
+        let names = cluster.names().await;
         assert_eq!((names.len(), names[0].as_str()), (2, "odd"), "{names:?}");
     })
     .await;
@@ -137,17 +137,17 @@ async fn a_status_that_cannot_be_read_makes_no_leftover_however_old_it_is() {
 
 #[tokio::test]
 async fn a_new_snapshot_whose_status_cannot_be_read_is_not_ready() {
-    embedded_only(slow(millis(60)), NEEDS_OTHER_HAND, async |place| {
-        put_claim(place, "data");
-        put_ready(place, "old", "data", 1);
-        place.bed().plan(|_| Some(Plan::never()));
-        let namespace = place.namespace.clone();
-        place.bed().after(asks("create", SNAPSHOTS), 1, move |others| {
+    embedded_only(slow(millis(60)), NEEDS_OTHER_HAND, async |cluster| {
+        put_claim(cluster, "data");
+        put_ready(cluster, "old", "data", 1);
+        cluster.fake().plan(|_| Some(Plan::never()));
+        let namespace = cluster.namespace.clone();
+        cluster.fake().after(asks("create", SNAPSHOTS), 1, move |others| {
             others.update(SNAPSHOTS, &namespace, &new_one(others, &namespace), |new| {
                 new["status"] = json!({"readyToUse": true, "restoreSize": -5});
             });
         });
-        let ran = place
+        let ran = cluster
             .run(&[
                 ("SNAPSHOT_PVC_NAMES", "data"),
                 ("SNAPSHOT_READY_ATTEMPTS", "1"),
@@ -156,19 +156,19 @@ async fn a_new_snapshot_whose_status_cannot_be_read_is_not_ready() {
             .await;
         ran.assert_exit(1);
         assert!(ran.message.contains("its status cannot be read"), "{}", ran.message);
-        assert!(place.names().await.contains(&"old".to_owned()));
+        assert!(cluster.names().await.contains(&"old".to_owned()));
     })
     .await;
 }
 
 #[tokio::test]
 async fn an_answer_that_cannot_be_understood_is_no_passing_failure() {
-    embedded_only(Options::default(), "no API server stores this", async |place| {
-        put_claim(place, "data");
-        let mut odd = objects::ready_snapshot(&place.namespace, "odd", "data", hours_ago(1));
+    embedded_only(Options::default(), "no API server stores this", async |cluster| {
+        put_claim(cluster, "data");
+        let mut odd = objects::ready_snapshot(&cluster.namespace, "odd", "data", hours_ago(1));
         odd["metadata"]["ownerReferences"] = json!("nobody");
-        place.bed().put(odd);
-        let ran = place.run(&[("SNAPSHOT_PVC_NAMES", "data")]).await;
+        cluster.fake().put(odd);
+        let ran = cluster.run(&[("SNAPSHOT_PVC_NAMES", "data")]).await;
         ran.assert_exit(2);
         assert!(ran.message.contains("the answer cannot be understood"), "{}", ran.message);
         assert!(ran.took < millis(5000), "{:?}", ran.took);
@@ -178,25 +178,25 @@ async fn an_answer_that_cannot_be_understood_is_no_passing_failure() {
 
 #[tokio::test]
 async fn snapshots_that_belong_to_groups_or_other_objects_are_nobodys_leftovers() {
-    embedded_only(Options::default(), NEEDS_PAST, async |place| {
-        put_claim(place, "data");
+    embedded_only(Options::default(), NEEDS_PAST, async |cluster| {
+        put_claim(cluster, "data");
         let put = |name: &str, is_ready: bool, kind: &str| {
-            let (namespace, time) = (place.namespace.as_str(), hours_ago(72));
+            let (namespace, time) = (cluster.namespace.as_str(), hours_ago(72));
             let mut snapshot = match is_ready {
                 true => objects::ready_snapshot(namespace, name, "data", time),
                 false => objects::unready_snapshot(namespace, name, "data", time),
             };
             snapshot["metadata"]["ownerReferences"] =
                 json!([{"apiVersion": "example.com/v1", "kind": kind, "name": "x", "uid": "0f"}]);
-            place.bed().put(snapshot);
+            cluster.fake().put(snapshot);
         };
         put("member-ready", true, "VolumeGroupSnapshot");
         put("member-unready", false, "VolumeGroupSnapshot");
         put("owned-ready", true, "Backup");
         put("owned-unready", false, "Backup");
-        put_ready(place, "old", "data", 1);
-        place.run(&[("SNAPSHOT_PVC_NAMES", "data")]).await.assert_exit(0);
-        let names = place.names().await;
+        put_ready(cluster, "old", "data", 1);
+        cluster.run(&[("SNAPSHOT_PVC_NAMES", "data")]).await.assert_exit(0);
+        let names = cluster.names().await;
         assert_eq!(names[..4], ["member-ready", "member-unready", "owned-ready", "owned-unready"]);
         assert_eq!(names.len(), 5);
     })
@@ -205,12 +205,12 @@ async fn snapshots_that_belong_to_groups_or_other_objects_are_nobodys_leftovers(
 
 #[tokio::test]
 async fn a_snapshot_that_another_object_owns_stays() {
-    everywhere(async |place| {
-        place.claim("data").await;
-        place.older("old", "data").await;
-        let owner = place
+    everywhere(async |cluster| {
+        cluster.claim("data").await;
+        cluster.older("old", "data").await;
+        let owner = cluster
             .post(
-                &format!("/api/v1/namespaces/{}/configmaps", place.namespace),
+                &format!("/api/v1/namespaces/{}/configmaps", cluster.namespace),
                 &json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "backup"}}),
             )
             .await;
@@ -218,27 +218,27 @@ async fn a_snapshot_that_another_object_owns_stays() {
             "apiVersion": "v1", "kind": "ConfigMap", "name": "backup", "uid": owner["metadata"]["uid"],
             "controller": true,
         }]);
-        place.patch_snapshot("old", json!({"metadata": {"ownerReferences": owners}})).await;
-        place.run(&[("SNAPSHOT_PVC_NAMES", "data")]).await.assert_exit(0);
-        assert!(place.names().await.contains(&"old".to_owned()));
+        cluster.patch_snapshot("old", json!({"metadata": {"ownerReferences": owners}})).await;
+        cluster.run(&[("SNAPSHOT_PVC_NAMES", "data")]).await.assert_exit(0);
+        assert!(cluster.names().await.contains(&"old".to_owned()));
     })
     .await;
 }
 
 #[tokio::test]
 async fn a_storage_clock_that_runs_behind_does_not_make_the_newest_the_oldest() {
-    embedded_only(Options::default(), NEEDS_PAST, async |place| {
-        put_claim(place, "data");
+    embedded_only(Options::default(), NEEDS_PAST, async |cluster| {
+        put_claim(cluster, "data");
         // By the storage's clock, which was set back between the second and the third, `b` is the oldest.
         for (name, made, taken) in [("d", 4, 4), ("c", 3, 3), ("b", 2, 12), ("a", 1, 11)] {
-            let mut snapshot = objects::ready_snapshot(&place.namespace, name, "data", hours_ago(made));
+            let mut snapshot = objects::ready_snapshot(&cluster.namespace, name, "data", hours_ago(made));
             snapshot["status"]["creationTime"] = json!(hours_ago(taken).to_string());
-            place.bed().put(snapshot);
+            cluster.fake().put(snapshot);
         }
-        place.bed().plan(|_| Some(Plan::ready_after(millis(20)).with_creation_time(hours_ago(10))));
-        let ran = place.run(&[("SNAPSHOT_PVC_NAMES", "data"), ("SNAPSHOT_RETENTION", "last=3")]).await;
+        cluster.fake().plan(|_| Some(Plan::ready_after(millis(20)).with_creation_time(hours_ago(10))));
+        let ran = cluster.run(&[("SNAPSHOT_PVC_NAMES", "data"), ("SNAPSHOT_RETENTION", "last=3")]).await;
         ran.assert_exit(0);
-        let names = place.names().await;
+        let names = cluster.names().await;
         assert_eq!(names[..2], ["a", "b"]);
         assert_eq!(names.len(), 3);
         assert_eq!(ran.lines("a clock is wrong").len(), 1, "{:?}", ran.log);
@@ -249,16 +249,16 @@ async fn a_storage_clock_that_runs_behind_does_not_make_the_newest_the_oldest() 
 
 #[tokio::test]
 async fn a_snapshot_dated_in_the_future_neither_goes_nor_takes_anothers_place() {
-    embedded_only(Options::default(), NEEDS_PAST, async |place| {
-        put_claim(place, "data");
-        put_ready(place, "old", "data", 1);
-        put_ready(place, "future", "data", -48);
+    embedded_only(Options::default(), NEEDS_PAST, async |cluster| {
+        put_claim(cluster, "data");
+        put_ready(cluster, "old", "data", 1);
+        put_ready(cluster, "future", "data", -48);
         // Here it is the storage's clock alone that is ahead.
-        let mut ahead = objects::ready_snapshot(&place.namespace, "ahead", "data", hours_ago(2));
+        let mut ahead = objects::ready_snapshot(&cluster.namespace, "ahead", "data", hours_ago(2));
         ahead["status"]["creationTime"] = json!(hours_ago(-48).to_string());
-        place.bed().put(ahead);
-        place.run(&[("SNAPSHOT_PVC_NAMES", "data"), ("SNAPSHOT_RETENTION", "last=2")]).await.assert_exit(0);
-        let names = place.names().await;
+        cluster.fake().put(ahead);
+        cluster.run(&[("SNAPSHOT_PVC_NAMES", "data"), ("SNAPSHOT_RETENTION", "last=2")]).await.assert_exit(0);
+        let names = cluster.names().await;
         assert_eq!(names[..3], ["ahead", "future", "old"]);
         assert_eq!(names.len(), 4, "two count, and those of the future besides");
     })
@@ -287,16 +287,16 @@ async fn large_annotations_on_many_claims_do_not_fill_the_memory() {
     embedded_only(
         Options::default(),
         "75 MB are much to store in a real API server",
-        async |place: &Place| {
+        async |cluster: &TestCluster| {
             let claims = std::env::var("SNAPSHOTTER_TEST_CLAIMS").ok().and_then(|text| text.parse().ok());
             for number in 0..claims.unwrap_or(150) {
                 let name = format!("data-{number}");
-                let mut claim = objects::bound_claim(&place.namespace, &name, &[("app", "web")]);
+                let mut claim = objects::bound_claim(&cluster.namespace, &name, &[("app", "web")]);
                 claim["metadata"]["creationTimestamp"] = json!("2020-01-01T00:00:00Z");
-                place.bed().put(objects::enlarged(claim, 250_000));
+                cluster.fake().put(objects::enlarged(claim, 250_000));
             }
-            put_ready(place, "old", "data-7", 1);
-            let running = place.start(&all_rights(), &[("SNAPSHOT_PVC_SELECTOR", "app=web")]).await;
+            put_ready(cluster, "old", "data-7", 1);
+            let running = cluster.start(&all_permissions(), &[("SNAPSHOT_PVC_SELECTOR", "app=web")]).await;
             let peak = peak_of(running.id());
             let ran = running.finish().await;
             ran.assert_exit(0);

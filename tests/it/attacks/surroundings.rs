@@ -12,18 +12,18 @@ use std::{
     },
 };
 
+use fake_apiserver::{Fault, Lasts, Options, Pace, Request, When, objects};
 use serde_json::{Value, json};
-use testbed::{Fault, Lasts, Options, Pace, Request, When, objects};
-use volume_snapshotter::cluster::{NAMESPACE_RIGHTS, RIGHTS};
+use volume_snapshotter::cluster::{NAMESPACE_PERMISSIONS, PERMISSIONS};
 
 use super::{
     CLAIMS, NEEDS_OTHER_HAND, NEEDS_PAST, NEEDS_QUEUE, SNAPSHOTS, asked, asks, is_embedded, millis, slow,
 };
 use crate::{
     faults::{put_claim, put_ready},
-    place::{
-        Place, Ran, Running, all_rights, embedded, embedded_only, everywhere, rights_of_the_bash_script,
-        rules,
+    test_cluster::{
+        Ran, Running, TestCluster, all_permissions, embedded, embedded_only, everywhere,
+        permissions_of_the_bash_script, rules,
     },
 };
 
@@ -33,17 +33,17 @@ const DATA: [(&str, &str); 1] = [("SNAPSHOT_PVC_NAMES", "data")];
 
 #[tokio::test]
 async fn an_annotation_that_may_not_be_read_is_not_overruled() {
-    everywhere(async |place| {
-        place.claim("data").await;
-        place.annotate_claim("data", json!({"volume-snapshotter/retention": "all"})).await;
-        place.older("old", "data").await;
-        let ran = place.run_with_rights(&rights_of_the_bash_script(), &DATA).await;
+    everywhere(async |cluster| {
+        cluster.claim("data").await;
+        cluster.annotate_claim("data", json!({"volume-snapshotter/retention": "all"})).await;
+        cluster.older("old", "data").await;
+        let ran = cluster.run_with_permissions(&permissions_of_the_bash_script(), &DATA).await;
         ran.assert_exit(3);
         let lines = "apiGroups: [\"\"], resources: [\"persistentvolumeclaims\"], verbs: [\"get\", \"list\"]";
         assert!(ran.message.contains(lines), "{}", ran.message);
-        assert_eq!(place.names().await.len(), 2);
-        if is_embedded(place) {
-            assert_eq!(asked(place, "delete", SNAPSHOTS), 0);
+        assert_eq!(cluster.names().await.len(), 2);
+        if is_embedded(cluster) {
+            assert_eq!(asked(cluster, "delete", SNAPSHOTS), 0);
         }
     })
     .await;
@@ -51,15 +51,15 @@ async fn an_annotation_that_may_not_be_read_is_not_overruled() {
 
 #[tokio::test]
 async fn with_the_right_to_read_one_claim_but_not_all_nothing_is_deleted() {
-    everywhere(async |place| {
-        place.claim("data").await;
-        place.older("old", "data").await;
+    everywhere(async |cluster| {
+        cluster.claim("data").await;
+        cluster.older("old", "data").await;
         let some: Vec<_> =
-            RIGHTS.iter().filter(|one| (one.verb, one.resource) != ("list", CLAIMS)).copied().collect();
-        let ran = place.run_with_rights(&rules(&some), &DATA).await;
+            PERMISSIONS.iter().filter(|one| (one.verb, one.resource) != ("list", CLAIMS)).copied().collect();
+        let ran = cluster.run_with_permissions(&rules(&some), &DATA).await;
         ran.assert_exit(3);
         assert!(ran.message.contains("verbs: [\"list\"]"), "{}", ran.message);
-        assert!(place.names().await.contains(&"old".to_owned()));
+        assert!(cluster.names().await.contains(&"old".to_owned()));
     })
     .await;
 }
@@ -68,23 +68,23 @@ async fn with_the_right_to_read_one_claim_but_not_all_nothing_is_deleted() {
 #[tokio::test]
 async fn a_server_that_does_not_know_its_roles_yet_is_asked_again() {
     let play = async |verb: &'static str, resource: &'static str, code: u16| {
-        embedded(Options::default(), async |place| {
-            put_claim(place, "data");
-            put_claim(place, "kept");
-            place.bed().annotate(
+        embedded(Options::default(), async |cluster| {
+            put_claim(cluster, "data");
+            put_claim(cluster, "kept");
+            cluster.fake().annotate(
                 CLAIMS,
-                &place.namespace,
+                &cluster.namespace,
                 "kept",
                 "volume-snapshotter/retention",
                 Some("all"),
             );
-            put_ready(place, "old", "data", 1);
-            put_ready(place, "old-kept", "kept", 1);
-            let kubeconfig = place.kubeconfig(&all_rights()).await;
-            place.bed().cold(asks(verb, resource), code, Lasts::For(millis(3000)));
-            let ran = place.start_as(&kubeconfig, &[("SNAPSHOT_PVC_NAMES", "data,kept")]).finish().await;
+            put_ready(cluster, "old", "data", 1);
+            put_ready(cluster, "old-kept", "kept", 1);
+            let kubeconfig = cluster.kubeconfig(&all_permissions()).await;
+            cluster.fake().cold(asks(verb, resource), code, Lasts::For(millis(3000)));
+            let ran = cluster.start_as(&kubeconfig, &[("SNAPSHOT_PVC_NAMES", "data,kept")]).finish().await;
             ran.assert_exit(0);
-            let names = place.names().await;
+            let names = cluster.names().await;
             assert!(names.len() == 3 && names[0] == "old-kept", "{verb} {resource} {code}: {names:?}");
         })
         .await;
@@ -104,20 +104,29 @@ async fn a_server_that_does_not_know_its_roles_yet_is_asked_again() {
 
 #[tokio::test]
 async fn after_a_restart_of_the_server_in_the_middle_of_a_run_nothing_is_overruled() {
-    embedded_only(slow(millis(600)), NEEDS_OTHER_HAND, async |place| {
+    embedded_only(slow(millis(600)), NEEDS_OTHER_HAND, async |cluster| {
         for number in 0..10 {
-            put_claim(place, &format!("data-{number}"));
-            put_ready(place, &format!("old-{number}"), &format!("data-{number}"), 1);
+            put_claim(cluster, &format!("data-{number}"));
+            put_ready(cluster, &format!("old-{number}"), &format!("data-{number}"), 1);
         }
-        place.bed().annotate(CLAIMS, &place.namespace, "data-7", "volume-snapshotter/retention", Some("all"));
+        cluster.fake().annotate(
+            CLAIMS,
+            &cluster.namespace,
+            "data-7",
+            "volume-snapshotter/retention",
+            Some("all"),
+        );
         let is_ours = |request: &Request| request.user.contains("serviceaccount");
-        place.bed().cold_after_restart(is_ours, 403, Lasts::Requests(15));
-        let restart =
-            Fault::Restart { when: When::After, down_for: millis(200), history: testbed::History::Lost };
-        place.bed().fault_nth(asks("create", SNAPSHOTS), 5, restart);
-        let ran = place.run(&[("SNAPSHOT_PVC_SELECTOR", "app=web")]).await;
+        cluster.fake().cold_after_restart(is_ours, 403, Lasts::Requests(15));
+        let restart = Fault::Restart {
+            when: When::After,
+            down_for: millis(200),
+            history: fake_apiserver::History::Lost,
+        };
+        cluster.fake().fault_nth(asks("create", SNAPSHOTS), 5, restart);
+        let ran = cluster.run(&[("SNAPSHOT_PVC_SELECTOR", "app=web")]).await;
         ran.assert_exit(0);
-        let names = place.names().await;
+        let names = cluster.names().await;
         assert_eq!((names.len(), names[0].as_str()), (11, "old-7"), "{names:?}");
     })
     .await;
@@ -125,12 +134,12 @@ async fn after_a_restart_of_the_server_in_the_middle_of_a_run_nothing_is_overrul
 
 #[tokio::test]
 async fn a_token_that_is_not_known_yet_is_left_to_the_jobs_next_attempt() {
-    embedded_only(Options::default(), "tokens of a real cluster last an hour", async |place| {
-        put_claim(place, "data");
-        let token = place.token(&all_rights()).await;
-        place.bed().expire_token(&token);
-        let kubeconfig = place.file("kubeconfig", &place.kubeconfig_for(token));
-        let ran = place.start_as(&kubeconfig, &DATA).finish().await;
+    embedded_only(Options::default(), "tokens of a real cluster last an hour", async |cluster| {
+        put_claim(cluster, "data");
+        let token = cluster.token(&all_permissions()).await;
+        cluster.fake().expire_token(&token);
+        let kubeconfig = cluster.file("kubeconfig", &cluster.kubeconfig_for(token));
+        let ran = cluster.start_as(&kubeconfig, &DATA).finish().await;
         ran.assert_exit(1);
         assert!(ran.message.contains("Unauthorized"), "{}", ran.message);
         assert!(ran.took >= millis(10_000), "it is asked again for ten seconds: {:?}", ran.took);
@@ -142,17 +151,17 @@ async fn a_token_that_is_not_known_yet_is_left_to_the_jobs_next_attempt() {
 
 #[tokio::test]
 async fn a_claim_without_a_volume_fails_a_run_only_if_it_was_named() {
-    everywhere(async |place| {
-        place.labelled_claim("data", json!({"app": "web"})).await;
-        place.older("old", "data").await;
-        place.pending_claim("never").await;
-        let ran = place.run(&[("SNAPSHOT_PVC_SELECTOR", "!no-such-label")]).await;
+    everywhere(async |cluster| {
+        cluster.labelled_claim("data", json!({"app": "web"})).await;
+        cluster.older("old", "data").await;
+        cluster.pending_claim("never").await;
+        let ran = cluster.run(&[("SNAPSHOT_PVC_SELECTOR", "!no-such-label")]).await;
         ran.assert_exit(0);
         assert!(ran.message.contains("1 of 1 claim has a new ready snapshot; 1 claim was passed over"));
         assert_eq!(ran.lines("1 claim is passed over")[0]["level"], "WARN");
-        assert_eq!(place.names().await.len(), 1);
+        assert_eq!(cluster.names().await.len(), 1);
 
-        let named = place.run(&[("SNAPSHOT_PVC_NAMES", "data,never")]).await;
+        let named = cluster.run(&[("SNAPSHOT_PVC_NAMES", "data,never")]).await;
         named.assert_exit(1);
         assert!(named.message.contains("never: claim never in namespace"), "{}", named.message);
     })
@@ -161,9 +170,9 @@ async fn a_claim_without_a_volume_fails_a_run_only_if_it_was_named() {
 
 #[tokio::test]
 async fn where_no_chosen_claim_has_a_volume_yet_nothing_is_lost_and_nothing_fails() {
-    everywhere(async |place| {
-        place.pending_claim("never").await;
-        let ran = place.run(&[("SNAPSHOT_PVC_SELECTOR", "!no-such-label")]).await;
+    everywhere(async |cluster| {
+        cluster.pending_claim("never").await;
+        let ran = cluster.run(&[("SNAPSHOT_PVC_SELECTOR", "!no-such-label")]).await;
         ran.assert_exit(0);
         assert!(ran.message.starts_with("no snapshot was made; 1 claim was passed over"), "{}", ran.message);
     })
@@ -172,16 +181,16 @@ async fn where_no_chosen_claim_has_a_volume_yet_nothing_is_lost_and_nothing_fail
 
 #[tokio::test]
 async fn a_claim_that_is_being_deleted_fails_a_run_only_if_it_was_named() {
-    embedded_only(Options::default(), NEEDS_PAST, async |place| {
-        put_claim(place, "data");
-        put_ready(place, "old-going", "going", 1);
-        let going = objects::bound_claim(&place.namespace, "going", &[("app", "web")]);
-        place.bed().put(objects::terminating(going, "2026-11-20T08:00:00Z"));
-        let ran = place.run(&[("SNAPSHOT_PVC_SELECTOR", "app=web")]).await;
+    embedded_only(Options::default(), NEEDS_PAST, async |cluster| {
+        put_claim(cluster, "data");
+        put_ready(cluster, "old-going", "going", 1);
+        let going = objects::bound_claim(&cluster.namespace, "going", &[("app", "web")]);
+        cluster.fake().put(objects::terminating(going, "2026-11-20T08:00:00Z"));
+        let ran = cluster.run(&[("SNAPSHOT_PVC_SELECTOR", "app=web")]).await;
         ran.assert_exit(0);
         assert!(ran.message.contains("; 1 claim was passed over"), "{}", ran.message);
-        place.run(&[("SNAPSHOT_PVC_NAMES", "going")]).await.assert_exit(2);
-        assert!(place.names().await.contains(&"old-going".to_owned()));
+        cluster.run(&[("SNAPSHOT_PVC_NAMES", "going")]).await.assert_exit(2);
+        assert!(cluster.names().await.contains(&"old-going".to_owned()));
     })
     .await;
 }
@@ -189,25 +198,25 @@ async fn a_claim_that_is_being_deleted_fails_a_run_only_if_it_was_named() {
 /// Cluster-wide, and the snapshot controller takes them as they come.
 #[tokio::test]
 async fn one_large_namespace_does_not_starve_the_others() {
-    embedded_only(Options::default(), NEEDS_QUEUE, async |place| {
+    embedded_only(Options::default(), NEEDS_QUEUE, async |cluster| {
         let mark = json!({"snapshots": "yes"});
-        let large = place.another_namespace("a-large", mark.clone()).await;
-        let small = place.another_namespace("b-small", mark).await;
-        let unchosen = place.another_namespace("c-unchosen", json!({})).await;
+        let large = cluster.another_namespace("a-large", mark.clone()).await;
+        let small = cluster.another_namespace("b-small", mark).await;
+        let unchosen = cluster.another_namespace("c-unchosen", json!({})).await;
         for number in 0..250 {
             let name = format!("data-{number}");
-            place.bed().put(objects::bound_claim(&large.namespace, &name, &[("app", "web")]));
+            cluster.fake().put(objects::bound_claim(&large.namespace, &name, &[("app", "web")]));
         }
-        place.bed().put(objects::bound_claim(&small.namespace, "data", &[("app", "web")]));
-        place.bed().put(objects::bound_claim(&unchosen.namespace, "data", &[("app", "web")]));
-        place.grant_everywhere(&rules(&[RIGHTS, NAMESPACE_RIGHTS].concat())).await;
-        place.bed().controller_pace(Pace::PerSecond(50));
+        cluster.fake().put(objects::bound_claim(&small.namespace, "data", &[("app", "web")]));
+        cluster.fake().put(objects::bound_claim(&unchosen.namespace, "data", &[("app", "web")]));
+        cluster.grant_everywhere(&rules(&[PERMISSIONS, NAMESPACE_PERMISSIONS].concat())).await;
+        cluster.fake().controller_pace(Pace::PerSecond(50));
         let settings =
             [("SNAPSHOT_NAMESPACE_SELECTOR", "snapshots=yes"), ("SNAPSHOT_PVC_SELECTOR", "app=web")];
-        let running = place.start(&json!([]), &settings).await;
-        place.bed().clear_requests();
+        let running = cluster.start(&json!([]), &settings).await;
+        cluster.fake().clear_requests();
         running.finish().await.assert_exit(0);
-        let requests = place.bed().requests();
+        let requests = cluster.fake().requests();
         let made = requests.iter().filter(|request| asks("create", SNAPSHOTS)(request));
         let turn = made.into_iter().position(|request| request.namespace == small.namespace);
         assert!(turn.is_some_and(|turn| turn < 8), "its turn is {turn:?}");
@@ -223,42 +232,42 @@ async fn one_large_namespace_does_not_starve_the_others() {
 
 #[tokio::test]
 async fn outside_a_pod_nothing_is_deleted_unless_somebody_said_what_is_to_be_kept() {
-    everywhere(async |place| {
-        place.claim("data").await;
+    everywhere(async |cluster| {
+        cluster.claim("data").await;
         for name in ["old-1", "old-2"] {
-            place.older(name, "data").await;
+            cluster.older(name, "data").await;
         }
         // Empty is unset.
         let bare = [("SNAPSHOT_PVC_NAMES", "data"), ("SNAPSHOT_RETENTION", "")];
-        let ran = place.run(&bare).await;
+        let ran = cluster.run(&bare).await;
         ran.assert_exit(0);
         assert_eq!(ran.lines("older snapshots stay: this is not a pod").len(), 1, "{:?}", ran.log);
-        assert_eq!(place.names().await.len(), 3);
-        if is_embedded(place) {
-            assert_eq!(asked(place, "delete", SNAPSHOTS), 0);
+        assert_eq!(cluster.names().await.len(), 3);
+        if is_embedded(cluster) {
+            assert_eq!(asked(cluster, "delete", SNAPSHOTS), 0);
         }
         // What is annotated was said by somebody.
-        place.annotate_claim("data", json!({"volume-snapshotter/retention": "last=2"})).await;
-        place.run(&bare).await.assert_exit(0);
-        assert_eq!(place.names().await.len(), 2);
-        place.annotate_claim("data", json!({"volume-snapshotter/retention": null})).await;
+        cluster.annotate_claim("data", json!({"volume-snapshotter/retention": "last=2"})).await;
+        cluster.run(&bare).await.assert_exit(0);
+        assert_eq!(cluster.names().await.len(), 2);
+        cluster.annotate_claim("data", json!({"volume-snapshotter/retention": null})).await;
         let given = [("SNAPSHOT_PVC_NAMES", "data"), ("SNAPSHOT_RETENTION", "last=1")];
-        place.run(&given).await.assert_exit(0);
-        assert_eq!(place.names().await.len(), 1);
+        cluster.run(&given).await.assert_exit(0);
+        assert_eq!(cluster.names().await.len(), 1);
     })
     .await;
 }
 
 #[tokio::test]
 async fn outside_a_pod_a_full_quota_takes_nothing_either() {
-    embedded_only(Options::default(), NEEDS_PAST, async |place| {
-        put_claim(place, "data");
-        put_ready(place, "old-1", "data", 2);
-        put_ready(place, "old-2", "data", 1);
-        place.bed().quota(&place.namespace, 2);
-        let ran = place.run(&[("SNAPSHOT_PVC_NAMES", "data"), ("SNAPSHOT_RETENTION", "")]).await;
+    embedded_only(Options::default(), NEEDS_PAST, async |cluster| {
+        put_claim(cluster, "data");
+        put_ready(cluster, "old-1", "data", 2);
+        put_ready(cluster, "old-2", "data", 1);
+        cluster.fake().quota(&cluster.namespace, 2);
+        let ran = cluster.run(&[("SNAPSHOT_PVC_NAMES", "data"), ("SNAPSHOT_RETENTION", "")]).await;
         ran.assert_exit(1);
-        assert_eq!(place.names().await, ["old-1", "old-2"]);
+        assert_eq!(cluster.names().await, ["old-1", "old-2"]);
     })
     .await;
 }
@@ -285,24 +294,24 @@ fn proxy() -> (String, Arc<AtomicUsize>) {
 
 #[tokio::test]
 async fn a_proxy_is_used_but_for_the_hosts_that_it_is_not_for() {
-    embedded_only(Options { tls: true, ..Options::default() }, "needs a proxy", async |place| {
-        put_claim(place, "data");
-        put_ready(place, "old", "data", 1);
+    embedded_only(Options { tls: true, ..Options::default() }, "needs a proxy", async |cluster| {
+        put_claim(cluster, "data");
+        put_ready(cluster, "old", "data", 1);
         let (address, came) = proxy();
         let url = format!("http://{address}");
-        let kubeconfig = place.kubeconfig(&all_rights()).await;
+        let kubeconfig = cluster.kubeconfig(&all_permissions()).await;
         for name in ["HTTPS_PROXY", "https_proxy"] {
             for no_proxy in ["127.0.0.1,localhost", "127.0.0.0/8,localhost", "*"] {
                 let settings = [DATA[0], (name, &url), ("NO_PROXY", no_proxy)];
-                place.start_as(&kubeconfig, &settings).finish().await.assert_exit(0);
+                cluster.start_as(&kubeconfig, &settings).finish().await.assert_exit(0);
             }
         }
         assert_eq!(came.load(Ordering::SeqCst), 0);
-        assert_eq!(place.names().await.len(), 1);
+        assert_eq!(cluster.names().await.len(), 1);
 
         let settings = [DATA[0], ("HTTPS_PROXY", &url), ("NO_PROXY", "example.com")];
-        let running = place.start_as(&kubeconfig, &settings);
-        place.until("it goes through the proxy", async || came.load(Ordering::SeqCst) > 0).await;
+        let running = cluster.start_as(&kubeconfig, &settings);
+        cluster.until("it goes through the proxy", async || came.load(Ordering::SeqCst) > 0).await;
         running.signal("TERM");
         running.finish().await.assert_exit(143);
     })
@@ -313,67 +322,64 @@ async fn a_proxy_is_used_but_for_the_hosts_that_it_is_not_for() {
 
 #[tokio::test]
 async fn a_snapshot_that_has_been_terminating_for_long_is_said() {
-    embedded_only(Options::default(), NEEDS_PAST, async |place| {
-        put_claim(place, "data");
+    embedded_only(Options::default(), NEEDS_PAST, async |cluster| {
+        put_claim(cluster, "data");
         for (name, minutes) in [("stuck-1", 61), ("stuck-2", 180), ("fresh", 5)] {
-            let snapshot = put_ready(place, name, "data", 24);
+            let snapshot = put_ready(cluster, name, "data", 24);
             let since =
                 k8s_openapi::jiff::Timestamp::now() - k8s_openapi::jiff::SignedDuration::from_mins(minutes);
             let since = since.round(k8s_openapi::jiff::Unit::Second).expect("a time");
-            place.bed().put(objects::terminating(snapshot, since));
+            cluster.fake().put(objects::terminating(snapshot, since));
         }
-        let ran = place.run(&DATA).await;
+        let ran = cluster.run(&DATA).await;
         ran.assert_exit(0);
         let said = ran.lines("2 snapshots have been terminating for more than an hour");
         assert_eq!((said.len(), &said[0]["level"]), (1, &json!("WARN")), "{:?}", ran.log);
-        assert_eq!(asked(place, "delete", SNAPSHOTS), 0, "they are deleted already");
+        assert_eq!(asked(cluster, "delete", SNAPSHOTS), 0, "they are deleted already");
     })
     .await;
 }
 
 #[tokio::test]
-#[ignore = "what nobody reads holds it up still"]
 async fn a_termination_log_that_nobody_reads_does_not_hold_up_the_exit() {
-    embedded_only(Options::default(), "has nothing to do with the cluster", async |place| {
-        put_claim(place, "data");
-        let fifo = place.directory("fifo").join("termination-log");
+    embedded_only(Options::default(), "has nothing to do with the cluster", async |cluster| {
+        put_claim(cluster, "data");
+        let fifo = cluster.directory("fifo").join("termination-log");
         let made = std::process::Command::new("mkfifo").arg(&fifo).status().expect("mkfifo");
         assert!(made.success());
         let settings = [DATA[0], ("SNAPSHOT_TERMINATION_LOG", fifo.to_str().expect("a path"))];
-        let mut running = place.start(&all_rights(), &settings).await;
+        let mut running = cluster.start(&all_permissions(), &settings).await;
         assert_eq!(running.ends_unheard(millis(5000)).await, Some(0), "it still runs");
     })
     .await;
 }
 
 /// More lines than a pipe holds, and nobody takes them.
-async fn with_a_deaf_reader(place: &Place, ready_after: u64) -> Running {
+async fn with_a_deaf_reader(cluster: &TestCluster, ready_after: u64) -> Running {
     for number in 0..600 {
         let name = format!("data-{number}");
-        place.bed().put(objects::bound_claim(&place.namespace, &name, &[("app", "web")]));
+        cluster.fake().put(objects::bound_claim(&cluster.namespace, &name, &[("app", "web")]));
     }
-    place.bed().plan(move |_| Some(testbed::Plan::ready_after(millis(ready_after))));
+    cluster.fake().plan(move |_| Some(fake_apiserver::Plan::ready_after(millis(ready_after))));
     let settings = [("SNAPSHOT_PVC_SELECTOR", "app=web"), ("RUST_LOG", "debug")];
-    place.start(&all_rights(), &settings).await
+    cluster.start(&all_permissions(), &settings).await
 }
 
 #[tokio::test]
-#[ignore = "what nobody reads holds it up still"]
 async fn a_log_that_nobody_reads_holds_up_neither_the_run_nor_its_exit() {
-    embedded_only(Options::default(), "has nothing to do with the cluster", async |place| {
-        let mut running = with_a_deaf_reader(place, 20).await;
+    embedded_only(Options::default(), "has nothing to do with the cluster", async |cluster| {
+        let mut running = with_a_deaf_reader(cluster, 20).await;
         assert_eq!(running.ends_unheard(millis(30_000)).await, Some(0), "it still runs");
-        assert_eq!(place.names().await.len(), 600);
+        assert_eq!(cluster.names().await.len(), 600);
     })
     .await;
 }
 
 #[tokio::test]
-#[ignore = "what nobody reads holds it up still"]
 async fn a_log_that_nobody_reads_does_not_keep_a_run_from_being_told_to_stop() {
-    embedded_only(Options::default(), "has nothing to do with the cluster", async |place| {
-        let mut running = with_a_deaf_reader(place, 60_000).await;
-        place.until("some are made", async || asked(place, "create", SNAPSHOTS) > 0).await;
+    embedded_only(Options::default(), "has nothing to do with the cluster", async |cluster| {
+        let mut running = with_a_deaf_reader(cluster, 60_000).await;
+        cluster.until("some are made", async || asked(cluster, "create", SNAPSHOTS) > 0).await;
         tokio::time::sleep(millis(3000)).await;
         running.signal("TERM");
         assert_eq!(running.ends_unheard(millis(2000)).await, Some(143), "it still runs");
@@ -383,16 +389,16 @@ async fn a_log_that_nobody_reads_does_not_keep_a_run_from_being_told_to_stop() {
 
 #[tokio::test]
 async fn a_run_that_is_told_to_stop_while_it_deletes_says_what_is_perhaps_deleted() {
-    embedded_only(Options::default(), NEEDS_OTHER_HAND, async |place| {
-        put_claim(place, "data");
+    embedded_only(Options::default(), NEEDS_OTHER_HAND, async |cluster| {
+        put_claim(cluster, "data");
         for hours in 1..=3 {
-            put_ready(place, &format!("old-{hours}"), "data", hours);
+            put_ready(cluster, &format!("old-{hours}"), "data", hours);
         }
-        place
-            .bed()
+        cluster
+            .fake()
             .fault(move |request| asks("delete", SNAPSHOTS)(request).then_some(Fault::Hang(When::After)));
-        let running = place.start(&all_rights(), &DATA).await;
-        place.until("it deletes", async || asked(place, "delete", SNAPSHOTS) == 3).await;
+        let running = cluster.start(&all_permissions(), &DATA).await;
+        cluster.until("it deletes", async || asked(cluster, "delete", SNAPSHOTS) == 3).await;
         running.signal("TERM");
         let ran = running.finish().await;
         ran.assert_exit(143);
@@ -422,10 +428,10 @@ fn assert_kept_secret(ran: &Ran, what: &str) {
 
 /// Runs with a kubeconfig, all that a log can have switched on, and stops it as soon as it has failed or,
 /// where it would go on trying, after a while.
-async fn trace(place: &Place, kubeconfig: &str, variables: &[(&str, &str)]) -> Ran {
-    let kubeconfig = place.file("kubeconfig", kubeconfig);
+async fn trace(cluster: &TestCluster, kubeconfig: &str, variables: &[(&str, &str)]) -> Ran {
+    let kubeconfig = cluster.file("kubeconfig", kubeconfig);
     let settings = [&[DATA[0], ("RUST_LOG", "trace")], variables].concat();
-    let running = place.start_as(&kubeconfig, &settings);
+    let running = cluster.start_as(&kubeconfig, &settings);
     let id = running.id().to_string();
     let stop = tokio::spawn(async move {
         tokio::time::sleep(millis(2500)).await;
@@ -437,34 +443,34 @@ async fn trace(place: &Place, kubeconfig: &str, variables: &[(&str, &str)]) -> R
 }
 
 /// A program in place of a credential plugin.
-fn plugin(place: &Place, script: &str) -> PathBuf {
-    let path = place.file("plugin", &format!("#!/bin/sh\n{script}\n"));
+fn plugin(cluster: &TestCluster, script: &str) -> PathBuf {
+    let path = cluster.file("plugin", &format!("#!/bin/sh\n{script}\n"));
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("permissions");
     path
 }
 
-/// A kubeconfig of the place with another user, and another cluster in parts.
-fn kubeconfig(place: &Place, user: Value, cluster: Value) -> String {
-    let text = place.kubeconfig_for("x".to_owned());
+/// A kubeconfig of the test cluster with another user, and another server in parts.
+fn kubeconfig(cluster: &TestCluster, user: Value, server: Value) -> String {
+    let text = cluster.kubeconfig_for("x".to_owned());
     let mut kubeconfig: Value = serde_json::from_str(&text).expect("JSON");
     kubeconfig["users"][0]["user"] = user;
-    for (key, value) in cluster.as_object().into_iter().flatten() {
+    for (key, value) in server.as_object().into_iter().flatten() {
         kubeconfig["clusters"][0]["cluster"][key] = value.clone();
     }
     kubeconfig.to_string()
 }
 
-fn exec(place: &Place, script: &str) -> Value {
+fn exec(cluster: &TestCluster, script: &str) -> Value {
     json!({"exec": {
         "apiVersion": "client.authentication.k8s.io/v1", "interactiveMode": "Never",
-        "command": plugin(place, script), "env": [{"name": "PLUGIN_KEY", "value": SECRET}],
+        "command": plugin(cluster, script), "env": [{"name": "PLUGIN_KEY", "value": SECRET}],
     }})
 }
 
 #[tokio::test]
 async fn a_credential_plugin_that_fails_gives_no_secret_away() {
-    embedded_only(Options::default(), "has nothing to do with the cluster", async |place| {
-        put_claim(place, "data");
+    embedded_only(Options::default(), "has nothing to do with the cluster", async |cluster| {
+        put_claim(cluster, "data");
         let credential = format!(
             r#"{{"apiVersion":"client.authentication.k8s.io/v1","kind":"ExecCredential","status":{{"token":"{SECRET}"}}}}"#
         );
@@ -488,14 +494,14 @@ async fn a_credential_plugin_that_fails_gives_no_secret_away() {
             ("a time that is none", format!("echo '{odd_time}'"), true),
         ];
         for (what, script, has_failed) in scripts {
-            let ran = trace(place, &kubeconfig(place, exec(place, &script), json!({})), &[]).await;
+            let ran = trace(cluster, &kubeconfig(cluster, exec(cluster, &script), json!({})), &[]).await;
             assert_kept_secret(&ran, what);
             assert!([1, 2, 143].contains(&ran.code), "{what}: exit {}", ran.code);
             assert!(!has_failed || ran.code != 143, "{what}: it has failed by then: {}", ran.message);
             assert!(!ran.message.is_empty(), "{what}");
         }
-        let failing = exec(place, &format!("echo {SECRET}; exit 3"));
-        let ran = trace(place, &kubeconfig(place, failing, json!({})), &[]).await;
+        let failing = exec(cluster, &format!("echo {SECRET}; exit 3"));
+        let ran = trace(cluster, &kubeconfig(cluster, failing, json!({})), &[]).await;
         assert!(ran.message.contains("exit status: 3"), "{}", ran.message);
     })
     .await;
@@ -503,12 +509,12 @@ async fn a_credential_plugin_that_fails_gives_no_secret_away() {
 
 #[tokio::test]
 async fn a_kubeconfig_that_is_broken_gives_no_secret_away() {
-    embedded_only(Options::default(), "has nothing to do with the cluster", async |place| {
-        put_claim(place, "data");
+    embedded_only(Options::default(), "has nothing to do with the cluster", async |cluster| {
+        put_claim(cluster, "data");
         let head = format!(
             "apiVersion: v1\nkind: Config\ncurrent-context: x\nclusters:\n- name: x\n  cluster:\n    server: {}\n\
              contexts:\n- name: x\n  context: {{cluster: x, user: x}}\nusers:\n- name: x\n  user:\n",
-            place.bed().url()
+            cluster.fake().url()
         );
         let texts = [
             ("a quote is open", format!("{head}    token: \"{SECRET}\n")),
@@ -522,13 +528,13 @@ async fn a_kubeconfig_that_is_broken_gives_no_secret_away() {
             ("no text at all", SECRET.to_owned()),
         ];
         for (what, text) in texts {
-            let ran = trace(place, &text, &[]).await;
+            let ran = trace(cluster, &text, &[]).await;
             assert_kept_secret(&ran, what);
             assert_ne!(ran.code, 0, "{what}");
             // A tag means nothing: that token is another one, which nobody knows.
             assert!(what == "a tag" || ran.message.contains("kubeconfig"), "{what}: {}", ran.message);
         }
-        let ran = trace(place, &format!("{head}    token: a: {SECRET}\n"), &[]).await;
+        let ran = trace(cluster, &format!("{head}    token: a: {SECRET}\n"), &[]).await;
         assert!(ran.message.contains("at line 14, column "), "{}", ran.message);
     })
     .await;
@@ -536,9 +542,9 @@ async fn a_kubeconfig_that_is_broken_gives_no_secret_away() {
 
 #[tokio::test]
 async fn credentials_in_a_kubeconfig_are_nowhere_in_the_log() {
-    embedded_only(Options::default(), "has nothing to do with the cluster", async |place| {
-        put_claim(place, "data");
-        let files = [place.file("token", &format!("{SECRET}\nmore")), place.file("key", SECRET)];
+    embedded_only(Options::default(), "has nothing to do with the cluster", async |cluster| {
+        put_claim(cluster, "data");
+        let files = [cluster.file("token", &format!("{SECRET}\nmore")), cluster.file("key", SECRET)];
         let users = [
             ("a token that nobody knows", json!({"token": SECRET})),
             ("a token with a line break", json!({"token": format!("{SECRET}\n")})),
@@ -554,13 +560,13 @@ async fn credentials_in_a_kubeconfig_are_nowhere_in_the_log() {
             ),
         ];
         for (what, user) in users {
-            let ran = trace(place, &kubeconfig(place, user, json!({})), &[]).await;
+            let ran = trace(cluster, &kubeconfig(cluster, user, json!({})), &[]).await;
             assert_kept_secret(&ran, what);
             assert!([1, 2, 143].contains(&ran.code), "{what}: exit {}", ran.code);
         }
         // A run that goes well is no occasion either.
-        let token = place.token(&all_rights()).await;
-        let ran = trace(place, &place.kubeconfig_for(token.clone()), &[]).await;
+        let token = cluster.token(&all_permissions()).await;
+        let ran = trace(cluster, &cluster.kubeconfig_for(token.clone()), &[]).await;
         ran.assert_exit(0);
         assert!(!ran.log.iter().any(|line| line.to_string().contains(&token)));
         assert!(!ran.message.contains(&token));
@@ -570,10 +576,10 @@ async fn credentials_in_a_kubeconfig_are_nowhere_in_the_log() {
 
 #[tokio::test]
 async fn the_password_of_a_proxy_is_nowhere_in_the_log() {
-    embedded_only(Options { tls: true, ..Options::default() }, "needs a proxy", async |place| {
-        put_claim(place, "data");
+    embedded_only(Options { tls: true, ..Options::default() }, "needs a proxy", async |cluster| {
+        put_claim(cluster, "data");
         let (address, _) = proxy();
-        let token = place.token(&all_rights()).await;
+        let token = cluster.token(&all_permissions()).await;
         let urls = [
             ("one that hangs up", format!("http://me:{SECRET}@{address}")),
             ("one that is not there", format!("http://me:{SECRET}@127.0.0.1:1")),
@@ -584,11 +590,11 @@ async fn the_password_of_a_proxy_is_nowhere_in_the_log() {
         ];
         for (what, url) in urls {
             let by_kubeconfig =
-                kubeconfig(place, json!({"token": token}), json!({"proxy-url": url.as_str()}));
-            let ran = trace(place, &by_kubeconfig, &[]).await;
+                kubeconfig(cluster, json!({"token": token}), json!({"proxy-url": url.as_str()}));
+            let ran = trace(cluster, &by_kubeconfig, &[]).await;
             assert_kept_secret(&ran, what);
             assert_ne!(ran.code, 0, "{what}");
-            let ran = trace(place, &place.kubeconfig_for(token.clone()), &[("HTTPS_PROXY", &url)]).await;
+            let ran = trace(cluster, &cluster.kubeconfig_for(token.clone()), &[("HTTPS_PROXY", &url)]).await;
             assert_kept_secret(&ran, what);
             assert!([0, 1, 2, 143].contains(&ran.code), "{what}: exit {}", ran.code);
         }

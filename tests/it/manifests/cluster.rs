@@ -115,22 +115,22 @@ fn a_cluster_wide_installation_without_a_name_of_its_own_is_refused() {
 fn a_class_is_applied_apart_and_is_the_one_that_the_overlay_of_its_place_names() {
     let mut places = BTreeSet::new();
     for rendered in CLASSES.iter() {
-        let place = rendered.directory.rsplit('/').next().expect("a directory has a name");
-        let [class] = rendered.documents.as_slice() else { panic!("{place}: one class and nothing else") };
-        assert_eq!(class["kind"], "VolumeSnapshotClass", "{place}");
-        assert_eq!(class["metadata"]["namespace"], Value::Null, "{place}");
-        assert_eq!(class["metadata"]["annotations"], Value::Null, "{place}: not the cluster's default");
+        let cluster = rendered.directory.rsplit('/').next().expect("a directory has a name");
+        let [class] = rendered.documents.as_slice() else { panic!("{cluster}: one class and nothing else") };
+        assert_eq!(class["kind"], "VolumeSnapshotClass", "{cluster}");
+        assert_eq!(class["metadata"]["namespace"], Value::Null, "{cluster}");
+        assert_eq!(class["metadata"]["annotations"], Value::Null, "{cluster}: not the cluster's default");
         let settings =
-            SettingsFile::read(&format!("deploy/overlays/{place}")).expect("an overlay of its place");
+            SettingsFile::read(&format!("deploy/overlays/{cluster}")).expect("an overlay of its place");
         assert_eq!(class["metadata"]["name"].as_str(), Some(settings.active["SNAPSHOT_CLASS_NAME"].as_str()));
-        places.insert(place.to_owned());
+        places.insert(cluster.to_owned());
     }
     // Whoever names a class of ours has it in the repository.
     for overlay in OVERLAYS.iter() {
         let settings = SettingsFile::read(&overlay.directory).expect("an overlay has settings");
         if settings.active["SNAPSHOT_CLASS_NAME"].starts_with("volume-snapshotter") {
-            let place = overlay.directory.rsplit('/').next().expect("a directory has a name");
-            assert!(places.contains(place), "{place}: there is no deploy/classes/{place}");
+            let cluster = overlay.directory.rsplit('/').next().expect("a directory has a name");
+            assert!(places.contains(cluster), "{cluster}: there is no deploy/classes/{cluster}");
         }
     }
 }

@@ -30,7 +30,9 @@ fn schedules_over_the_same_claims_own_different_snapshots() {
         let jobs: Vec<_> = rendered
             .jobs()
             .iter()
-            .map(|job| parse(&variables(rendered, container_of(job))).expect("settings are accepted").job)
+            .map(|job| {
+                parse(&variables(rendered, container_of(job))).expect("settings are accepted").schedule
+            })
             .collect();
         let different: BTreeSet<_> = jobs.iter().collect();
         assert_eq!(different.len(), jobs.len(), "{}: {jobs:?}", rendered.directory);
@@ -243,7 +245,7 @@ fn a_second_schedule_stays_one_of_its_own_whatever_the_first_one_is_made_to_own(
         parse(&variables(&rendered, container_of(&job))).expect("settings are accepted")
     };
     let (first, second) = (of("volume-snapshotter"), of("volume-snapshotter-weekly"));
-    assert_eq!((first.job.as_str(), second.job.as_str()), ("nightly", "volume-snapshotter-weekly"));
+    assert_eq!((first.schedule.as_str(), second.schedule.as_str()), ("nightly", "volume-snapshotter-weekly"));
     assert_eq!(first.retention, "last=3".parse().expect("a rule"));
     assert_eq!(second.retention, "last=8".parse().expect("a rule"));
     assert_eq!(second.name_prefix, "volume-snapshot-weekly");

@@ -9,18 +9,18 @@
 mod cluster;
 mod components;
 mod overlays;
+mod permissions;
 mod pods;
 mod reading;
 mod rendering;
-mod rights;
 mod settings;
 mod time;
 
 pub(crate) use self::{
+    permissions::{Granted, granted},
     pods::{from_the_pod, violations},
-    reading::{container_of, pod_of},
+    reading::{container_of, pod_of, read},
     rendering::{Rendered, Tree, on_an_overlay, on_the_base, top},
-    rights::{Granted, granted},
     settings::assignment,
     time::{deadline, longest},
 };

@@ -22,7 +22,7 @@ pub(super) static OVERLAYS: LazyLock<Vec<Rendered>> = LazyLock::new(|| rendered(
 
 /// What is applied once for a cluster, and apart from the overlays.
 pub(super) static CLASSES: LazyLock<Vec<Rendered>> = LazyLock::new(|| {
-    rendered(directories_in("deploy/classes").iter().map(|place| format!("deploy/classes/{place}")))
+    rendered(directories_in("deploy/classes").iter().map(|cluster| format!("deploy/classes/{cluster}")))
 });
 
 /// Each component on top of the base, as somebody with a kustomization of their own has it.

@@ -1,0 +1,231 @@
+//! The recheck: what the API server says of the claims, and of everything else that a deletion depends on,
+//! after the new snapshots became ready.
+//!
+//! Claims are deleted and made anew, annotated and restored while a run waits. A run that relied on what it
+//! read when it began would delete the only copy of a volume. So all claims of a namespace are listed again
+//! before anything in it is deleted, once for all targets that are ready by then.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::{BTreeSet, HashMap, HashSet},
+    rc::Rc,
+    time::Duration,
+};
+
+use tokio::{
+    sync::Notify,
+    time::{Instant, timeout},
+};
+
+use super::{Run, discover, shared::Shared, target::KnownClaim, watch};
+use crate::{api::Claim, cluster::Error, snapshot::ClaimId};
+
+/// The age up to which a recheck decides about deletions.
+const FRESH: Duration = Duration::from_secs(10);
+
+/// How long the watch may have been silent while the cache is relied on.
+const HEARD: Duration = Duration::from_secs(2);
+
+/// How long the first recheck waits for further targets to become ready. Later ones wait twice as long each,
+/// up to [`LONGEST_GATHER`]. None waits once every target is settled.
+const GATHER: Duration = Duration::from_secs(30);
+const LONGEST_GATHER: Duration = Duration::from_secs(60);
+
+/// What the API server said at one moment about the claims of some namespaces.
+pub(super) struct Recheck {
+    began: Instant,
+    ended: Instant,
+    namespaces: BTreeSet<String>,
+    /// The claims of these namespaces, or why they are not known.
+    pub(super) claims: Result<Claims, Error>,
+    /// Why the snapshots that the schedule owns are not known, if that is so.
+    pub(super) unread_snapshots: Option<Error>,
+}
+
+/// What is known of the claims.
+#[derive(Default)]
+pub(super) struct Claims {
+    known: HashMap<ClaimId, KnownClaim>,
+    /// By namespace, the snapshots that claims are being restored from.
+    in_use: HashMap<String, HashSet<String>>,
+}
+
+impl Recheck {
+    /// Whether it may decide about a deletion that is made now.
+    pub(super) fn is_fresh(&self) -> bool {
+        // A long list takes its time; a recheck that is never fresh would let no run end.
+        self.began.elapsed() <= FRESH.max((self.ended - self.began) * 2)
+    }
+}
+
+impl Claims {
+    /// A claim as it is now; `None` if it is gone.
+    pub(super) fn get(&self, claim: &ClaimId) -> Option<&KnownClaim> {
+        self.known.get(claim)
+    }
+
+    /// The names of the snapshots of a namespace that claims are being restored from.
+    pub(super) fn in_use(&self, namespace: &str) -> Option<&HashSet<String>> {
+        self.in_use.get(namespace)
+    }
+}
+
+/// The rechecks of a run, one after the other, each for all targets that ask meanwhile.
+pub(super) struct Rechecks {
+    last: Shared<Recheck>,
+    /// The namespaces of those that ask.
+    wanted: RefCell<BTreeSet<String>>,
+    gather: Cell<Duration>,
+    /// How many targets may still become ready.
+    unsettled: Cell<usize>,
+    all_settled: Notify,
+}
+
+/// Whether a recheck may wait.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Urgency {
+    /// Until further targets are ready, so that one recheck serves many.
+    Gather,
+    /// Not at all.
+    AtOnce,
+}
+
+impl Rechecks {
+    /// For so many targets.
+    pub(super) fn new(targets: usize) -> Self {
+        Rechecks {
+            last: Shared::new(),
+            wanted: RefCell::default(),
+            gather: Cell::new(GATHER),
+            unsettled: Cell::new(targets),
+            all_settled: Notify::new(),
+        }
+    }
+
+    /// Notes that a target is ready, or never will be.
+    pub(super) fn settled(&self) {
+        self.unsettled.set(self.unsettled.get().saturating_sub(1));
+        if self.unsettled.get() == 0 {
+            self.all_settled.notify_waiters();
+        }
+    }
+
+    /// A fresh recheck of a namespace that began at `after` or later.
+    pub(super) async fn after(
+        &self,
+        run: &Run<'_>,
+        namespace: &str,
+        after: Instant,
+        urgency: Urgency,
+    ) -> Rc<Recheck> {
+        self.wanted.borrow_mut().insert(namespace.to_owned());
+        let is_good = |recheck: &Recheck| {
+            recheck.began >= after && recheck.is_fresh() && recheck.namespaces.contains(namespace)
+        };
+        let ask = async || {
+            if urgency == Urgency::Gather {
+                self.gathered().await;
+            }
+            // This target's namespace is included even if an earlier recheck took its wish along.
+            let mut namespaces = std::mem::take(&mut *self.wanted.borrow_mut());
+            namespaces.insert(namespace.to_owned());
+            recheck(run, namespaces).await
+        };
+        self.last.get(is_good, ask).await
+    }
+
+    /// Waits until every target is ready or never will be, but no longer than it pays.
+    async fn gathered(&self) {
+        let longest = self.gather.get();
+        let all = self.all_settled.notified();
+        if self.unsettled.get() > 0 && timeout(longest, all).await.is_err() {
+            self.gather.set((longest * 2).min(LONGEST_GATHER));
+        }
+    }
+}
+
+async fn recheck(run: &Run<'_>, namespaces: BTreeSet<String>) -> Recheck {
+    let began = Instant::now();
+    // The watch has told all that happened until the new snapshot was ready, in the order in which it did.
+    // A watch that has been silent since may be broken.
+    let unread_snapshots = match run.cache.was_heard_within(HEARD) || run.settings.dry_run {
+        true => None,
+        false => watch::list_owned(run).await.err(),
+    };
+    let claims = claims(run, &namespaces).await;
+    Recheck { began, ended: Instant::now(), namespaces, claims, unread_snapshots }
+}
+
+/// Lists the claims of namespaces, and keeps what deletions depend on.
+async fn claims(run: &Run<'_>, namespaces: &BTreeSet<String>) -> Result<Claims, Error> {
+    let namespaces: Vec<String> = namespaces.iter().cloned().collect();
+    let mut claims = Claims::default();
+    let kept = discover::list_claims(run.cluster, &namespaces, "", |claim| {
+        let sources = sources(&claim);
+        let id = claim.id();
+        let known = run.targets.contains(&id).then(|| KnownClaim::of(claim, &run.settings.schedule));
+        (known.is_some() || !sources.is_empty()).then_some((id, known, sources))
+    });
+    for (id, known, sources) in kept.await? {
+        for source in sources {
+            claims.in_use.entry(source.namespace).or_default().insert(source.name);
+        }
+        if let Some(known) = known {
+            claims.known.insert(id, known);
+        }
+    }
+    Ok(claims)
+}
+
+/// A snapshot that a claim is made from.
+struct Source {
+    namespace: String,
+    name: String,
+}
+
+/// The snapshots that a claim names as its data source while it is not Bound. Its volume may not have been
+/// made yet, and never is once such a snapshot is being deleted.
+fn sources(claim: &Claim) -> Vec<Source> {
+    if claim.status.phase == "Bound" {
+        return Vec::new();
+    }
+    let named = [&claim.spec.data_source, &claim.spec.data_source_ref];
+    named
+        .into_iter()
+        .flatten()
+        .filter(|source| source.is_snapshot())
+        .map(|source| Source {
+            namespace: source.namespace.clone().unwrap_or_else(|| claim.metadata.namespace.clone()),
+            name: source.name.clone(),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_snapshot_is_in_use_while_a_claim_that_names_it_is_not_bound() {
+        let of = |spec: serde_json::Value, phase: &str| -> Vec<String> {
+            let claim = json!({"metadata": {"namespace": "app"}, "spec": spec, "status": {"phase": phase}});
+            let claim: Claim = serde_json::from_value(claim).expect("a claim");
+            sources(&claim)
+                .into_iter()
+                .map(|source| format!("{}/{}", source.namespace, source.name))
+                .collect()
+        };
+        let snapshot = json!({"kind": "VolumeSnapshot", "name": "a"});
+        let elsewhere = json!({"kind": "VolumeSnapshot", "name": "a", "namespace": "other"});
+        let clone = json!({"kind": "PersistentVolumeClaim", "name": "a"});
+        assert_eq!(of(json!({"dataSource": snapshot}), "Pending"), ["app/a"]);
+        assert_eq!(of(json!({"dataSourceRef": snapshot}), ""), ["app/a"]);
+        assert_eq!(of(json!({"dataSourceRef": snapshot}), "Lost"), ["app/a"]);
+        assert_eq!(of(json!({"dataSourceRef": elsewhere}), "Pending"), ["other/a"]);
+        assert_eq!(of(json!({"dataSource": clone}), "Pending"), [""; 0]);
+        assert_eq!(of(json!({"dataSource": snapshot}), "Bound"), [""; 0]);
+        assert_eq!(of(json!({}), "Pending"), [""; 0]);
+    }
+}

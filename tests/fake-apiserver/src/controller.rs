@@ -1,0 +1,733 @@
+//! The snapshot controller: takes new VolumeSnapshots through the states that a real one does, at the speed and with
+//! the errors that a test's [`Plan`] says, and lets deleted ones go.
+//!
+//! It works on what the store reports. What there is to do waits in a queue, which is worked through at the [`Pace`] that
+//! a test chooses; a snapshot's claim is looked up by its name, and only when its turn has come. Delays count from the
+//! write that they follow, or from that turn, and each has a timer of its own, so a thousand snapshots at once are as
+//! exact as one. A snapshot that was put into the store with a status of its own is only looked after when it is deleted.
+
+use crate::announce::{Announcement, announce};
+use crate::cluster::Cluster;
+use crate::object::{self, BOUND_PROTECTION, CLAIM_SOURCE_PROTECTION, SOURCE_PROTECTION};
+use crate::registry::{SNAPSHOT_GROUP, known};
+use crate::store::{Change, Key, Kind, Writer};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::time::{Instant, sleep_until};
+
+const SNAPSHOTS: &str = "volumesnapshots";
+const CLAIMS: &str = "persistentvolumeclaims";
+const CLASSES: &str = "volumesnapshotclasses";
+const CONTENTS: &str = "volumesnapshotcontents";
+
+/// How fast the snapshot controller is where no plan says otherwise.
+#[derive(Debug, Clone)]
+pub struct Controller {
+    /// From a snapshot's creation until it is ready. 20 ms.
+    pub ready_after: Duration,
+    /// From a snapshot's deletion until it is gone. 5 ms.
+    pub deletion_delay: Duration,
+    /// Whether Events are written as the real controller does. No: they would be among those that a test counts.
+    pub events: bool,
+}
+
+impl Default for Controller {
+    fn default() -> Controller {
+        Controller {
+            ready_after: Duration::from_millis(20),
+            deletion_delay: Duration::from_millis(5),
+            events: false,
+        }
+    }
+}
+
+/// What happens with one snapshot. The default is never ready, without an error.
+#[derive(Debug, Clone, Default)]
+pub struct Plan {
+    /// From the snapshot's creation until it is ready; `None`: never. If an error of the cluster's (a missing class,
+    /// say) or the controller's [`Pace`] held it up, from when that was over.
+    pub ready_after: Option<Duration>,
+    /// `status.error.message` from the given times after the creation on; an empty text clears the error.
+    pub errors: Vec<(Duration, String)>,
+    /// `status.creationTime` as the storage says it, instead of the time at which the snapshot was begun.
+    pub creation_time: Option<String>,
+    /// Whether an error stays set when the snapshot becomes ready.
+    pub keep_error: bool,
+    /// Whether the snapshot stays, terminating, when it is deleted.
+    pub on_delete_keep: bool,
+}
+
+impl Plan {
+    /// Ready after a delay, counted from the creation.
+    pub fn ready_after(delay: Duration) -> Plan {
+        Plan { ready_after: Some(delay), ..Plan::default() }
+    }
+
+    /// Never ready.
+    pub fn never() -> Plan {
+        Plan::default()
+    }
+
+    /// Never ready, with this error from the beginning.
+    pub fn fails(message: &str) -> Plan {
+        Plan::default().with_error(Duration::ZERO, message)
+    }
+
+    /// The same with an error set at a time after the creation; an empty text clears it.
+    #[must_use]
+    pub fn with_error(mut self, at: Duration, message: &str) -> Plan {
+        self.errors.push((at, message.to_owned()));
+        self
+    }
+
+    /// The same with a time that the storage says the snapshot was cut at, in RFC 3339.
+    #[must_use]
+    pub fn with_creation_time(mut self, time: impl ToString) -> Plan {
+        self.creation_time = Some(time.to_string());
+        self
+    }
+
+    /// The same with an error that stays set when the snapshot is ready.
+    #[must_use]
+    pub fn keeping_error(mut self) -> Plan {
+        self.keep_error = true;
+        self
+    }
+
+    /// The same, but it stays terminating when it is deleted.
+    #[must_use]
+    pub fn kept_on_delete(mut self) -> Plan {
+        self.on_delete_keep = true;
+        self
+    }
+}
+
+/// A snapshot that exists: another of the same name is another one.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Id {
+    key: Key,
+    uid: String,
+}
+
+impl Id {
+    fn of(change: &Change) -> Id {
+        Id { key: change.key.clone(), uid: object::uid(&change.object.value).to_owned() }
+    }
+
+    fn get(&self, writer: &Writer<'_>) -> Option<Value> {
+        let object = writer.get(SNAPSHOTS, &self.key)?;
+        (object::uid(&object.value) == self.uid).then(|| object.value.clone())
+    }
+
+    fn exists(&self, cluster: &Cluster) -> bool {
+        cluster.store.get(SNAPSHOTS, &self.key).is_some_and(|object| object::uid(&object.value) == self.uid)
+    }
+
+    fn modify(&self, writer: &mut Writer<'_>, f: impl FnOnce(&mut Value)) -> Option<Value> {
+        self.get(writer)?;
+        Some(writer.modify(known(SNAPSHOTS), &self.key, f)?.value.clone())
+    }
+
+    fn content(&self) -> Key {
+        (String::new(), format!("snapcontent-{}", self.uid))
+    }
+}
+
+/// How fast the snapshot controller takes snapshots out of its queue: new ones, those whose class or claim has come, and
+/// deleted ones. What the storage has begun goes on at any pace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pace {
+    /// As soon as they are there.
+    AtOnce,
+    /// The first at once, and then this many in each second, at equal distances; none if it is 0.
+    PerSecond(u32),
+    /// Not before a test says so with [`FakeApiServer::controller_takes`](crate::TestBed::controller_takes) or another pace.
+    Stopped,
+}
+
+/// How the queue is worked through at this moment.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Orders {
+    pub(crate) pace: Pace,
+    /// How many are to be taken whatever the pace.
+    pub(crate) granted: usize,
+}
+
+impl Default for Orders {
+    fn default() -> Orders {
+        Orders { pace: Pace::AtOnce, granted: 0 }
+    }
+}
+
+/// What a snapshot holds the data of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SnapshotData {
+    /// The uid of the claim.
+    pub claim: String,
+    /// The name of the claim's volume.
+    pub volume: String,
+}
+
+/// How far a snapshot came.
+enum Step {
+    /// It is bound to a content, and the storage is at work.
+    Begun,
+    /// Something is missing that may come.
+    Stuck,
+    /// Nothing more is to be done.
+    Over,
+}
+
+/// Something to look after.
+struct Turn {
+    id: Id,
+    /// What delays count from; `None`: from when the turn comes, because it had to wait.
+    since: Option<Instant>,
+}
+
+struct Worker {
+    cluster: Arc<Cluster>,
+    /// By uid.
+    plans: HashMap<String, Plan>,
+    /// Not begun yet, with the name of the claim, so that a change of one claim is not a reason to look at everything.
+    new: HashMap<Id, String>,
+    /// Deleted, but claims are being made from them.
+    held: HashSet<Id>,
+    queue: VecDeque<Turn>,
+    /// When the last one was taken from the queue.
+    taken: Option<Instant>,
+}
+
+/// Runs until the store is gone.
+pub(crate) async fn run(cluster: Arc<Cluster>, mut changes: UnboundedReceiver<Arc<Change>>) {
+    let mut orders = cluster.orders.subscribe();
+    let mut worker = Worker {
+        cluster,
+        plans: HashMap::new(),
+        new: HashMap::new(),
+        held: HashSet::new(),
+        queue: VecDeque::new(),
+        taken: None,
+    };
+    loop {
+        let now = *orders.borrow_and_update();
+        let due = worker.due(now);
+        tokio::select! {
+            biased;
+            // Changes first: what is taken from the queue is judged by all that is known.
+            change = changes.recv() => match change {
+                Some(change) => worker.see(&change),
+                None => return,
+            },
+            changed = orders.changed() => if changed.is_err() { return },
+            () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => worker.take(),
+        }
+    }
+}
+
+impl Worker {
+    /// When the next one is to be taken from the queue; `None`: not until something changes.
+    fn due(&mut self, orders: Orders) -> Option<Instant> {
+        // One that is gone takes nobody's turn.
+        while self.queue.front().is_some_and(|turn| !turn.id.exists(&self.cluster)) {
+            self.queue.pop_front();
+        }
+        self.queue.front()?;
+        let now = Instant::now();
+        match orders.pace {
+            _ if orders.granted > 0 => Some(now),
+            Pace::AtOnce => Some(now),
+            Pace::PerSecond(0) | Pace::Stopped => None,
+            Pace::PerSecond(number) => {
+                Some(self.taken.map_or(now, |taken| taken + Duration::from_secs(1) / number))
+            }
+        }
+    }
+
+    /// Takes the next one from the queue, if that is still what is wanted.
+    fn take(&mut self) {
+        let orders = *self.cluster.orders.borrow();
+        if self.due(orders).is_none_or(|due| due > Instant::now()) {
+            return;
+        }
+        let Some(Turn { id, since }) = self.queue.pop_front() else { return };
+        self.taken = Some(Instant::now());
+        self.cluster.orders.send_modify(|orders| orders.granted = orders.granted.saturating_sub(1));
+        self.look_after(id, since.unwrap_or_else(Instant::now));
+    }
+
+    fn put_in_queue(&mut self, id: Id, at: Instant, at_once: bool) {
+        if !self.queue.iter().any(|turn| turn.id == id) {
+            self.queue.push_back(Turn { id, since: at_once.then_some(at) });
+        }
+    }
+
+    /// Puts into the queue what a change is a reason to look after.
+    fn see(&mut self, change: &Change) {
+        let at_once = self.cluster.orders.borrow().pace == Pace::AtOnce;
+        match (change.resource.plural, change.kind) {
+            (SNAPSHOTS, Kind::Added) => {
+                let snapshot = &change.object.value;
+                let claim = object::text(snapshot, "/spec/source/persistentVolumeClaimName").to_owned();
+                if !claim.is_empty() && snapshot.get("status").is_none() && !object::is_deleting(snapshot) {
+                    let id = Id::of(change);
+                    self.plans.insert(id.uid.clone(), self.cluster.plan(snapshot));
+                    self.new.insert(id.clone(), claim);
+                    self.put_in_queue(id, change.at, at_once);
+                }
+            }
+            (SNAPSHOTS, Kind::Modified) => {
+                let was = change.before.as_ref().is_some_and(|before| object::is_deleting(&before.value));
+                if !was && object::is_deleting(&change.object.value) {
+                    let id = Id::of(change);
+                    self.new.remove(&id);
+                    self.put_in_queue(id, change.at, at_once);
+                }
+            }
+            (SNAPSHOTS, Kind::Deleted) => {
+                let id = Id::of(change);
+                self.plans.remove(&id.uid);
+                self.new.remove(&id);
+                self.held.remove(&id);
+                // Whatever way the snapshot went, its content goes with it.
+                self.cluster.store.write(|writer| {
+                    writer.remove(known(CONTENTS), &id.content());
+                    release_claim(&self.cluster, writer, &change.object.value);
+                });
+            }
+            (CLASSES | CLAIMS, _) => {
+                let of_class = change.resource.plural == CLASSES;
+                let (namespace, name) = &change.key;
+                let new = self
+                    .new
+                    .iter()
+                    .filter(|(id, claim)| of_class || (id.key.0 == *namespace && *claim == name));
+                // Those that wait for their first turn have their place in the queue already.
+                let again: Vec<Id> = new.map(|(id, _)| id.clone()).collect();
+                let is_source = |id: &&Id| {
+                    let states = [Some(&change.object), change.before.as_ref()];
+                    states.into_iter().flatten().any(|claim| {
+                        id.key.0 == *namespace
+                            && object::text(&claim.value, "/spec/dataSource/name") == id.key.1
+                    })
+                };
+                let free: Vec<Id> = self.held.iter().filter(is_source).cloned().collect();
+                for id in again.into_iter().chain(free) {
+                    self.put_in_queue(id, change.at, at_once);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn look_after(&mut self, id: Id, since: Instant) {
+        let Some(snapshot) = self.cluster.store.get(SNAPSHOTS, &id.key) else { return };
+        if object::is_deleting(&snapshot.value) {
+            let cluster = &self.cluster;
+            let plan = self.plans.entry(id.uid.clone()).or_insert_with(|| cluster.plan(&snapshot.value));
+            if plan.on_delete_keep || release(cluster, &id, since) {
+                self.held.remove(&id);
+            } else {
+                self.held.insert(id);
+            }
+        } else if self.new.contains_key(&id) {
+            match begin(&self.cluster, &id) {
+                Step::Stuck => return,
+                Step::Begun => {
+                    let plan = self.plans.get(&id.uid).cloned().unwrap_or_default();
+                    follow(&self.cluster, id.clone(), plan, since);
+                }
+                Step::Over => {}
+            }
+            self.new.remove(&id);
+        }
+    }
+}
+
+/// Brings a snapshot to where the storage begins its work, or writes down what hinders that.
+fn begin(cluster: &Cluster, id: &Id) -> Step {
+    cluster.store.write(|writer| {
+        let Some(mut snapshot) = id.get(writer) else { return Step::Over };
+        if object::is_deleting(&snapshot) {
+            return Step::Over;
+        }
+        let class = match class_of(writer, &snapshot) {
+            Ok(class) => class,
+            Err((reason, message)) => {
+                set_error(writer, id, &message, false);
+                tell(cluster, writer, id, "Warning", reason, &message);
+                return Step::Stuck;
+            }
+        };
+        let class_name = object::name(&class).to_owned();
+        if object::text(&snapshot, "/spec/volumeSnapshotClassName").is_empty() {
+            id.modify(writer, |snapshot| {
+                object::section(snapshot, "spec")
+                    .insert("volumeSnapshotClassName".into(), class_name.clone().into());
+                let generation = snapshot["metadata"]["generation"].as_i64().unwrap_or(0) + 1;
+                object::metadata(snapshot).insert("generation".into(), generation.into());
+            });
+        }
+        id.modify(writer, |snapshot| object::add_finalizer(snapshot, SOURCE_PROTECTION));
+        let claim = match bound_claim(writer, &snapshot) {
+            Ok(claim) => claim,
+            Err(hindrance) => {
+                let message = format!(
+                    "Failed to create snapshot content with error {}",
+                    hindrance.of_content(&id.key.1)
+                );
+                set_error(writer, id, &message, true);
+                tell(cluster, writer, id, "Warning", "SnapshotContentCreationFailed", &message);
+                return Step::Stuck;
+            }
+        };
+        let driver = driver_of(writer, &claim);
+        protect_claim(cluster, writer, &snapshot);
+        let (content_namespace, content_name) = id.content();
+        if writer.get(CONTENTS, &(content_namespace, content_name.clone())).is_none() {
+            let handle = volume_handle(writer, &claim);
+            writer.put(known(CONTENTS), content(id, &snapshot, &class, &claim, &handle));
+            cluster.set_data(&id.uid, data_of(&claim));
+        }
+        id.modify(writer, |snapshot| {
+            let status = object::section(snapshot, "status");
+            status.insert("boundVolumeSnapshotContentName".into(), content_name.into());
+            status.insert("readyToUse".into(), false.into());
+        });
+        let bound = id.modify(writer, |snapshot| object::add_finalizer(snapshot, BOUND_PROTECTION));
+        snapshot = bound.unwrap_or(snapshot);
+        let message = format!(
+            "Waiting for a snapshot {}/{} to be created by the CSI driver.",
+            object::namespace(&snapshot),
+            object::name(&snapshot)
+        );
+        tell(cluster, writer, id, "Normal", "CreatingSnapshot", &message);
+        // No sidecar of another driver picks the content up: nothing happens, and nobody says why.
+        if driver.is_some_and(|driver| driver != object::text(&class, "/driver")) {
+            return Step::Over;
+        }
+        Step::Begun
+    })
+}
+
+/// Why a claim cannot be snapshotted yet.
+enum Hindrance {
+    Missing(String),
+    Unbound(String),
+}
+
+impl Hindrance {
+    /// As it is said when the content is to be made.
+    fn of_content(&self, snapshot: &str) -> String {
+        match self {
+            Hindrance::Missing(_) => format!(
+                "snapshot controller failed to update {snapshot} on API server: cannot get claim from snapshot"
+            ),
+            Hindrance::Unbound(_) => {
+                format!(
+                    "failed to get input parameters to create snapshot {snapshot}: \"{}\"",
+                    self.of_class()
+                )
+            }
+        }
+    }
+
+    /// As it is said when the default class is looked for.
+    fn of_class(&self) -> String {
+        match self {
+            Hindrance::Missing(claim) => format!(
+                "failed to retrieve PVC {claim} from the lister: \"persistentvolumeclaim \\\"{claim}\\\" not found\""
+            ),
+            Hindrance::Unbound(claim) => {
+                format!("the PVC {claim} is not yet bound to a PV, will not attempt to take a snapshot")
+            }
+        }
+    }
+}
+
+fn bound_claim(writer: &Writer<'_>, snapshot: &Value) -> Result<Value, Hindrance> {
+    let name = object::text(snapshot, "/spec/source/persistentVolumeClaimName").to_owned();
+    let key = (object::namespace(snapshot).to_owned(), name.clone());
+    let Some(claim) = writer.get(CLAIMS, &key) else {
+        return Err(Hindrance::Missing(name));
+    };
+    if object::text(&claim.value, "/status/phase") != "Bound" {
+        return Err(Hindrance::Unbound(name));
+    }
+    Ok(claim.value.clone())
+}
+
+/// The driver of a claim's volume, as far as anything says it.
+fn driver_of(writer: &Writer<'_>, claim: &Value) -> Option<String> {
+    let cluster_wide = |plural, name: &str| writer.get(plural, &(String::new(), name.to_owned()));
+    let volume = cluster_wide("persistentvolumes", object::text(claim, "/spec/volumeName"));
+    let of_volume = volume.map(|volume| object::text(&volume.value, "/spec/csi/driver").to_owned());
+    let of_claim =
+        || object::annotation(claim, "volume.kubernetes.io/storage-provisioner").map(str::to_owned);
+    let of_class = || {
+        let class = cluster_wide("storageclasses", object::text(claim, "/spec/storageClassName"))?;
+        Some(object::text(&class.value, "/provisioner").to_owned())
+    };
+    of_volume.or_else(of_claim).or_else(of_class).filter(|driver| !driver.is_empty())
+}
+
+/// The class that a snapshot names, or else the default one of its claim's driver; or the reason and the words of the
+/// error.
+fn class_of(writer: &Writer<'_>, snapshot: &Value) -> Result<Value, (&'static str, String)> {
+    let name = object::text(snapshot, "/spec/volumeSnapshotClassName");
+    if !name.is_empty() {
+        let class = writer.get(CLASSES, &(String::new(), name.to_owned()));
+        return class.map(|class| class.value.clone()).ok_or_else(|| {
+            let message = format!(
+                "Failed to get snapshot class with error volumesnapshotclass.{SNAPSHOT_GROUP} \"{name}\" not found"
+            );
+            ("GetSnapshotClassFailed", message)
+        });
+    }
+    let failed = |why: String| {
+        ("SetDefaultSnapshotClassFailed", format!("Failed to set default snapshot class with error {why}"))
+    };
+    let claim = bound_claim(writer, snapshot).map_err(|hindrance| failed(hindrance.of_class()))?;
+    let driver = driver_of(writer, &claim);
+    let is_default = |class: &Value| {
+        object::annotation(class, "snapshot.storage.kubernetes.io/is-default-class") == Some("true")
+            && driver.as_ref().is_none_or(|driver| object::text(class, "/driver") == driver)
+    };
+    let defaults: Vec<&Value> =
+        writer.list(CLASSES).map(|class| &class.value).filter(|class| is_default(class)).collect();
+    match defaults.as_slice() {
+        [] => Err(failed("cannot find default snapshot class".to_owned())),
+        [class] => Ok((*class).clone()),
+        many => Err(failed(format!("{} default snapshot classes were found", many.len()))),
+    }
+}
+
+/// What a snapshot has that is made of a claim now.
+pub(crate) fn data_of(claim: &Value) -> SnapshotData {
+    SnapshotData {
+        claim: object::uid(claim).to_owned(),
+        volume: object::text(claim, "/spec/volumeName").to_owned(),
+    }
+}
+
+/// How the storage calls a claim's volume; a claim that was put in bound may have none that is known.
+fn volume_handle(writer: &Writer<'_>, claim: &Value) -> String {
+    let name = object::text(claim, "/spec/volumeName");
+    let volume = writer.get("persistentvolumes", &(String::new(), name.to_owned()));
+    let handle = volume.map(|volume| object::text(&volume.value, "/spec/csi/volumeHandle").to_owned());
+    handle.filter(|handle| !handle.is_empty()).unwrap_or_else(|| name.to_owned())
+}
+
+/// Puts a claim under protection while a snapshot is being made of it.
+fn protect_claim(cluster: &Cluster, writer: &mut Writer<'_>, snapshot: &Value) {
+    let key = claim_of(snapshot);
+    cluster.sources().entry(key.clone()).or_default().insert(object::uid(snapshot).to_owned());
+    writer.modify(known(CLAIMS), &key, |claim| object::add_finalizer(claim, CLAIM_SOURCE_PROTECTION));
+}
+
+/// Takes the protection off a snapshot's claim, unless another snapshot is still being made of it.
+fn release_claim(cluster: &Cluster, writer: &mut Writer<'_>, snapshot: &Value) {
+    let key = claim_of(snapshot);
+    let mut sources = cluster.sources();
+    let Some(being_made) = sources.get_mut(&key) else { return };
+    being_made.remove(object::uid(snapshot));
+    if being_made.is_empty() {
+        sources.remove(&key);
+        writer.modify(known(CLAIMS), &key, |claim| object::remove_finalizer(claim, CLAIM_SOURCE_PROTECTION));
+    }
+}
+
+/// Where a snapshot's claim is, if it is there.
+fn claim_of(snapshot: &Value) -> Key {
+    let name = object::text(snapshot, "/spec/source/persistentVolumeClaimName");
+    (object::namespace(snapshot).to_owned(), name.to_owned())
+}
+
+fn content(id: &Id, snapshot: &Value, class: &Value, claim: &Value, volume_handle: &str) -> Value {
+    json!({
+        "apiVersion": format!("{SNAPSHOT_GROUP}/v1"),
+        "kind": "VolumeSnapshotContent",
+        "metadata": {
+            "name": id.content().1,
+            "uid": object::new_uid(),
+            "generation": 1,
+            "creationTimestamp": object::now(),
+            "finalizers": ["snapshot.storage.kubernetes.io/volumesnapshotcontent-bound-protection"],
+        },
+        "spec": {
+            "deletionPolicy": match object::text(class, "/deletionPolicy") {
+                "" => "Delete",
+                policy => policy,
+            },
+            "driver": object::text(class, "/driver"),
+            "source": {"volumeHandle": volume_handle},
+            "sourceVolumeMode": object::volume_mode(claim),
+            "volumeSnapshotClassName": object::name(class),
+            "volumeSnapshotRef": {
+                "apiVersion": format!("{SNAPSHOT_GROUP}/v1"),
+                "kind": "VolumeSnapshot",
+                "name": object::name(snapshot),
+                "namespace": object::namespace(snapshot),
+                "resourceVersion": object::resource_version(snapshot),
+                "uid": id.uid,
+            },
+        },
+    })
+}
+
+/// Writes an error down, unless it is there already: the controller tries again and again, but says it once.
+fn set_error(writer: &mut Writer<'_>, id: &Id, message: &str, with_ready: bool) {
+    id.modify(writer, |snapshot| {
+        if object::text(snapshot, "/status/error/message") == message {
+            return;
+        }
+        let status = object::section(snapshot, "status");
+        status.insert("error".into(), json!({"message": message, "time": object::now()}));
+        if with_ready {
+            status.insert("readyToUse".into(), false.into());
+        }
+    });
+}
+
+/// What a plan says happens at one time.
+enum Happening {
+    Error(String),
+    Ready,
+}
+
+/// Carries a snapshot's plan out, each step at its time.
+fn follow(cluster: &Arc<Cluster>, id: Id, plan: Plan, since: Instant) {
+    let cut = Timestamp::now();
+    let mut planned: Vec<(Duration, Happening)> =
+        plan.errors.iter().map(|(at, message)| (*at, Happening::Error(message.clone()))).collect();
+    if let Some(at) = plan.ready_after {
+        planned.push((at, Happening::Ready));
+    }
+    planned.sort_by_key(|(at, _)| *at);
+    if planned.is_empty() {
+        return;
+    }
+    let cluster = cluster.clone();
+    tokio::spawn(async move {
+        for (after, happening) in planned {
+            // A delay too long to be counted is never over.
+            let Some(at) = since.checked_add(after) else { return };
+            sleep_until(at).await;
+            let exists = cluster.store.write(|writer| {
+                match &happening {
+                    Happening::Error(message) if message.is_empty() => id.modify(writer, |snapshot| {
+                        object::section(snapshot, "status").remove("error");
+                    }),
+                    Happening::Error(message) => {
+                        set_error(writer, &id, message, false);
+                        id.get(writer)
+                    }
+                    Happening::Ready => make_ready(&cluster, writer, &id, &plan, cut),
+                }
+                .is_some()
+            });
+            if !exists {
+                return;
+            }
+        }
+    });
+}
+
+fn make_ready(
+    cluster: &Cluster,
+    writer: &mut Writer<'_>,
+    id: &Id,
+    plan: &Plan,
+    cut: Timestamp,
+) -> Option<Value> {
+    let snapshot = id.get(writer)?;
+    let claim = object::text(&snapshot, "/spec/source/persistentVolumeClaimName").to_owned();
+    let claim = writer.get(CLAIMS, &(id.key.0.clone(), claim));
+    let size = claim.and_then(|claim| {
+        let found = claim.value.pointer("/status/capacity/storage");
+        found.or_else(|| claim.value.pointer("/spec/resources/requests/storage")).cloned()
+    });
+    let time = plan.creation_time.clone().unwrap_or_else(|| object::time(cut));
+    writer.modify(known(CONTENTS), &id.content(), |content| {
+        content["status"] = json!({
+            "creationTime": time.parse::<Timestamp>().map_or(0, |time| time.as_second().saturating_mul(1_000_000_000)),
+            "readyToUse": true,
+            "restoreSize": size.as_ref().and_then(Value::as_str).and_then(object::bytes).unwrap_or(0),
+            "snapshotHandle": object::new_uid(),
+        });
+    });
+    let ready = id.modify(writer, |snapshot| {
+        let status = object::section(snapshot, "status");
+        status.insert("creationTime".into(), time.into());
+        status.insert("readyToUse".into(), true.into());
+        if let Some(size) = size {
+            status.insert("restoreSize".into(), size);
+        }
+        if !plan.keep_error {
+            status.remove("error");
+        }
+    });
+    release_claim(cluster, writer, &snapshot);
+    let what = format!("Snapshot {}/{}", id.key.0, id.key.1);
+    tell(
+        cluster,
+        writer,
+        id,
+        "Normal",
+        "SnapshotCreated",
+        &format!("{what} was successfully created by the CSI driver."),
+    );
+    tell(cluster, writer, id, "Normal", "SnapshotReady", &format!("{what} is ready to use."));
+    ready
+}
+
+/// Lets a deleted snapshot go: one finalizer at once, the other after the delay. `false` if claims hold it.
+fn release(cluster: &Arc<Cluster>, id: &Id, since: Instant) -> bool {
+    let (namespace, name) = &id.key;
+    let uses = |claim: &Value| {
+        object::namespace(claim) == namespace
+            && object::text(claim, "/status/phase") == "Pending"
+            && object::text(claim, "/spec/dataSource/kind") == "VolumeSnapshot"
+            && object::text(claim, "/spec/dataSource/name") == name
+    };
+    let free = cluster.store.write(|writer| {
+        if id.get(writer).is_some() && writer.list(CLAIMS).any(|claim| uses(&claim.value)) {
+            return false;
+        }
+        id.modify(writer, |snapshot| object::remove_finalizer(snapshot, SOURCE_PROTECTION));
+        true
+    });
+    if free {
+        let (cluster, id) = (cluster.clone(), id.clone());
+        tokio::spawn(async move {
+            let Some(at) = since.checked_add(cluster.options.controller.deletion_delay) else { return };
+            sleep_until(at).await;
+            cluster.store.write(|writer| {
+                id.modify(writer, |snapshot| object::remove_finalizer(snapshot, BOUND_PROTECTION));
+            });
+        });
+    }
+    free
+}
+
+/// Writes an Event about a snapshot, if that is wanted.
+fn tell(cluster: &Cluster, writer: &mut Writer<'_>, id: &Id, kind: &str, reason: &str, message: &str) {
+    if !cluster.options.controller.events {
+        return;
+    }
+    let Some(snapshot) = id.get(writer) else { return };
+    let about = (format!("{SNAPSHOT_GROUP}/v1"), "VolumeSnapshot");
+    let said = Announcement {
+        about: (&about.0, about.1),
+        object: &snapshot,
+        component: "snapshot-controller",
+        kind,
+        reason,
+        message,
+    };
+    announce(writer, &said);
+}

@@ -1,0 +1,204 @@
+//! What others do to the objects of a bed.
+
+use crate::admission;
+use crate::cluster::Cluster;
+use crate::controller::{self, SnapshotData};
+use crate::event;
+use crate::object;
+use crate::objects;
+use crate::registry;
+use crate::store::Writer;
+use crate::verbs;
+use crate::volumes;
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+/// What others do to the objects of a bed, at once and past validation, admission and permissions: for tests that
+/// arrange a cluster, and for what a test lets happen in the middle of somebody's requests
+/// ([`FakeApiServer::before`](crate::TestBed::before), [`FakeApiServer::after`](crate::TestBed::after)).
+///
+/// A [`FakeApiServer`](crate::TestBed) has all of this as well, by the same names. This is only a handle: it can be cloned and
+/// taken to other tasks.
+#[derive(Debug, Clone)]
+pub struct Others {
+    pub(crate) cluster: Arc<Cluster>,
+}
+
+impl Others {
+    /// Puts an object straight into the store: see [`FakeApiServer::put`](crate::TestBed::put).
+    pub fn put(&self, mut object: Value) -> Value {
+        let (api_version, kind) = (object::text(&object, "/apiVersion"), object::text(&object, "/kind"));
+        let Some(resource) = registry::of_kind(api_version, kind) else {
+            panic!("no resource is of kind {kind:?} in {api_version:?}");
+        };
+        assert!(!object::name(&object).is_empty(), "an object has a name: {object}");
+        if resource.is_new_event() {
+            object = event::to_core(object);
+        }
+        let namespace = object::namespace(&object).to_owned();
+        if resource.namespaced {
+            assert!(
+                !namespace.is_empty(),
+                "an object of kind {kind} has a namespace: {object}",
+                kind = resource.kind
+            );
+            if self.get("namespaces", "", &namespace).is_none() {
+                self.put(objects::namespace(&namespace));
+            }
+        }
+        self.cluster.store.write(|writer| {
+            let key = (namespace, object::name(&object).to_owned());
+            if let Some(old) = writer.get(resource.plural, &key) {
+                let uid = object::uid(&old.value).to_owned();
+                object::metadata(&mut object).entry("uid").or_insert_with(|| uid.into());
+            }
+            admission::stamp(resource, &mut object);
+            admission::set_defaults(resource, &mut object);
+            let stored = writer.put(resource, object).value.clone();
+            if resource.plural == "volumesnapshots" && stored.get("status").is_some() {
+                self.know_data(writer, &stored);
+            }
+            stored
+        })
+    }
+
+    /// A snapshot that was put in with a status was made of the claim that is there, as far as anybody knows.
+    fn know_data(&self, writer: &Writer<'_>, snapshot: &Value) {
+        let claim = object::text(snapshot, "/spec/source/persistentVolumeClaimName").to_owned();
+        let claim = writer.get("persistentvolumeclaims", &(object::namespace(snapshot).to_owned(), claim));
+        if let (Some(claim), None) = (claim, self.cluster.data(snapshot)) {
+            self.cluster.set_data(object::uid(snapshot), controller::data_of(&claim.value));
+        }
+    }
+
+    /// An object as it is now.
+    pub fn get(&self, resource: &str, namespace: &str, name: &str) -> Option<Value> {
+        let key = (namespace.to_owned(), name.to_owned());
+        self.cluster.store.get(resource, &key).map(|object| object.value.clone())
+    }
+
+    /// All objects of a resource, by namespace and name; of all namespaces if `namespace` is empty.
+    pub fn list(&self, resource: &str, namespace: &str) -> Vec<Value> {
+        let namespace = (!namespace.is_empty()).then_some(namespace);
+        self.cluster.store.list(resource, namespace).iter().map(|object| object.value.clone()).collect()
+    }
+
+    /// Changes an object, past validation and admission, and answers it as stored; `None` if it is not there. Removing
+    /// the last finalizer of a deleted object takes it out.
+    pub fn update(
+        &self,
+        resource: &str,
+        namespace: &str,
+        name: &str,
+        f: impl FnOnce(&mut Value),
+    ) -> Option<Value> {
+        let key = (namespace.to_owned(), name.to_owned());
+        let resource = registry::stored(resource)?;
+        let changed = self.cluster.store.write(|writer| writer.modify(resource, &key, f));
+        changed.map(|object| object.value.clone())
+    }
+
+    /// Sets a label of an object; `None` takes it away.
+    pub fn label(&self, resource: &str, namespace: &str, name: &str, label: &str, value: Option<&str>) {
+        self.set(resource, namespace, name, "labels", label, value);
+    }
+
+    /// Sets an annotation of an object; `None` takes it away.
+    pub fn annotate(
+        &self,
+        resource: &str,
+        namespace: &str,
+        name: &str,
+        annotation: &str,
+        value: Option<&str>,
+    ) {
+        self.set(resource, namespace, name, "annotations", annotation, value);
+    }
+
+    fn set(
+        &self,
+        resource: &str,
+        namespace: &str,
+        name: &str,
+        section: &str,
+        key: &str,
+        value: Option<&str>,
+    ) {
+        let changed = self.update(resource, namespace, name, |object| {
+            let metadata = object::metadata(object);
+            let entries = metadata.entry(section).or_insert_with(|| json!({}));
+            match (entries.as_object_mut(), value) {
+                (Some(entries), Some(value)) => drop(entries.insert(key.to_owned(), value.into())),
+                (Some(entries), None) => drop(entries.remove(key)),
+                (None, _) => {}
+            }
+            if entries.as_object().is_some_and(serde_json::Map::is_empty) {
+                metadata.remove(section);
+            }
+        });
+        assert!(changed.is_some(), "there is no {namespace}/{name} among the {resource}");
+    }
+
+    /// Deletes an object as `kubectl delete` does: one with finalizers is terminating until those are gone.
+    pub fn delete(&self, resource: &str, namespace: &str, name: &str) {
+        let key = (namespace.to_owned(), name.to_owned());
+        let resource = registry::known(resource);
+        self.cluster.store.write(|writer| verbs::delete_gracefully(writer, resource, &key));
+    }
+
+    /// Takes an object out at once, whatever its finalizers, and answers its last state.
+    pub fn remove(&self, resource: &str, namespace: &str, name: &str) -> Option<Value> {
+        let key = (namespace.to_owned(), name.to_owned());
+        let resource = registry::stored(resource)?;
+        let removed = self.cluster.store.write(|writer| writer.remove(resource, &key));
+        removed.map(|object| object.value.clone())
+    }
+
+    /// Deletes a claim and makes it anew from the same manifest: see
+    /// [`FakeApiServer::replace_claim`](crate::TestBed::replace_claim).
+    pub fn replace_claim(&self, namespace: &str, name: &str) -> Value {
+        self.replace_claim_with(namespace, name, |_| {})
+    }
+
+    /// The same with a manifest that was changed before.
+    pub fn replace_claim_with(&self, namespace: &str, name: &str, f: impl FnOnce(&mut Value)) -> Value {
+        let key = (namespace.to_owned(), name.to_owned());
+        let claims = registry::known("persistentvolumeclaims");
+        self.cluster.store.write(|writer| {
+            let Some(old) = writer.remove(claims, &key) else {
+                panic!("there is no claim {namespace}/{name} to replace");
+            };
+            let mut claim = volumes::manifest(&old.value);
+            f(&mut claim);
+            admission::stamp(claims, &mut claim);
+            admission::set_defaults(claims, &mut claim);
+            if object::text(&old.value, "/status/phase") == "Bound" {
+                volumes::bind_anew(writer, &mut claim, &old.value);
+            }
+            writer.put(claims, claim).value.clone()
+        })
+    }
+
+    /// What a snapshot has the data of: see [`FakeApiServer::snapshot_data`](crate::TestBed::snapshot_data).
+    pub fn snapshot_data(&self, namespace: &str, name: &str) -> Option<SnapshotData> {
+        self.cluster.data(&self.get("volumesnapshots", namespace, name)?)
+    }
+
+    /// The snapshot whose data a claim has: see [`FakeApiServer::restored_from`](crate::TestBed::restored_from).
+    pub fn restored_from(&self, namespace: &str, name: &str) -> Option<String> {
+        let claim = self.get("persistentvolumeclaims", namespace, name)?;
+        self.cluster.restored(object::text(&claim, "/spec/volumeName"))
+    }
+
+    /// Lets a pod use a claim: see [`FakeApiServer::use_claim`](crate::TestBed::use_claim).
+    pub fn use_claim(&self, namespace: &str, name: &str) {
+        self.annotate("persistentvolumeclaims", namespace, name, volumes::SELECTED_NODE, Some("node-1"));
+    }
+
+    /// Says what a snapshot has the data of, as nobody can know it of one that was put in.
+    pub fn set_snapshot_data(&self, namespace: &str, name: &str, data: SnapshotData) {
+        let snapshot = self.get("volumesnapshots", namespace, name);
+        let snapshot = snapshot.unwrap_or_else(|| panic!("there is no snapshot {namespace}/{name}"));
+        self.cluster.set_data(object::uid(&snapshot), data);
+    }
+}
