@@ -34,8 +34,11 @@ const WATCH: Asked = ("watch", "volumesnapshots");
 const CREATE: Asked = ("create", "volumesnapshots");
 const DELETE: Asked = ("delete", "volumesnapshots");
 
-/// Every request of a run with one claim and one old snapshot.
-const REQUESTS: [Asked; 6] = [GET_CLAIM, LIST, WATCH, CREATE, LOOK, DELETE];
+/// How the new snapshot is read before a deletion is repeated.
+const READ: Asked = ("get", "volumesnapshots");
+
+/// Every request of a run with one claim and one old snapshot whose deletion is to be repeated.
+const REQUESTS: [Asked; 7] = [GET_CLAIM, LIST, WATCH, CREATE, LOOK, READ, DELETE];
 
 const RUN: [(&str, &str); 4] = [
     ("SNAPSHOT_PVC_NAMES", "data"),
@@ -138,6 +141,10 @@ fn made(fake: &FakeApiServer) -> Vec<String> {
 async fn cell(asked: Asked, fault: Fault, times: usize, code: i32) -> Result<(), String> {
     let result = std::sync::Mutex::new(Ok(()));
     with_one_old(async |cluster| {
+        if asked == READ {
+            let busy = Fault::Error(503, When::Before);
+            cluster.fake().fault_nth(|request| is(request, DELETE), 1, busy);
+        }
         cluster.fake().fault_times(move |request| is(request, asked), times, fault.clone());
         let ran = cluster.run(&RUN).await;
         *result.lock().expect("no panic") = judge(cluster, &ran, code).await;
@@ -201,7 +208,7 @@ async fn every_request_under_every_fault_ends_well_or_says_why_not() {
                 // Everything that may pass, passes; a 401 or 403 that is not repeated may as well.
                 (1, _) => 0,
                 (_, WATCH) => 0,
-                (_, LOOK | DELETE) => 3,
+                (_, LOOK | READ | DELETE) => 3,
                 _ => 1,
             };
             (asked, name, code, cell(asked, fault, times, code).await)
@@ -351,12 +358,13 @@ async fn a_watch_that_expires_while_a_snapshot_is_waited_for_is_begun_anew() {
 
 /// The steps at which a pod can be stopped: the request that hangs meanwhile, and whether the
 /// server carries it out.
-const STEPS: [(Asked, When); 7] = [
+const STEPS: [(Asked, When); 8] = [
     (GET_CLAIM, When::Before),
     (LIST, When::Before),
     (WATCH, When::Before),
     (CREATE, When::Before),
     (CREATE, When::After),
+    (LOOK, When::Before),
     (DELETE, When::Before),
     (DELETE, When::After),
 ];

@@ -20,7 +20,7 @@
 //!   whatever its labels say, may be [`KEEPER_KNOWN`] old.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     fmt::Write as _,
     io::Write as _,
     sync::{Arc, Mutex},
@@ -310,18 +310,19 @@ impl Scene<'_> {
         let neighbours = since(if self.mute { heard } else { heard.max(self.first_ready(ready)) });
         let keepers = since(asked.checked_sub(KEEPER_KNOWN + SLACK).unwrap_or(asked));
 
-        let mut objection = String::new();
+        let mut objections = BTreeSet::new();
         for claims in since(look) {
             for neighbours in neighbours {
                 for keepers in keepers {
                     match deletion.objection(claims, neighbours, keepers) {
                         None => return Ok(()),
-                        Some(why) => objection = why,
-                    }
+                        Some(why) => objections.insert(why),
+                    };
                 }
             }
         }
-        complain(&objection)
+        // Of several moments each may have another one.
+        complain(&objections.into_iter().collect::<Vec<_>>().join("; or "))
     }
 
     /// When a snapshot became ready: the moment before which nothing may be missed.
@@ -365,7 +366,7 @@ enum Moment {
 fn random_act(random: &mut StdRng) -> Act {
     let which = random.random_range(0..100usize);
     let rules = [Some("all"), Some("last=1"), Some("last=2"), Some("last=3"), Some("lats=1"), None];
-    match random.random_range(0..17) {
+    match random.random_range(0..20) {
         0 | 1 => Act::ReplaceClaim(which),
         2 => Act::RemoveClaim(which),
         3 | 4 => Act::Annotate(which, rules[random.random_range(0..rules.len())]),
@@ -376,8 +377,8 @@ fn random_act(random: &mut StdRng) -> Act {
         9 => Act::Spoil(which),
         10 => Act::Unready(which),
         11 => Act::Delete(which),
-        12 => Act::DeleteNew,
-        13 => Act::Remove(which),
+        12 | 17 => Act::DeleteNew,
+        13 | 18 | 19 => Act::Remove(which),
         14 => Act::Restore(which),
         15 => Act::EndRestores,
         _ => Act::Snapshot(which),

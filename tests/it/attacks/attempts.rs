@@ -1,11 +1,14 @@
 //! Jobs whose names are used again, snapshots that only look like an attempt's, quotas that are full, leftovers
 //! of others, admission that changes what was asked for.
 
-use fake_apiserver::{Fault, Options, Plan, When, objects};
+use fake_apiserver::{Fault, Options, Plan, Request, When, objects};
 use k8s_openapi::jiff::{SignedDuration, Timestamp, Unit};
 use serde_json::{Value, json};
 
-use super::{CLAIMS, NEEDS_OTHER_HAND, NEEDS_PAST, SNAPSHOTS, asked, asks, is_embedded, millis};
+use super::{
+    CLAIMS, NEEDS_OTHER_HAND, NEEDS_PAST, SNAPSHOTS, asked, asks, assert_no_last_copy_was_deleted,
+    is_embedded, millis,
+};
 use crate::{
     faults::{put_claim, put_ready},
     test_cluster::{Ran, TestCluster, embedded_only, everywhere, name_of},
@@ -208,6 +211,35 @@ async fn a_quota_takes_no_copy_of_a_claim_that_was_made_anew() {
         });
         cluster.run(&[("SNAPSHOT_PVC_NAMES", "data")]).await.assert_exit(1);
         assert_eq!(cluster.names().await, ["old-1", "old-2"]);
+    })
+    .await;
+}
+
+/// Room is made by a look at the claims that is a moment old when the new snapshot is ready. Deletions in favour
+/// of the new one take another.
+#[tokio::test]
+async fn a_look_from_before_the_new_snapshot_was_ready_is_not_enough() {
+    embedded_only(Options::default(), NEEDS_PAST, async |cluster| {
+        put_claim(cluster, "data");
+        put_ready(cluster, "old-1", "data", 2);
+        put_ready(cluster, "old-2", "data", 1);
+        cluster.fake().quota(&cluster.namespace, 2);
+        let namespace = cluster.namespace.clone();
+        let is_made = {
+            let others = cluster.fake().others();
+            let namespace = namespace.clone();
+            move |request: &Request| {
+                asks("create", SNAPSHOTS)(request) && others.get(SNAPSHOTS, &namespace, "old-1").is_none()
+            }
+        };
+        cluster.fake().before(is_made, 1, move |others| {
+            drop(others.replace_claim(&namespace, "data"));
+        });
+        let ran = cluster.run(&[("SNAPSHOT_PVC_NAMES", "data")]).await;
+        ran.assert_exit(1);
+        assert!(ran.message.contains("deleted and made anew"), "{}", ran.message);
+        assert_eq!(cluster.names().await[0], "old-2", "room was made, and no more");
+        assert_no_last_copy_was_deleted(cluster.fake());
     })
     .await;
 }

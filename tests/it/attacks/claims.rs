@@ -60,7 +60,7 @@ async fn a_claim_that_is_made_anew_at_any_moment_of_the_run_keeps_its_older_snap
         ("watch", SNAPSHOTS, When::After),
         ("create", SNAPSHOTS, When::Before),
         ("create", SNAPSHOTS, When::After),
-        // What the new snapshot has is the old claim's here: older ones of that claim could go, but who can tell?
+        // Here the new snapshot has the old claim's data, and older ones could go, but who can tell?
         ("list", CLAIMS, When::Before),
         // Too late for this run, which deletes one of two copies of the old claim's data.
         ("list", CLAIMS, When::After),

@@ -83,6 +83,31 @@ async fn with_a_mute_watch_the_new_snapshot_is_read_before_each_deletion() {
 }
 
 #[tokio::test]
+async fn with_a_mute_watch_the_neighbours_are_listed_again() {
+    embedded_only(slow(millis(2500)), NEEDS_OTHER_HAND, async |cluster| {
+        put_claim(cluster, "data");
+        put_ready(cluster, "b", "data", 2);
+        put_ready(cluster, "a", "data", 1);
+        let settings = [
+            ("SNAPSHOT_PVC_NAMES", "data"),
+            ("SNAPSHOT_RETENTION", "last=2"),
+            ("SNAPSHOT_READY_ATTEMPTS", "1"),
+            ("SNAPSHOT_READY_INTERVAL", "4s"),
+        ];
+        let running = cluster.start(&all_permissions(), &settings).await;
+        cluster
+            .until("it waits", async || cluster.names().await.len() == 3 && cluster.fake().watches() == 1)
+            .await;
+        tokio::time::sleep(millis(300)).await;
+        cluster.fake().mute_watches();
+        cluster.fake().remove(SNAPSHOTS, &cluster.namespace, "a");
+        running.finish().await.assert_exit(0);
+        assert!(cluster.names().await.contains(&"b".to_owned()));
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn where_the_new_snapshot_cannot_be_read_nothing_more_is_deleted() {
     embedded_only(Options::default(), NEEDS_OTHER_HAND, async |cluster| {
         put_claim(cluster, "data");

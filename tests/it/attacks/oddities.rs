@@ -121,6 +121,21 @@ async fn a_status_that_cannot_be_read_keeps_its_snapshot_and_stops_nobody() {
 }
 
 #[tokio::test]
+async fn a_status_that_cannot_be_read_makes_no_leftover_however_old_it_is() {
+    embedded_only(Options::default(), NEEDS_PAST, async |cluster| {
+        put_claim(cluster, "data");
+        let mut odd = objects::ready_snapshot(&cluster.namespace, "odd", "data", hours_ago(72));
+        odd["status"]["restoreSize"] = json!(-5);
+        cluster.fake().put(odd);
+        put_ready(cluster, "old", "data", 1);
+        cluster.run(&[("SNAPSHOT_PVC_NAMES", "data")]).await.assert_exit(0);
+        let names = cluster.names().await;
+        assert_eq!((names.len(), names[0].as_str()), (2, "odd"), "{names:?}");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_new_snapshot_whose_status_cannot_be_read_is_not_ready() {
     embedded_only(slow(millis(60)), NEEDS_OTHER_HAND, async |cluster| {
         put_claim(cluster, "data");
@@ -238,10 +253,14 @@ async fn a_snapshot_dated_in_the_future_neither_goes_nor_takes_anothers_place() 
         put_claim(cluster, "data");
         put_ready(cluster, "old", "data", 1);
         put_ready(cluster, "future", "data", -48);
+        // Here it is the storage's clock alone that is ahead.
+        let mut ahead = objects::ready_snapshot(&cluster.namespace, "ahead", "data", hours_ago(2));
+        ahead["status"]["creationTime"] = json!(hours_ago(-48).to_string());
+        cluster.fake().put(ahead);
         cluster.run(&[("SNAPSHOT_PVC_NAMES", "data"), ("SNAPSHOT_RETENTION", "last=2")]).await.assert_exit(0);
         let names = cluster.names().await;
-        assert_eq!(names[..2], ["future", "old"]);
-        assert_eq!(names.len(), 3, "two count, and the future one besides");
+        assert_eq!(names[..3], ["ahead", "future", "old"]);
+        assert_eq!(names.len(), 4, "two count, and those of the future besides");
     })
     .await;
 }

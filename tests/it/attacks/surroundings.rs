@@ -500,8 +500,8 @@ async fn a_credential_plugin_that_fails_gives_no_secret_away() {
             assert!(!has_failed || ran.code != 143, "{what}: it has failed by then: {}", ran.message);
             assert!(!ran.message.is_empty(), "{what}");
         }
-        let ran =
-            trace(cluster, &kubeconfig(cluster, exec(cluster, &format!("echo {SECRET}; exit 3")), json!({})), &[]).await;
+        let failing = exec(cluster, &format!("echo {SECRET}; exit 3"));
+        let ran = trace(cluster, &kubeconfig(cluster, failing, json!({})), &[]).await;
         assert!(ran.message.contains("exit status: 3"), "{}", ran.message);
     })
     .await;
