@@ -132,7 +132,7 @@ pub(super) async fn prune(run: &Run<'_>, target: &Target, new: &New) -> Result<E
             Policy::Broken(problem) => return Ok(not_pruned(problem)),
             Policy::NotGiven => return Ok(End::Done),
         };
-        let in_use = recheck.claims.as_ref().ok().and_then(|claims| claims.in_use(&target.id.namespace));
+        let in_use = recheck.in_use(&target.id.namespace);
         let pruning = Pruning { run, target, keeper, rules, claim, in_use, now };
         let Some(round) = pruning.round(&recheck).await else {
             return Err(gone(&target.called, &new.name));
@@ -185,14 +185,12 @@ pub(super) async fn make_room(run: &Run<'_>, target: &Target) -> usize {
     for _ in 0..IDLE_ROUNDS {
         let recheck = run.rechecks.after(run, &target.id.namespace, target.read, Urgency::AtOnce).await;
         let known = run.cache.of_claim(&target.id);
-        let Some(claim) = recheck.claims.as_ref().ok().and_then(|claims| claims.get(&target.id)) else {
-            break;
-        };
+        let Ok(Some(claim)) = recheck.claim(&target.id) else { break };
         let is_same = target.claim.as_ref().is_some_and(|before| before.uid == claim.uid);
         let policy = Policy::of(Some(claim), run.settings, run.cluster.is_in_pod());
         let (true, Policy::Rules(rules)) = (is_same && !claim.is_terminating, &policy) else { break };
         let Some(now) = latest(&known, Timestamp::now()) else { break };
-        let in_use = recheck.claims.as_ref().ok().and_then(|claims| claims.in_use(&target.id.namespace));
+        let in_use = recheck.in_use(&target.id.namespace);
         let by = judgement(run, rules, Some(claim), in_use, now);
         let kept = judge(&known, &by)
             .into_iter()
@@ -244,8 +242,8 @@ fn claim_now<'a>(
     if let Some(error) = &recheck.unread_snapshots {
         return Ok(ClaimNow::NotPruned(nothing_goes(error)));
     }
-    let claims = match &recheck.claims {
-        Ok(claims) => claims,
+    let now = match recheck.claim(&target.id) {
+        Ok(now) => now,
         Err(error) if error.kind() == ErrorKind::Forbidden && run.settings.prune_unread_claims => {
             return Ok(ClaimNow::Known(None));
         }
@@ -259,7 +257,7 @@ fn claim_now<'a>(
         ),
         is_transient: true,
     };
-    match (claims.get(&target.id), &target.claim) {
+    match (now, &target.claim) {
         (None, _) => Err(replaced("deleted")),
         (Some(now), Some(before)) if now.uid != before.uid => Err(replaced("deleted and made anew")),
         (Some(now), _) if now.is_terminating => Ok(ClaimNow::NotPruned(

@@ -7,18 +7,23 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     rc::Rc,
     time::Duration,
 };
 
+use futures::{StreamExt, stream};
 use tokio::{
     sync::Notify,
     time::{Instant, timeout},
 };
 
 use super::{Run, discover, shared::Shared, target::KnownClaim, watch};
-use crate::{api::Claim, cluster::Error, snapshot::ClaimId};
+use crate::{
+    api::Claim,
+    cluster::{Error, Scope},
+    snapshot::ClaimId,
+};
 
 /// The age up to which a recheck decides about deletions.
 const FRESH: Duration = Duration::from_secs(10);
@@ -35,20 +40,17 @@ const LONGEST_GATHER: Duration = Duration::from_secs(60);
 pub(super) struct Recheck {
     began: Instant,
     ended: Instant,
-    namespaces: BTreeSet<String>,
-    /// The claims of these namespaces, or why they are not known.
-    pub(super) claims: Result<Claims, Error>,
+    /// The claims of each namespace that was asked for, or why they are not known. What is wrong in one
+    /// namespace holds up no other.
+    namespaces: BTreeMap<String, Result<Claims, Error>>,
     /// Why the snapshots that the schedule owns are not known, if that is so.
     pub(super) unread_snapshots: Option<Error>,
-}
-
-/// What is known of the claims.
-#[derive(Default)]
-pub(super) struct Claims {
-    known: HashMap<ClaimId, KnownClaim>,
-    /// By namespace, the snapshots that claims are being restored from.
+    /// By namespace, the names of the snapshots that claims are being restored from.
     in_use: HashMap<String, HashSet<String>>,
 }
+
+/// The targets among the claims of a namespace, by name.
+type Claims = HashMap<String, KnownClaim>;
 
 impl Recheck {
     /// Whether it may decide about a deletion that is made now.
@@ -56,12 +58,17 @@ impl Recheck {
         // A long list takes its time; a recheck that is never fresh would let no run end.
         self.began.elapsed() <= FRESH.max((self.ended - self.began) * 2)
     }
-}
 
-impl Claims {
     /// A claim as it is now; `None` if it is gone.
-    pub(super) fn get(&self, claim: &ClaimId) -> Option<&KnownClaim> {
-        self.known.get(claim)
+    ///
+    /// # Errors
+    /// Why the claims of its namespace are not known.
+    pub(super) fn claim(&self, claim: &ClaimId) -> Result<Option<&KnownClaim>, &Error> {
+        match self.namespaces.get(&claim.namespace) {
+            Some(Ok(claims)) => Ok(claims.get(&claim.name)),
+            Some(Err(error)) => Err(error),
+            None => Ok(None),
+        }
     }
 
     /// The names of the snapshots of a namespace that claims are being restored from.
@@ -120,7 +127,7 @@ impl Rechecks {
     ) -> Rc<Recheck> {
         self.wanted.borrow_mut().insert(namespace.to_owned());
         let is_good = |recheck: &Recheck| {
-            recheck.began >= after && recheck.is_fresh() && recheck.namespaces.contains(namespace)
+            recheck.began >= after && recheck.is_fresh() && recheck.namespaces.contains_key(namespace)
         };
         let ask = async || {
             if urgency == Urgency::Gather {
@@ -152,29 +159,57 @@ async fn recheck(run: &Run<'_>, namespaces: BTreeSet<String>) -> Recheck {
         true => None,
         false => watch::list_owned(run).await.err(),
     };
-    let claims = claims(run, &namespaces).await;
-    Recheck { began, ended: Instant::now(), namespaces, claims, unread_snapshots }
+    let mut recheck = Recheck {
+        began,
+        ended: began,
+        namespaces: BTreeMap::new(),
+        unread_snapshots,
+        in_use: HashMap::new(),
+    };
+    let mut lists = stream::iter(namespaces)
+        .map(async |namespace| (list(run, &namespace).await, namespace))
+        .buffer_unordered(discover::NAMESPACES_AT_A_TIME);
+    while let Some((listed, namespace)) = lists.next().await {
+        let claims = listed.map(|listed| recheck.take(listed));
+        recheck.namespaces.insert(namespace, claims);
+    }
+    recheck.ended = Instant::now();
+    recheck
 }
 
-/// Lists the claims of namespaces, and keeps what deletions depend on.
-async fn claims(run: &Run<'_>, namespaces: &BTreeSet<String>) -> Result<Claims, Error> {
-    let namespaces: Vec<String> = namespaces.iter().cloned().collect();
-    let mut claims = Claims::default();
-    let kept = discover::list_claims(run.cluster, &namespaces, "", |claim| {
-        let sources = sources(&claim);
-        let id = claim.id();
+/// What deletions depend on of one claim.
+struct Listed {
+    id: ClaimId,
+    /// Present if it is a target.
+    known: Option<KnownClaim>,
+    sources: Vec<Source>,
+}
+
+/// Lists the claims of a namespace, and keeps what deletions depend on.
+async fn list(run: &Run<'_>, namespace: &str) -> Result<Vec<Listed>, Error> {
+    let scope = Scope::Namespace(namespace.to_owned());
+    let keep = |claim: Claim| {
+        let (id, sources) = (claim.id(), sources(&claim));
         let known = run.targets.contains(&id).then(|| KnownClaim::of(claim, &run.settings.schedule));
-        (known.is_some() || !sources.is_empty()).then_some((id, known, sources))
-    });
-    for (id, known, sources) in kept.await? {
-        for source in sources {
-            claims.in_use.entry(source.namespace).or_default().insert(source.name);
+        (known.is_some() || !sources.is_empty()).then_some(Listed { id, known, sources })
+    };
+    run.cluster.claims(&scope, "", keep).await
+}
+
+impl Recheck {
+    /// Notes what claims are being restored from, and returns the targets among them.
+    fn take(&mut self, listed: Vec<Listed>) -> Claims {
+        let mut claims = Claims::new();
+        for Listed { id, known, sources } in listed {
+            for source in sources {
+                self.in_use.entry(source.namespace).or_default().insert(source.name);
+            }
+            if let Some(known) = known {
+                claims.insert(id.name, known);
+            }
         }
-        if let Some(known) = known {
-            claims.known.insert(id, known);
-        }
+        claims
     }
-    Ok(claims)
 }
 
 /// A snapshot that a claim is made from.
