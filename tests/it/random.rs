@@ -137,10 +137,11 @@ impl World {
         })
     }
 
-    /// How many the claim wants kept; `None`: all of them.
+    /// How many ready ones the claim wants kept; `None` where its annotation means nothing.
     fn keeps(claim: &Value, by_default: usize) -> Option<usize> {
         match claim["metadata"]["annotations"][RETENTION].as_str() {
             None => Some(by_default),
+            Some("all") => Some(usize::MAX),
             Some(rules) => rules.strip_prefix("last=")?.parse().ok(),
         }
     }
@@ -180,7 +181,7 @@ impl Deletion<'_> {
             return Some("it is of a previous claim".to_owned());
         }
         let Some(keeps) = World::keeps(claim, self.keeps) else {
-            return Some("the claim wants all kept".to_owned());
+            return Some("nobody knows what the claim wants kept".to_owned());
         };
         let counts = |other: &&Value| {
             uid(other) != uid(snapshot)
@@ -205,6 +206,7 @@ impl Deletion<'_> {
             let newer = counting.iter().filter(|other| created(other) >= created(snapshot)).count();
             return (newer < keeps).then(|| format!("{newer} newer ones count, and {keeps} are to be kept"));
         }
+        // No rule keeps what never became ready, not even `all`: there is no copy in it.
         // A run waits for two seconds here, and a Job lives for at least an hour with its attempts.
         let age = self.at.duration_since(created(snapshot));
         let of_job = !text(snapshot, "/metadata/labels/volume-snapshotter~1run-uid").is_empty();
