@@ -1,8 +1,8 @@
-//! The Kubernetes objects that this program reads and writes, cut down to the fields it uses.
+//! The Kubernetes objects that this program reads and writes, reduced to the fields it uses.
 //!
-//! A page of 500 whole claims or snapshots is megabytes, most of it `managedFields`; decoding only
-//! these fields skips the rest without keeping it. What the program remembers of a snapshot is
-//! smaller still: [`crate::snapshot::Snapshot`]. Nothing here makes a request.
+//! A page of 500 complete claims or snapshots is megabytes, most of it `managedFields`. Decoding only these
+//! fields skips the rest without storing it. [`crate::snapshot::Snapshot`] keeps even less of each snapshot.
+//! This module makes no requests.
 
 use std::{borrow::Cow, collections::BTreeMap, fmt};
 
@@ -15,34 +15,29 @@ use serde_json::{Value, json};
 
 use crate::{names, snapshot::ClaimId};
 
-/// Group of the snapshot API, as it stands in a Role.
+/// API group of the snapshot API, as a Role names it.
 pub const SNAPSHOT_GROUP: &str = "snapshot.storage.k8s.io";
 
-/// Group and version of the snapshot API. `v1` is served since external-snapshotter 4.0 (2020);
-/// `v1beta1` is not served any more.
+/// API group and version of the snapshot API. `v1` has been served since external-snapshotter 4.0 (2020);
+/// clusters no longer serve `v1beta1`.
 pub const SNAPSHOT_API: &str = "snapshot.storage.k8s.io/v1";
 
 /// The fields of `metadata` that are read.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Metadata {
-    /// The object's name.
     pub name: String,
-    /// Its namespace.
     pub namespace: String,
-    /// What tells this object from a later one of the same name.
+    /// Distinguishes this object from a later one of the same name.
     pub uid: String,
-    /// Which state of the object this is.
+    /// Identifies the state of the object that was read.
     pub resource_version: String,
-    /// When the API server stored it, by its clock, in whole seconds.
+    /// When the API server stored the object, by the server's clock, in whole seconds.
     pub creation_timestamp: Option<Timestamp>,
-    /// Set once somebody deleted the object; finalizers may keep it for a while.
+    /// Set once the object was deleted. Finalizers may keep it for a while.
     pub deletion_timestamp: Option<Timestamp>,
-    /// Labels.
     pub labels: BTreeMap<String, String>,
-    /// The annotations that are read.
     pub annotations: SnapshotAnnotations,
-    /// The objects that this one belongs to.
     pub owner_references: Vec<OwnerReference>,
 }
 
@@ -50,36 +45,32 @@ pub struct Metadata {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct SnapshotAnnotations {
-    /// The uid of the claim that the snapshot was asked of.
+    /// Uid of the claim at the time the snapshot was requested.
     #[serde(rename = "volume-snapshotter/claim-uid")]
     pub claim_uid: Option<String>,
 }
 
-/// An object that another one belongs to.
+/// An owner of an object. The kind matters only where it is `VolumeGroupSnapshot`.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct OwnerReference {
-    /// Its kind: `VolumeGroupSnapshot`.
     pub kind: String,
-    /// Its name.
     pub name: String,
 }
 
-/// A part of an object that its schema leaves open: whatever stands there must not keep the rest of a
-/// list from being read.
+/// A part of an object that its schema does not constrain. Content that cannot be parsed must not fail the
+/// whole list.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Lenient<T> {
-    /// There is none.
     #[default]
     Absent,
-    /// It was understood.
     Known(T),
-    /// It was not: a size below zero, a time beyond the calendar.
+    /// Present but not parseable: a negative size, a time outside the calendar.
     Unreadable,
 }
 
 impl<T> Lenient<T> {
-    /// The value, if it was understood.
+    /// Returns the value if it was parsed.
     pub fn known(self) -> Option<T> {
         match self {
             Lenient::Known(value) => Some(value),
@@ -97,165 +88,140 @@ impl<'de, T: DeserializeOwned> Deserialize<'de> for Lenient<T> {
     }
 }
 
-/// A `VolumeSnapshot`, as it is read.
+/// A `VolumeSnapshot` as returned by the API server.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct VolumeSnapshot {
-    /// Name, labels, times.
     pub metadata: Metadata,
-    /// What was asked for.
     pub spec: VolumeSnapshotSpec,
-    /// What the snapshot controller made of it; missing until it has looked.
+    /// Written by the snapshot controller; absent until it first reconciles the snapshot.
     pub status: Lenient<VolumeSnapshotStatus>,
 }
 
-/// What is asked of the snapshot controller.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct VolumeSnapshotSpec {
-    /// What is snapshotted.
     pub source: VolumeSnapshotSource,
-    /// The VolumeSnapshotClass; left out for the cluster's default (an empty string is refused).
+    /// The VolumeSnapshotClass. Omitted for the cluster's default; the API server rejects an empty string.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub volume_snapshot_class_name: Option<String>,
 }
 
-/// What is snapshotted.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct VolumeSnapshotSource {
-    /// The claim; missing where the snapshot stands for content that existed before it.
+    /// The source claim. Absent if the snapshot was created for pre-existing content.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub persistent_volume_claim_name: Option<String>,
 }
 
-/// What the snapshot controller reports.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct VolumeSnapshotStatus {
-    /// True once a volume can be made from it.
+    /// True once a volume can be created from the snapshot.
     pub ready_to_use: Option<bool>,
     /// When the storage system captured the data, by its own clock.
     pub creation_time: Option<Timestamp>,
-    /// What the controller last saw go wrong; not a verdict, it keeps trying.
+    /// The last error the controller saw. It is not final: the controller keeps trying.
     pub error: Option<VolumeSnapshotError>,
-    /// The group that this snapshot is a member of.
+    /// The VolumeGroupSnapshot that this snapshot is a member of.
     pub volume_group_snapshot_name: Option<String>,
-    /// The least size of a volume that is made from it; missing where the driver does not say.
+    /// Minimum size of a volume created from the snapshot. Absent if the driver does not report it.
     pub restore_size: Option<Quantity>,
 }
 
-/// What the snapshot controller last saw go wrong.
+/// The last error that the snapshot controller saw.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct VolumeSnapshotError {
-    /// In the controller's or the driver's words.
+    /// Text of the controller or the driver, unescaped.
     pub message: Option<String>,
 }
 
-/// A `VolumeSnapshot`, as it is made.
+/// A `VolumeSnapshot` to create.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct NewVolumeSnapshot {
-    /// Always [`SNAPSHOT_API`].
     pub api_version: &'static str,
-    /// Always `VolumeSnapshot`.
     pub kind: &'static str,
-    /// Name and labels.
     pub metadata: NewMetadata,
-    /// What is asked for.
     pub spec: VolumeSnapshotSpec,
 }
 
-/// The `metadata` of a new object; its namespace is the request's.
+/// The `metadata` of a new object. The namespace comes from the request path.
 #[derive(Clone, Debug, Serialize)]
 pub struct NewMetadata {
-    /// The object's name.
     pub name: String,
-    /// Labels.
     pub labels: BTreeMap<&'static str, String>,
-    /// Annotations.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<&'static str, String>,
 }
 
-/// A `PersistentVolumeClaim`, as it is read.
+/// A `PersistentVolumeClaim` as returned by the API server.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct Claim {
-    /// Name, times, annotations.
     pub metadata: ClaimMetadata,
-    /// What was asked for.
     pub spec: ClaimSpec,
-    /// Whether there is a volume.
     pub status: ClaimStatus,
 }
 
 impl Claim {
-    /// Which claim it is.
     pub fn id(&self) -> ClaimId {
         ClaimId { namespace: self.metadata.namespace.clone(), name: self.metadata.name.clone() }
     }
 }
 
-/// What a claim asks for.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ClaimSpec {
-    /// The StorageClass; empty for none, missing where the cluster had no default.
+    /// The StorageClass. Empty means no class; absent means that the cluster had no default.
     pub storage_class_name: Option<String>,
-    /// How pods may use the volume: `ReadWriteOnce` and such.
+    /// Access modes such as `ReadWriteOnce`.
     pub access_modes: Vec<String>,
     /// `Filesystem` or `Block`.
     pub volume_mode: Option<String>,
-    /// How much.
     pub resources: ClaimResources,
-    /// What its volume is made from.
     pub data_source: Option<ClaimSource>,
-    /// The same, in the form that knows other kinds and namespaces. The API server fills in the one from
-    /// the other where it can.
+    /// Like `data_source`, but also allows other kinds and namespaces. The API server copies each field to
+    /// the other where possible.
     pub data_source_ref: Option<ClaimSource>,
-    /// The PersistentVolume that it is bound to, or that somebody wants it to be bound to.
+    /// The PersistentVolume that the claim is bound to, or that its author wants it bound to.
     pub volume_name: Option<String>,
 }
 
-/// What a claim's volume is made from.
+/// The data source of a claim.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct ClaimSource {
-    /// `VolumeSnapshot`, `PersistentVolumeClaim` or what a populator knows.
+    /// `VolumeSnapshot`, `PersistentVolumeClaim`, or a kind that a populator handles.
     pub kind: String,
-    /// The name of the snapshot, or of another claim.
     pub name: String,
-    /// Its namespace, where it is not the claim's.
+    /// Set if the source is in another namespace than the claim.
     pub namespace: Option<String>,
 }
 
 impl ClaimSource {
-    /// Whether this is a snapshot.
     pub fn is_snapshot(&self) -> bool {
         self.kind == "VolumeSnapshot"
     }
 }
 
-/// How much a claim asks for.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct ClaimResources {
-    /// At least this.
     pub requests: Storage,
 }
 
-/// An amount of storage.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct Storage {
-    /// The amount; missing where it is not known yet.
+    /// Absent while it is not known.
     pub storage: Option<Quantity>,
 }
 
-/// A quantity as it is written, `10Gi`. The API server writes text, but a snapshot's is declared as
-/// text or number.
+/// An unparsed quantity such as `10Gi`. The API server writes strings, but the schema of `restoreSize` also
+/// allows integers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Quantity(pub String);
 
@@ -283,63 +249,57 @@ impl Visitor<'_> for QuantityVisitor {
     }
 }
 
-/// The fields of a claim's `metadata` that are read.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ClaimMetadata {
-    /// The claim's name.
     pub name: String,
-    /// Its namespace.
     pub namespace: String,
-    /// What tells this claim from a later one of the same name.
+    /// Distinguishes this claim from a later one of the same name.
     pub uid: String,
-    /// When the API server stored it, in whole seconds.
+    /// When the API server stored the claim, in whole seconds.
     pub creation_timestamp: Option<Timestamp>,
-    /// Set once somebody deleted it; it stays while a pod uses it.
+    /// Set once the claim was deleted. It stays while a pod uses it.
     pub deletion_timestamp: Option<Timestamp>,
-    /// Labels.
     pub labels: ClaimLabels,
-    /// Annotations.
     pub annotations: ClaimAnnotations,
 }
 
-/// The labels of a claim that are read.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct ClaimLabels {
-    /// The restore that made it.
+    /// The restore that created the claim.
     #[serde(rename = "volume-snapshotter/run")]
     pub run: Option<String>,
-    /// The uid of the Job whose restore made it.
+    /// Uid of the Job whose restore created the claim.
     #[serde(rename = "volume-snapshotter/run-uid")]
     pub run_uid: Option<String>,
-    /// The claim whose data it has, if it was restored and the name fits.
+    /// For a restored claim: the claim whose data it has, unless the name is too long for a label.
     #[serde(rename = "volume-snapshotter/restored-claim")]
     pub restored_claim: Option<String>,
-    /// The snapshot that it was restored from, if the name fits.
+    /// For a restored claim: the snapshot it was created from, unless the name is too long for a label.
     #[serde(rename = "volume-snapshotter/restored-snapshot")]
     pub restored_snapshot: Option<String>,
 }
 
-/// The annotations of a claim that are read; all others are skipped, however large they are.
+/// The annotations of a claim that are used. All others are skipped, however large they are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClaimAnnotations {
-    /// `volume-snapshotter/retention`: rules for this claim alone.
+    /// `volume-snapshotter/retention`: rules for this claim in every schedule.
     pub retention: Option<String>,
-    /// `volume-snapshotter/retention.<schedule>`: rules for this claim and one schedule, by the schedule.
+    /// `volume-snapshotter/retention.<schedule>`: pairs of a schedule and the rules for this claim in it.
     pub retention_of: Vec<(String, String)>,
     /// `backup.kubernetes.io/deltas`: the durations of k8s-snapshots.
     pub deltas: Option<String>,
-    /// `volume.kubernetes.io/selected-node`: where its first consumer is to run, once there is one.
+    /// `volume.kubernetes.io/selected-node`: the node of the claim's first consumer, set once there is one.
     pub selected_node: Option<String>,
-    /// `volume.kubernetes.io/storage-provisioner`: who was asked to make its volume. Missing where the
-    /// claim was bound to a volume that was there already.
+    /// `volume.kubernetes.io/storage-provisioner`: the provisioner that was asked to create the volume.
+    /// Absent if the claim was bound to an existing volume.
     pub storage_provisioner: Option<String>,
-    /// `volume-snapshotter/restored-claim`: as the label, for a name that is too long for one.
+    /// `volume-snapshotter/restored-claim`: replaces the label if the name is too long for one.
     pub restored_claim: Option<String>,
-    /// `volume-snapshotter/restored-snapshot`: as the label, for a name that is too long for one.
+    /// `volume-snapshotter/restored-snapshot`: replaces the label if the name is too long for one.
     pub restored_snapshot: Option<String>,
-    /// `volume-snapshotter/restored-time`: when the restored data was taken.
+    /// `volume-snapshotter/restored-time`: when the restored data was taken, in RFC 3339.
     pub restored_time: Option<String>,
 }
 
@@ -391,41 +351,35 @@ impl<'de> Visitor<'de> for ClaimAnnotationsVisitor {
     }
 }
 
-/// What is known of a claim's volume.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct ClaimStatus {
     /// `Pending`, `Bound` or `Lost`.
     pub phase: String,
-    /// How large the volume is.
+    /// Actual size of the volume.
     pub capacity: Storage,
 }
 
-/// A `PersistentVolumeClaim` that is to be made from a snapshot.
+/// A `PersistentVolumeClaim` to create from a snapshot in the same namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewClaim {
-    /// Its name.
     pub name: String,
-    /// Its namespace, which is the snapshot's.
+    /// Namespace of the claim and of the snapshot.
     pub namespace: String,
-    /// Where it came from.
     pub labels: BTreeMap<&'static str, String>,
-    /// Where it came from, as far as no label can hold it.
+    /// Origin of the data, for values that are not valid as label values.
     pub annotations: BTreeMap<&'static str, String>,
-    /// How pods may use the volume.
     pub access_modes: Vec<String>,
     /// `Filesystem` or `Block`.
     pub volume_mode: String,
-    /// The StorageClass; `None` for the cluster's default.
+    /// `None` for the cluster's default StorageClass.
     pub storage_class: Option<String>,
-    /// How much.
     pub size: String,
-    /// The snapshot.
     pub snapshot: String,
 }
 
 impl NewClaim {
-    /// The object, whole, so that what is printed can be applied as it is.
+    /// Returns the complete object, so that `kubectl apply` accepts the printed form.
     pub fn object(&self) -> Value {
         let mut object = json!({
             "apiVersion": "v1",
@@ -450,262 +404,217 @@ impl NewClaim {
     }
 }
 
-/// A `StorageClass`, as it is read.
+/// A `StorageClass` as returned by the API server.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct StorageClass {
-    /// Its name, and whether it is the default.
     pub metadata: StorageClassMetadata,
     /// `Immediate` or `WaitForFirstConsumer`.
     pub volume_binding_mode: String,
 }
 
 impl StorageClass {
-    /// Whether claims without a class get this one, or another that is the default too.
+    /// Whether the class is marked as the cluster's default. Several classes may be.
     pub fn is_default(&self) -> bool {
         self.metadata.annotations.is_default.as_deref() == Some("true")
     }
 }
 
-/// The fields of a StorageClass's `metadata` that are read.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct StorageClassMetadata {
-    /// Its name.
     pub name: String,
-    /// Annotations.
     pub annotations: StorageClassAnnotations,
 }
 
-/// The annotations of a StorageClass that are read.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct StorageClassAnnotations {
-    /// `true`: claims without a class get this one.
+    /// `true` marks the default class.
     #[serde(rename = "storageclass.kubernetes.io/is-default-class")]
     pub is_default: Option<String>,
 }
 
-/// A `PersistentVolume`, as it is read.
+/// A `PersistentVolume` as returned by the API server.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct Volume {
-    /// When it was made, and by whom.
     pub metadata: VolumeMetadata,
-    /// Whom it is bound to.
     pub spec: VolumeSpec,
 }
 
-/// The fields of a PersistentVolume's `metadata` that are read.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct VolumeMetadata {
-    /// When the API server stored it, in whole seconds.
+    /// When the API server stored the volume, in whole seconds.
     pub creation_timestamp: Option<Timestamp>,
-    /// Annotations.
     pub annotations: VolumeAnnotations,
 }
 
-/// The annotations of a PersistentVolume that are read.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct VolumeAnnotations {
-    /// The provisioner that made it; missing where a person did.
+    /// The provisioner that created the volume. Absent if it was created by hand.
     #[serde(rename = "pv.kubernetes.io/provisioned-by")]
     pub provisioned_by: Option<String>,
 }
 
-/// What a PersistentVolume is.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct VolumeSpec {
-    /// The claim that it is bound to.
     pub claim_ref: Option<ClaimReference>,
 }
 
-/// The claim that a volume is bound to.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct ClaimReference {
-    /// What tells this claim from a later one of the same name.
+    /// Distinguishes the claim from a later one of the same name.
     pub uid: String,
 }
 
-/// An `Event` of the core group, as it is read: what somebody has to say of an object.
+/// An `Event` of the core group as returned by the API server.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ObjectEvent {
     /// `Normal` or `Warning`.
     #[serde(rename = "type")]
     pub kind: String,
-    /// In one word: `ProvisioningFailed`.
     pub reason: String,
-    /// In a sentence.
     pub message: String,
-    /// When it was last said, in whole seconds.
+    /// Time of the last occurrence, in whole seconds.
     pub last_timestamp: Option<Timestamp>,
-    /// When it was said, by those who write no `lastTimestamp`.
+    /// Used by reporters that do not set `lastTimestamp`.
     pub event_time: Option<Timestamp>,
 }
 
-/// A `CronJob`, as it is read: what its pods are told.
+/// A `CronJob` as returned by the API server: the settings of its pods.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct CronJob {
-    /// Name and labels.
     pub metadata: Metadata,
-    /// What it does.
     pub spec: CronJobSpec,
 }
 
-/// What a CronJob does.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct CronJobSpec {
-    /// Whether it does nothing for now.
+    /// Whether the CronJob creates no Jobs for now.
     pub suspend: bool,
-    /// The Jobs that it makes.
     pub job_template: Template<JobSpec>,
 }
 
-/// What something is made from: a Job of a CronJob, a pod of a Job.
+/// The template of a CronJob's Jobs, or of a Job's pods.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct Template<T> {
-    /// What it is to be.
     pub spec: T,
 }
 
-/// What a Job is to be.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct JobSpec {
-    /// The pods that it makes.
     pub template: Template<PodSpec>,
 }
 
-/// What a pod is to be.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct PodSpec {
-    /// Its containers.
     pub containers: Vec<Container>,
 }
 
-/// A container of a pod.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Container {
-    /// Its name.
     pub name: String,
-    /// Its image.
     pub image: String,
-    /// What is started, instead of what the image says.
+    /// Replaces the image's entrypoint.
     pub command: Vec<String>,
-    /// With which arguments.
     pub args: Vec<String>,
-    /// Variables, one by one; these win.
+    /// Single variables. They win over `env_from`.
     pub env: Vec<Variable>,
-    /// Variables, all of an object; the later ones win.
+    /// All entries of an object as variables. Later sources win.
     pub env_from: Vec<VariableSource>,
 }
 
-/// A variable of a container.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Variable {
-    /// Its name.
     pub name: String,
-    /// Its value, where that is written here.
+    /// Literal value; empty if `value_from` is set.
     pub value: String,
-    /// Where its value is, else.
     pub value_from: Option<ValueSource>,
 }
 
-/// Where a variable's value is; in neither of these, in a Secret or in the container's resources.
+/// Source of a variable's value. If neither field is set, it is a Secret or the container's resources.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ValueSource {
-    /// In a ConfigMap.
     pub config_map_key_ref: Option<KeyReference>,
-    /// In the pod itself.
     pub field_ref: Option<FieldReference>,
 }
 
-/// An entry of a ConfigMap.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct KeyReference {
-    /// The ConfigMap.
     pub name: String,
-    /// The entry.
     pub key: String,
-    /// Whether it may be missing.
+    /// Whether the container starts without it.
     pub optional: bool,
 }
 
-/// A field of the pod.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct FieldReference {
-    /// `metadata.namespace`.
     pub field_path: String,
 }
 
-/// An object whose entries are variables.
+/// An object whose entries become variables.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct VariableSource {
-    /// What the variables' names begin with before the entry's own.
+    /// Prepended to the name of each entry.
     pub prefix: String,
-    /// A ConfigMap; missing for a Secret.
+    /// Absent if the source is a Secret.
     pub config_map_ref: Option<ConfigMapReference>,
 }
 
-/// A ConfigMap.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct ConfigMapReference {
-    /// Its name.
     pub name: String,
-    /// Whether it may be missing.
+    /// Whether the container starts without it.
     pub optional: bool,
 }
 
-/// A `ConfigMap`, as it is read.
+/// A `ConfigMap` as returned by the API server.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct ConfigMap {
-    /// Its entries.
     pub data: BTreeMap<String, String>,
 }
 
-/// A `Namespace`, as it is read.
+/// A `Namespace` as returned by the API server.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct Namespace {
-    /// Its name, and whether it is being deleted.
     pub metadata: Metadata,
 }
 
 /// One page of a list.
 #[derive(Debug, Deserialize)]
 pub struct Page<T> {
-    /// Where the list stands and how it goes on.
     #[serde(default)]
     pub metadata: PageMetadata,
-    /// The objects of this page.
     #[serde(default = "Vec::new")]
     pub items: Vec<T>,
 }
 
-/// Where a list stands and how it goes on.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct PageMetadata {
-    /// The state of the cluster that the whole list shows; a watch goes on from here.
+    /// The state of the cluster that all pages show. A watch starts from here.
     pub resource_version: String,
-    /// The token for the next page; empty or missing on the last.
+    /// Continue token of the next page; empty on the last one.
     #[serde(rename = "continue")]
     pub next: String,
 }

@@ -1,40 +1,41 @@
-//! Names and labels: what a snapshot is called and how it is recognised again.
+//! Names, labels and annotations of snapshots and restored claims.
 //!
-//! Here live the label keys, the rules that Kubernetes has for names and label values, and the
-//! making of a snapshot's name. What the labels mean for a snapshot that exists is read in
-//! [`crate::snapshot`].
+//! This module has the keys, Kubernetes' rules for names and label values, and the generation of names.
+//! [`crate::snapshot`] interprets the labels of existing snapshots.
 
-/// Label that names the schedule a snapshot belongs to: the set that this schedule prunes.
+/// Label that names the schedule a snapshot belongs to. A schedule prunes only its own snapshots.
 ///
-/// The key and its default value are those of the bash script that this program replaces.
+/// The key and its default value are those of the bash script that this program replaces, so existing
+/// snapshots keep their schedule.
 pub const SCHEDULE_LABEL: &str = "job";
 
 /// Label that repeats the snapshot's own name, as the bash script sets it.
 pub const NAME_LABEL: &str = "name";
 
-/// Label that names the run (the Job) that made an object. For people only: names of Jobs are used again.
+/// Label that names the run (the Job) that created an object. It is informational, because Job names are
+/// reused.
 pub const RUN_LABEL: &str = "volume-snapshotter/run";
 
-/// Label with the uid of the Job that made an object, by which the Job's next pod finds it and goes on
-/// with it instead of making another.
+/// Label with the uid of the Job that created an object. The Job's next pod finds the object by it and
+/// continues with it instead of creating another.
 pub const RUN_UID_LABEL: &str = "volume-snapshotter/run-uid";
 
-/// Annotation of a snapshot: the uid of the claim that it was asked of. The snapshot itself has only the
+/// Annotation of a snapshot: the uid of the claim when the snapshot was requested. The spec has only the
 /// claim's name.
 pub const CLAIM_UID_ANNOTATION: &str = "volume-snapshotter/claim-uid";
 
-/// Annotation of a claim: the retention rules for it. With a dot and a schedule's name appended, the
-/// rules for it in that schedule, which win.
+/// Annotation of a claim: its retention rules. With `.<schedule>` appended, the key applies to that schedule
+/// only, and wins.
 pub const RETENTION_ANNOTATION: &str = "volume-snapshotter/retention";
 
 /// Annotation of a claim: the durations of k8s-snapshots.
 pub const DELTAS_ANNOTATION: &str = "backup.kubernetes.io/deltas";
 
-/// Label that takes a snapshot out of every schedule's hands, whatever its value, but for `false`.
+/// Label that exempts a snapshot from pruning by every schedule. Any value except `false` counts.
 pub const HOLD_LABEL: &str = "volume-snapshotter/hold";
 
-/// Label that names the shard whose pod made a snapshot, where claims are shared among pods, so that
-/// each is told of its own only.
+/// Label that names the shard whose pod created a snapshot. A pod lists only the snapshots of its own shard
+/// to continue with them.
 pub const SHARD_LABEL: &str = "volume-snapshotter/shard";
 
 /// Label of a restored claim that names the claim whose data it has.
@@ -43,37 +44,38 @@ pub const RESTORED_CLAIM_LABEL: &str = "volume-snapshotter/restored-claim";
 /// Label of a restored claim that names the snapshot that it was made from.
 pub const RESTORED_SNAPSHOT_LABEL: &str = "volume-snapshotter/restored-snapshot";
 
-/// Annotation of a restored claim: the moment that its data is of. A colon fits no label.
+/// Annotation of a restored claim: when its data was taken. Not a label, because label values cannot contain
+/// colons.
 pub const RESTORED_TIME_ANNOTATION: &str = "volume-snapshotter/restored-time";
 
-/// The common label for the tool that manages an object.
+/// The recommended label for the tool that manages an object.
 pub const MANAGED_BY_LABEL: &str = "app.kubernetes.io/managed-by";
 
-/// Value of [`MANAGED_BY_LABEL`], and what this program calls itself towards the API server.
+/// Value of [`MANAGED_BY_LABEL`], and the name in the User-Agent header.
 pub const PROGRAM: &str = "volume-snapshotter";
 
-/// The most characters that a label value has, and thus a snapshot's name, which is one too.
+/// Maximum length of a label value in bytes, and thus of a snapshot's name, which is also a label value.
 pub const MAX_LABEL_VALUE: usize = 63;
 
-/// What [`snapshot_name`] adds to the prefix: a dash and eight hexadecimal digits.
+/// Length of what [`snapshot_name`] adds to the prefix: a hyphen and eight hexadecimal digits.
 pub const NAME_SUFFIX: usize = 9;
 
-/// The name of a new snapshot: the prefix, a dash, and `random` as eight hexadecimal digits.
+/// Returns the name of a new snapshot: the prefix, a hyphen, and `random` as eight hexadecimal digits.
 pub fn snapshot_name(prefix: &str, random: u32) -> String {
     format!("{prefix}-{random:08x}")
 }
 
-/// What a run is called that no Kubernetes Job gave its name.
+/// Returns the id of a run outside a Kubernetes Job.
 pub fn run_id(random: u32) -> String {
     format!("run-{random:08x}")
 }
 
-/// What a restore is called that no Kubernetes Job gave its name.
+/// Returns the id of a restore outside a Kubernetes Job.
 pub fn restore_id(random: u32) -> String {
     format!("restore-{random:08x}")
 }
 
-/// Whether `name` can be an object's name (an RFC 1123 subdomain of at most 253 characters).
+/// Whether `name` is a valid object name: an RFC 1123 subdomain of at most 253 characters.
 pub fn is_object_name(name: &str) -> bool {
     !name.is_empty()
         && name.len() <= 253
@@ -84,12 +86,12 @@ pub fn is_object_name(name: &str) -> bool {
         })
 }
 
-/// Whether `name` can be a namespace's name (an RFC 1123 label of at most 63 characters).
+/// Whether `name` is a valid namespace name: an RFC 1123 label of at most 63 characters.
 pub fn is_namespace_name(name: &str) -> bool {
     name.len() <= 63 && !name.contains('.') && is_object_name(name)
 }
 
-/// Whether `value` can be a label's value and is not empty.
+/// Whether `value` is a valid label value and not empty.
 pub fn is_label_value(value: &str) -> bool {
     let alphanumeric = |byte: Option<u8>| byte.is_some_and(|byte| byte.is_ascii_alphanumeric());
     value.len() <= MAX_LABEL_VALUE

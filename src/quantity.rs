@@ -1,8 +1,8 @@
-//! How much storage: quantities as Kubernetes writes them, `10Gi`, `1.5T`, `1e9`, made comparable.
+//! Storage quantities as Kubernetes writes them, `10Gi`, `1.5T`, `1e9`, in comparable form.
 
 use std::{cmp::Ordering, fmt, str::FromStr};
 
-/// An amount of bytes, with the text that it was written as.
+/// A number of bytes that remembers how it was written. Equality and order compare the numbers.
 #[derive(Clone, Debug)]
 pub struct Bytes {
     text: String,
@@ -11,7 +11,7 @@ pub struct Bytes {
 }
 
 impl Bytes {
-    /// How many bytes that is.
+    /// Returns the number of bytes, rounded up.
     pub fn number(&self) -> u128 {
         self.number
     }
@@ -56,7 +56,7 @@ impl FromStr for Bytes {
     }
 }
 
-/// The bytes of a quantity; `None` if it is none, or more than anybody has.
+/// Parses a quantity into bytes. Returns `None` if it is invalid or overflows.
 fn number(text: &str) -> Option<u128> {
     let end = text.find(|character: char| !character.is_ascii_digit() && character != '.');
     let (digits, unit) = text.split_at(end.unwrap_or(text.len()));
@@ -70,7 +70,7 @@ fn number(text: &str) -> Option<u128> {
     Some(mantissa.checked_mul(times)?.div_ceil(divided))
 }
 
-/// What a unit multiplies by and divides by.
+/// Returns the factor and the divisor of a unit.
 fn scale(unit: &str) -> Option<(u128, u128)> {
     let decimal = |power: u32| 10_u128.checked_pow(power);
     Some(match unit {

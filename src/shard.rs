@@ -1,20 +1,18 @@
-//! Which pod of an Indexed Job takes a claim, when one pod is not enough for all of them.
+//! Distribution of claims among the pods of an Indexed Job.
 //!
-//! A claim's shard depends on its namespace and name and on the number of shards, and on nothing
-//! else: claims come and go without moving others, and every pod finds out by itself, without
-//! asking, which are its own. It must never change from one version of this program to the next,
-//! for during an update pods of both share a Job.
+//! A claim's shard depends only on its namespace, its name and the number of shards. Claims that come and go
+//! do not move others, and each pod computes its own share without talking to the others. The function must
+//! never change between versions, because pods of two versions share a Job during an update.
 //!
-//! The shard is the remainder by the number of shards of a hash: FNV-1a with 64 bits of
-//! `namespace/name`, which is told apart from every other by the slash that no name has, and then
-//! the last steps of MurmurHash3 with 64 bits. FNV-1a alone mixes upwards only: the remainder by
-//! two would be that of the bytes' sum, and names that differ in few places would crowd.
+//! The shard is a hash modulo the number of shards: 64-bit FNV-1a of `namespace/name`, then the finalizer of
+//! 64-bit MurmurHash3. The slash makes the input unambiguous, since no name contains one. FNV-1a alone mixes
+//! only towards the high bits: modulo two it is the parity of the bytes' sum, so similar names would cluster.
 
 use std::fmt;
 
 use crate::snapshot::ClaimId;
 
-/// One of so many parts of all claims.
+/// One of `count` parts of all claims.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shard {
     index: u32,
@@ -22,25 +20,25 @@ pub struct Shard {
 }
 
 impl Shard {
-    /// All claims.
     pub const WHOLE: Shard = Shard { index: 0, count: 1 };
 
-    /// The part with this index, from 0, of `count` parts; `None` if there is no such part.
+    /// Returns part `index`, counted from 0, of `count` parts. `None` if `index` is out of range.
     pub fn new(index: u32, count: u32) -> Option<Shard> {
         (index < count).then_some(Shard { index, count })
     }
 
-    /// Whether this is all there is.
+    /// Whether there is only one part.
     pub fn is_whole(&self) -> bool {
         self.count == 1
     }
 
-    /// Whether a claim is in this part. It is in exactly one of all parts.
+    /// Whether a claim belongs to this part. Each claim belongs to exactly one part.
     pub fn holds(&self, claim: &ClaimId) -> bool {
         self.is_whole() || hash(claim) % u64::from(self.count) == u64::from(self.index)
     }
 
-    /// As the value of a label, by which a pod finds again what it made: `3-of-8`, counted from 0.
+    /// Returns the shard as a label value, counted from 0: `3-of-8`. A pod finds the snapshots of its shard
+    /// by it.
     pub fn label_value(&self) -> String {
         format!("{}-of-{}", self.index, self.count)
     }
@@ -62,15 +60,14 @@ fn hash(claim: &ClaimId) -> u64 {
     mix(fnv_1a(claim.namespace.bytes().chain([b'/']).chain(claim.name.bytes())))
 }
 
-/// Fowler, Noll and Vo's hash 1a with 64 bits.
+/// Fowler–Noll–Vo hash 1a, 64 bits.
 fn fnv_1a(bytes: impl Iterator<Item = u8>) -> u64 {
     const OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
     const PRIME: u64 = 0x0100_0000_01b3;
     bytes.fold(OFFSET, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(PRIME))
 }
 
-/// The last steps of MurmurHash3 with 64 bits: every bit of the input reaches every bit of the
-/// output.
+/// The finalizer of 64-bit MurmurHash3: every input bit affects every output bit.
 fn mix(mut hash: u64) -> u64 {
     hash ^= hash >> 33;
     hash = hash.wrapping_mul(0xff51_afd7_ed55_8ccd);

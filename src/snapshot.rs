@@ -1,5 +1,5 @@
-//! What is remembered of a snapshot: just what waiting and retention need, so that thousands of
-//! them cost little memory. Reading the labels happens here; judging is [`crate::retention`]'s.
+//! The part of a snapshot that waiting and retention need, so that thousands of them use little memory. This
+//! module interprets the labels; [`crate::retention`] decides which snapshots stay.
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
@@ -8,66 +8,62 @@ use crate::{
     names, text,
 };
 
-/// Which claim: claims of one name in two namespaces are two.
+/// Identifies a claim by namespace and name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ClaimId {
-    /// Its namespace.
     pub namespace: String,
-    /// Its name.
     pub name: String,
 }
 
-/// What is remembered of a VolumeSnapshot.
+/// A VolumeSnapshot, reduced to what this program uses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Snapshot {
-    /// Its name.
     pub name: String,
-    /// What tells it from a later one of the same name.
+    /// Distinguishes this snapshot from a later one of the same name.
     pub uid: String,
-    /// Which state of it was read: a deletion holds for this state only.
+    /// The state that was read. A deletion applies to this state only.
     pub resource_version: String,
-    /// When the API server stored it, in whole seconds. One that does not say is dated at the end of
-    /// time and thus never touched.
+    /// When the API server stored the object, in whole seconds. `Timestamp::MAX` if missing, so that such a
+    /// snapshot counts as dated in the future and is never touched.
     pub created: Timestamp,
-    /// When the data was captured, by the storage system's clock (`status.creationTime`), if the driver
-    /// has said.
+    /// When the data was taken, by the storage system's clock (`status.creationTime`). `None` if the driver
+    /// has not reported it.
     pub taken_at: Option<Timestamp>,
-    /// Whether a volume can be made from it.
+    /// Whether a volume can be created from the snapshot.
     pub ready: bool,
-    /// Whether its status cannot be understood; it is then not ready, and never touched.
+    /// Whether the status cannot be parsed. Such a snapshot is not ready, and never touched.
     pub unreadable: bool,
-    /// Whether somebody holds it: no schedule prunes it.
+    /// Whether the hold label is set. No schedule prunes a held snapshot.
     pub held: bool,
-    /// Since when it is deleted and only waits for its finalizers.
+    /// `metadata.deletionTimestamp`: deleted, but finalizers keep the object.
     pub terminating_since: Option<Timestamp>,
-    /// Whom it belongs to, if not to the schedule of its label alone.
+    /// Set if another object owns the snapshot.
     pub owner: Option<Owner>,
-    /// The run that made it, if its label says: a Job's name, for people.
+    /// The run that created the snapshot, from its label. Informational.
     pub run: Option<String>,
-    /// The uid of the Job that made it, if its label says.
+    /// Uid of the Job that created the snapshot, from its label.
     pub run_uid: Option<String>,
-    /// The uid of the claim that it was asked of, if its annotation says.
+    /// Uid of the claim when the snapshot was requested, from its annotation.
     pub claim_uid: Option<String>,
-    /// What the snapshot controller last saw go wrong with it.
+    /// The last error that the snapshot controller reported.
     pub error: Option<String>,
 }
 
-/// Whom a snapshot belongs to.
+/// The kind of object that owns a snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Owner {
-    /// A VolumeGroupSnapshot, of which it is a member.
+    /// A VolumeGroupSnapshot; the snapshot is a member.
     Group,
-    /// Another object.
     Other,
 }
 
-/// By how much a storage system's clock may differ from the API server's before that is worth a warning.
-/// A snapshot may also wait that long in the snapshot controller's queue.
+/// How much a storage system's clock may differ from the API server's without a warning. A snapshot may also
+/// wait this long in the snapshot controller's queue.
 const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_mins(5);
 
 impl Snapshot {
-    /// A ready snapshot that was made and taken at one moment, and of which nothing else is known; its
-    /// uid is its name. Simulations begin with it.
+    /// Returns a ready snapshot that was created and taken at `time`, with `name` as its uid. For simulations
+    /// and benchmarks.
     pub fn ready_at(name: &str, time: Timestamp) -> Self {
         Snapshot {
             name: name.to_owned(),
@@ -87,25 +83,25 @@ impl Snapshot {
         }
     }
 
-    /// When the data was captured: the later of the storage system's word and the moment the API server
-    /// stored the object, because no data is captured before it is asked for. A clock that runs behind
-    /// thus cannot make the newest snapshot the oldest.
+    /// Returns when the data was taken: the later of `taken_at` and `created`. Data cannot be taken before
+    /// the snapshot was requested, so a slow clock of the storage system cannot make the newest snapshot the
+    /// oldest.
     pub fn time(&self) -> Timestamp {
         self.taken_at.map_or(self.created, |taken_at| taken_at.max(self.created))
     }
 
-    /// Whether the two clocks that date it differ by more than five minutes.
+    /// Whether `taken_at` and `created` differ by more than five minutes.
     pub fn clocks_differ(&self) -> bool {
         self.taken_at.is_some_and(|taken_at| taken_at.duration_since(self.created).abs() > CLOCK_TOLERANCE)
     }
 
-    /// Whether it is dated so far after `now` that a clock is wrong. A storage system's may be a few minutes
-    /// ahead of the API server's.
+    /// Whether the snapshot is dated more than five minutes after `now`. A smaller difference between clocks
+    /// is normal.
     pub fn is_of_the_future(&self, now: Timestamp) -> bool {
         self.time().duration_since(now) > CLOCK_TOLERANCE
     }
 
-    /// Why no claim can be made from it, if none can.
+    /// Returns why no claim can be created from the snapshot, or `None` if one can.
     pub fn hindrance(&self) -> Option<String> {
         match self {
             Snapshot { terminating_since: Some(_), .. } => Some("it is being deleted".to_owned()),
@@ -116,19 +112,17 @@ impl Snapshot {
         }
     }
 
-    /// Its place among the snapshots of a claim: when its data was taken, then the API server's clock.
+    /// Sort key among the snapshots of a claim: when the data was taken, then the API server's clock.
     pub fn order(&self) -> (Timestamp, Timestamp, &str) {
         (self.time(), self.created, &self.name)
     }
 
-    /// Whether it is deleted already and only waits for its finalizers.
     pub fn is_terminating(&self) -> bool {
         self.terminating_since.is_some()
     }
 
-    /// The claim that `object` was taken of and what is remembered of it, if it belongs to the
-    /// schedule `schedule`. `None` for another schedule's, whatever the API server was asked for, and
-    /// for one that was not made from a claim.
+    /// Returns the source claim and the snapshot if `object` belongs to `schedule`. Returns `None` for a
+    /// snapshot of another schedule, whatever selector the list used, and for one without a source claim.
     pub fn owned(object: VolumeSnapshot, schedule: &str) -> Option<(ClaimId, Snapshot)> {
         if object.metadata.labels.get(names::SCHEDULE_LABEL).map(String::as_str) != Some(schedule) {
             return None;
@@ -139,20 +133,17 @@ impl Snapshot {
     }
 }
 
-/// A snapshot with all that a person may want to know of it, whoever's it is.
+/// A snapshot of any schedule, with the additional fields that `list` and `restore` use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
-    /// Its namespace.
     pub namespace: String,
-    /// The claim that it was taken of; `None` where it stands for content that existed before it.
+    /// The source claim. `None` if the snapshot was created for pre-existing content.
     pub claim: Option<String>,
-    /// The schedule that it belongs to, if its label says.
+    /// The schedule, from the label `job`.
     pub schedule: Option<String>,
-    /// Its VolumeSnapshotClass.
     pub class: Option<String>,
-    /// The least size of a volume that is made from it, as the API server writes it.
+    /// Minimum size of a volume created from the snapshot, as an unparsed quantity.
     pub restore_size: Option<String>,
-    /// The rest.
     pub snapshot: Snapshot,
 }
 
@@ -179,7 +170,8 @@ impl From<VolumeSnapshot> for Snapshot {
         let mut labels = metadata.labels;
         let unreadable = status == Lenient::Unreadable;
         let status = status.known().unwrap_or_default();
-        // The controller writes the group's name into the status late; the owner is there from the beginning.
+        // The controller writes the group's name into the status late; the owner reference is there from the
+        // start.
         let in_group = status.volume_group_snapshot_name.is_some_and(|group| !group.is_empty())
             || metadata.owner_references.iter().any(|owner| owner.kind == "VolumeGroupSnapshot");
         Snapshot {
@@ -191,7 +183,7 @@ impl From<VolumeSnapshot> for Snapshot {
             uid: metadata.uid,
             resource_version: metadata.resource_version,
             created: metadata.creation_timestamp.unwrap_or(Timestamp::MAX),
-            // What a driver that does not say becomes on its way through the controller.
+            // The controller turns a missing time of the driver into the Unix epoch.
             taken_at: status.creation_time.filter(|taken_at| *taken_at > Timestamp::UNIX_EPOCH),
             ready: status.ready_to_use == Some(true),
             unreadable,
