@@ -79,6 +79,15 @@ pub struct Failure {
     pub is_transient: bool,
 }
 
+impl Failure {
+    /// Appends what the reader can do about the failure.
+    pub fn advising(mut self, advice: &str) -> Self {
+        self.message.push_str("; ");
+        self.message.push_str(advice);
+        self
+    }
+}
+
 /// Why a run ended early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stop {

@@ -199,12 +199,6 @@ impl Error {
             (ErrorKind::Unauthorized, _) => {
                 Some("check the ServiceAccount's token, or the kubeconfig's credentials".to_owned())
             }
-            (ErrorKind::Quota, Some(Permission { resource: "persistentvolumeclaims", .. })) => {
-                Some("raise the ResourceQuota, or delete a claim that nobody needs".to_owned())
-            }
-            (ErrorKind::Quota, _) => {
-                Some("raise the ResourceQuota, or let SNAPSHOT_RETENTION keep fewer snapshots".to_owned())
-            }
             (ErrorKind::Unreachable, _) => {
                 Some("check the network between here and the API server".to_owned())
             }

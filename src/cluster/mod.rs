@@ -625,6 +625,15 @@ impl NewSnapshot {
         if let Some(class) = &asked.volume_snapshot_class_name {
             compare("the class", Some(class), stored_spec.volume_snapshot_class_name.as_deref());
         }
+        // Without the uid its age tells whose it is; with another one it is of a claim that never was.
+        let claim_uid = stored.metadata.annotations.claim_uid.as_deref();
+        if claim_uid.is_some() {
+            let key = format!("annotation {}", names::CLAIM_UID_ANNOTATION);
+            compare(&key, self.claim_uid.as_deref(), claim_uid);
+        }
+        // What another object owns is not the schedule's to prune.
+        let owner = stored.metadata.owner_references.first();
+        compare("its owner", None, owner.map(|owner| format!("{} {}", owner.kind, owner.name)).as_deref());
         changes
     }
 }

@@ -130,7 +130,7 @@ impl Requests {
 }
 
 impl Slot<'_> {
-    /// Sends a request once, at the cost of some patience. Returns the answer's body.
+    /// Sends a request once and charges the time to the retry budget. Returns the answer's body.
     pub(super) async fn send(
         &self,
         operation: &Operation,
@@ -168,7 +168,7 @@ impl RetryBudget<'_> {
     }
 
     /// Waits until the request may be repeated; gives the error back if that cannot help, or if the
-    /// patience is at an end.
+    /// budget is used up.
     pub(super) async fn wait(&mut self, operation: &Operation, error: Error) -> Result<(), Error> {
         let may_repeat = match error.is_denied() {
             true => self.may_be_wrongly_denied(operation),
@@ -189,7 +189,7 @@ impl RetryBudget<'_> {
 
     /// Whether a denial has not been repeated for long enough to be believed.
     fn may_be_wrongly_denied(&self, operation: &Operation) -> bool {
-        // Who only looks looks again, and what can be done without is done without.
+        // A person asks again; and an optional operation is done without.
         if self.requests.is_for_a_person || operation.is_optional() {
             return false;
         }

@@ -190,6 +190,10 @@ impl Restore<'_> {
         match self.cluster.create_claim(claim, dry_run).await {
             Ok(made) => Ok(made),
             Err(error) if error.kind() == ErrorKind::AlreadyExists => Err(self.taken("")),
+            Err(error) if error.kind() == ErrorKind::Quota => {
+                Err(Failure::from(error)
+                    .advising("raise the ResourceQuota, or delete a claim that nobody needs"))
+            }
             Err(error) => Err(error.into()),
         }
     }

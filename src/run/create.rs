@@ -138,7 +138,7 @@ async fn make_room(
         "the quota is used up; deleting what a newer ready snapshot supersedes first: {refused}"
     );
     if prune::make_room(run, target).await == 0 {
-        return Err(refused.into());
+        return Err(over_quota(refused));
     }
     let end = Instant::now() + QUOTA_WAIT;
     let mut backoff = Backoff::between_reads();
@@ -147,9 +147,14 @@ async fn make_room(
             Err(error) if error.kind() == ErrorKind::Quota && Instant::now() < end => {
                 sleep(backoff.next(None)).await;
             }
+            Err(error) if error.kind() == ErrorKind::Quota => return Err(over_quota(error)),
             stored => return Ok(stored?),
         }
     }
+}
+
+fn over_quota(error: Error) -> Failure {
+    Failure::from(error).advising("raise the ResourceQuota, or let SNAPSHOT_RETENTION keep fewer snapshots")
 }
 
 /// Checks that what was stored is what was asked for. What admission made something else of is nobody's:

@@ -22,7 +22,7 @@ use crate::{
 const READ_ONE_BY_ONE: usize = 4;
 
 /// How many namespaces are listed at a time.
-const NAMESPACES_AT_A_TIME: usize = 8;
+pub(super) const NAMESPACES_AT_A_TIME: usize = 8;
 
 /// What was found of one claim.
 enum Found {
@@ -146,7 +146,7 @@ async fn namespaces(cluster: &Cluster, selector: &str) -> Result<Vec<String>, Fa
 ///
 /// # Errors
 /// As [`Cluster::claims`].
-pub(super) async fn list_claims<T>(
+async fn list_claims<T>(
     cluster: &Cluster,
     namespaces: &[String],
     selector: &str,

@@ -3,14 +3,14 @@
 //!
 //! Here is the order of things. Which claims are targets is found in `discover`. What is known of the
 //! snapshots at any moment is in `cache`, and what keeps that up to date in `watch`. The way of one target is
-//! `create`, `wait` and `prune`; what a deletion depends on besides is in `look`. Requests are made by
+//! `create`, `wait` and `prune`; what a deletion depends on besides is in `recheck`. Requests are made by
 //! [`crate::cluster`]; nothing here knows HTTP.
 
 mod cache;
 mod create;
 mod discover;
-mod look;
 mod prune;
+mod recheck;
 mod shared;
 mod target;
 mod wait;
@@ -38,7 +38,7 @@ use crate::{
     text,
 };
 use cache::SnapshotCache;
-use look::Looks;
+use recheck::Rechecks;
 use shared::Shared;
 use target::{ReportSlot, Target};
 
@@ -66,7 +66,7 @@ struct Run<'a> {
     made: String,
     targets: HashSet<ClaimId>,
     cache: SnapshotCache,
-    looks: Looks,
+    rechecks: Rechecks,
     made_lists: Shared<MadeList>,
     /// Bounds the targets that create or prune at a time; waiting takes no place.
     active: Semaphore,
@@ -181,7 +181,7 @@ async fn steps(cluster: &Cluster, settings: &Settings, id: &str, progress: &Prog
         made,
         owned,
         cache: SnapshotCache::new(&settings.schedule, ids.iter().cloned(), snapshots, began),
-        looks: Looks::new(targets.len()),
+        rechecks: Rechecks::new(targets.len()),
         targets: ids,
         made_lists: Shared::new(),
         active: Semaphore::new(settings.concurrency * ACTIVE_PER_REQUEST),
@@ -224,7 +224,7 @@ fn warn_of_odd_ones<'a>(snapshots: impl Iterator<Item = &'a Snapshot> + Clone) {
 async fn snapshot_and_prune(run: &Run<'_>, target: &Target) {
     let report = &target.report;
     let new = create_and_wait(run, target).await;
-    run.looks.settled();
+    run.rechecks.settled();
     let ended = match new {
         Ok(new) => {
             report.update(|report| report.end = End::Unfinished(Step::Pruning));

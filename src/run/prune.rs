@@ -1,8 +1,8 @@
 //! Deleting what the policy does not want any more, of one target whose new snapshot is ready.
 //!
-//! What may go is judged in [`crate::retention`], by what the API server says after the new snapshot became
-//! ready ([`super::look`]). Here every try of every deletion is made to hold for exactly what was judged, and
-//! only while the new snapshot is there and ready.
+//! [`crate::retention`] judges what may go, by what the API server says after the new snapshot became ready
+//! ([`super::recheck`]). This module makes sure that every try of every deletion holds for exactly what was
+//! judged, and is made only while the new snapshot exists and is ready.
 
 use std::{cell::Cell, collections::HashSet, rc::Rc, time::Duration};
 
@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::{
     Run,
     create::New,
-    look::{Look, Urgency},
+    recheck::{Recheck, Urgency},
     target::{KnownClaim, Policy, Target},
     wait::gone,
 };
@@ -30,8 +30,8 @@ use crate::{
 /// deletion in between.
 const IDLE_ROUNDS: usize = 5;
 
-/// How long after a claim was read its snapshot may be ready without another look at the claim, if there is
-/// nothing to delete. Less than it takes to delete a claim, make it anew and bind it to a volume.
+/// How long after a claim was read its snapshot may become ready without a recheck, if there is nothing to
+/// delete. Less than it takes to delete a claim, make it anew and bind it to a volume.
 const STILL_KNOWN: Duration = Duration::from_secs(2);
 
 /// How long the watch may have been silent while it is relied on for the new snapshot.
@@ -79,7 +79,7 @@ enum Pruned {
     Failed(String),
 }
 
-/// Deletes what no rule keeps, oldest first, and says how it ended.
+/// Deletes what no rule keeps, oldest first.
 ///
 /// # Errors
 /// If the new snapshot went away meanwhile, or turns out to be none of this claim's.
@@ -116,9 +116,9 @@ pub(super) async fn prune(run: &Run<'_>, target: &Target, new: &New) -> Result<E
     let (mut failures, mut last_problem) = (Vec::new(), None);
     let (mut idle, mut urgency) = (0, Urgency::Gather);
     while idle < IDLE_ROUNDS {
-        let look = run.looks.after(run, &target.id.namespace, ready, urgency).await;
+        let recheck = run.rechecks.after(run, &target.id.namespace, ready, urgency).await;
         urgency = Urgency::AtOnce;
-        let claim = match claim_now(run, target, new, &look)? {
+        let claim = match claim_now(run, target, new, &recheck)? {
             ClaimNow::Known(claim) => claim,
             ClaimNow::NotPruned(_) if goes_none => return Ok(End::Done),
             ClaimNow::NotPruned(why) => {
@@ -132,9 +132,9 @@ pub(super) async fn prune(run: &Run<'_>, target: &Target, new: &New) -> Result<E
             Policy::Broken(problem) => return Ok(not_pruned(problem)),
             Policy::NotGiven => return Ok(End::Done),
         };
-        let in_use = look.claims.as_ref().ok().and_then(|claims| claims.in_use(&target.id.namespace));
+        let in_use = recheck.in_use(&target.id.namespace);
         let pruning = Pruning { run, target, keeper, rules, claim, in_use, now };
-        let Some(round) = pruning.round(&look).await else {
+        let Some(round) = pruning.round(&recheck).await else {
             return Err(gone(&target.called, &new.name));
         };
         failures.extend(round.failures);
@@ -150,7 +150,7 @@ pub(super) async fn prune(run: &Run<'_>, target: &Target, new: &New) -> Result<E
                 });
             }
             Next::Again => {}
-            // With all the patience that a request has, and without a slot meanwhile.
+            // With a whole retry budget, and without holding a slot.
             Next::ReadKeeper => match run.cluster.snapshot(&target.id.namespace, &new.name).await {
                 Ok(object) => run.cache.apply(object),
                 Err(error) if error.kind() == ErrorKind::NotFound => {
@@ -183,15 +183,14 @@ fn unread_claims(target: &Target) -> End {
 pub(super) async fn make_room(run: &Run<'_>, target: &Target) -> usize {
     let before = target.report.get().deleted;
     for _ in 0..IDLE_ROUNDS {
-        let look = run.looks.after(run, &target.id.namespace, target.read, Urgency::AtOnce).await;
+        let recheck = run.rechecks.after(run, &target.id.namespace, target.read, Urgency::AtOnce).await;
         let known = run.cache.of_claim(&target.id);
-        let Some(claim) = look.claims.as_ref().ok().and_then(|claims| claims.get(&target.id)) else { break };
+        let Ok(Some(claim)) = recheck.claim(&target.id) else { break };
         let is_same = target.claim.as_ref().is_some_and(|before| before.uid == claim.uid);
         let policy = Policy::of(Some(claim), run.settings, run.cluster.is_in_pod());
         let (true, Policy::Rules(rules)) = (is_same && !claim.is_terminating, &policy) else { break };
-        // No clock of ours: what was made last was made at the latest now.
-        let Some(now) = known.iter().map(|snapshot| snapshot.created).max() else { break };
-        let in_use = look.claims.as_ref().ok().and_then(|claims| claims.in_use(&target.id.namespace));
+        let Some(now) = latest(&known, Timestamp::now()) else { break };
+        let in_use = recheck.in_use(&target.id.namespace);
         let by = judgement(run, rules, Some(claim), in_use, now);
         let kept = judge(&known, &by)
             .into_iter()
@@ -199,12 +198,21 @@ pub(super) async fn make_room(run: &Run<'_>, target: &Target) -> usize {
         let Some(kept) = kept else { break };
         let keeper = Keeper { name: &kept.snapshot.name, uid: &kept.snapshot.uid, new: None };
         let pruning = Pruning { run, target, keeper, rules, claim: Some(claim), in_use, now };
-        match pruning.round(&look).await {
+        match pruning.round(&recheck).await {
             Some(Round { next: Next::Again, .. }) => {}
             _ => break,
         }
     }
     target.report.get().deleted - before
+}
+
+/// The moment of judging where this run has made no snapshot to take it from: when the API server stored the
+/// last one, or the storage system captured the last one, if that is later and no later than `clock`. After an
+/// outage the data of what was asked for meanwhile is captured long after all of it was stored.
+fn latest(known: &[Snapshot], clock: Timestamp) -> Option<Timestamp> {
+    let stored = known.iter().map(|snapshot| snapshot.created).max()?;
+    let captured = known.iter().map(Snapshot::time).filter(|time| *time <= clock).max();
+    Some(captured.map_or(stored, |captured| captured.max(stored)))
 }
 
 /// Whether a snapshot that stays counts as a copy of the claim that nothing takes away.
@@ -224,13 +232,18 @@ enum ClaimNow<'a> {
 ///
 /// # Errors
 /// If it is not: nobody can tell which claim's data the new snapshot has.
-fn claim_now<'a>(run: &Run<'_>, target: &Target, new: &New, look: &'a Look) -> Result<ClaimNow<'a>, Failure> {
+fn claim_now<'a>(
+    run: &Run<'_>,
+    target: &Target,
+    new: &New,
+    recheck: &'a Recheck,
+) -> Result<ClaimNow<'a>, Failure> {
     let nothing_goes = |error: &Error| format!("nothing older is deleted: {error}");
-    if let Some(error) = &look.unread_snapshots {
+    if let Some(error) = &recheck.unread_snapshots {
         return Ok(ClaimNow::NotPruned(nothing_goes(error)));
     }
-    let claims = match &look.claims {
-        Ok(claims) => claims,
+    let now = match recheck.claim(&target.id) {
+        Ok(now) => now,
         Err(error) if error.kind() == ErrorKind::Forbidden && run.settings.prune_unread_claims => {
             return Ok(ClaimNow::Known(None));
         }
@@ -244,7 +257,7 @@ fn claim_now<'a>(run: &Run<'_>, target: &Target, new: &New, look: &'a Look) -> R
         ),
         is_transient: true,
     };
-    match (claims.get(&target.id), &target.claim) {
+    match (now, &target.claim) {
         (None, _) => Err(replaced("deleted")),
         (Some(now), Some(before)) if now.uid != before.uid => Err(replaced("deleted and made anew")),
         (Some(now), _) if now.is_terminating => Ok(ClaimNow::NotPruned(
@@ -374,7 +387,7 @@ impl Survey {
 
 impl Pruning<'_> {
     /// Judges all snapshots and deletes those that have to go, oldest first; `None` if the keeper went away.
-    async fn round(&self, look: &Rc<Look>) -> Option<Round> {
+    async fn round(&self, recheck: &Rc<Recheck>) -> Option<Round> {
         let (run, target) = (self.run, self.target);
         let mut round = Round { deleted: 0, failures: Vec::new(), last_problem: None, next: Next::Done };
         let Ok(_active) = run.active.acquire().await else { return Some(round) };
@@ -384,7 +397,7 @@ impl Pruning<'_> {
         let to_delete = survey.to_delete;
         let revision = run.cache.condemn(&target.id, to_delete.iter().map(|snapshot| snapshot.uid.clone()));
         let mut deletions = stream::iter(to_delete)
-            .map(|snapshot| self.delete(snapshot, look, revision))
+            .map(|snapshot| self.delete(snapshot, recheck, revision))
             .buffer_unordered(run.settings.concurrency);
         while let Some(pruned) = deletions.next().await {
             match pruned {
@@ -453,7 +466,7 @@ impl Pruning<'_> {
 
     /// Deletes one snapshot, as it was judged. Whatever changes meanwhile, of it or beside it, has all
     /// judged anew.
-    async fn delete(&self, to_delete: Snapshot, look: &Rc<Look>, revision: u64) -> Pruned {
+    async fn delete(&self, to_delete: Snapshot, recheck: &Rc<Recheck>, revision: u64) -> Pruned {
         let (run, target) = (self.run, self.target);
         let (claim, snapshot) = (target.called.as_str(), to_delete.name.as_str());
         let namespace = target.id.namespace.as_str();
@@ -464,7 +477,7 @@ impl Pruning<'_> {
             let is_first = tries.replace(tries.get() + 1) == 0;
             let why = match dry_run {
                 true => None,
-                false => self.reason_to_wait(slot, look, revision, is_first).await,
+                false => self.reason_to_wait(slot, recheck, revision, is_first).await,
             };
             let goes = why.is_none();
             withheld.set(why);
@@ -510,18 +523,18 @@ impl Pruning<'_> {
 
     /// Why a try of a deletion that has its slot is not to be made now; `None` if it may be.
     ///
-    /// The look must be fresh, no other snapshot of the claim may have come, changed or gone since all were
-    /// judged, and the keeper must be there and ready: by the watch if that was heard of just now, else by
-    /// its own word. Before a try that repeats another one it is always asked.
+    /// The recheck must be fresh, no other snapshot of the claim may have come, changed or gone since all were
+    /// judged, and the keeper must exist and be ready. The watch vouches for the keeper if it was heard of
+    /// within a second; otherwise, and before every repeated try, the keeper is read.
     async fn reason_to_wait(
         &self,
         slot: &Slot<'_>,
-        look: &Look,
+        recheck: &Recheck,
         revision: u64,
         is_first: bool,
     ) -> Option<Pruned> {
         let (run, target) = (self.run, self.target);
-        if !look.is_fresh() {
+        if !recheck.is_fresh() {
             return Some(Pruned::Again);
         }
         if !is_first || !run.cache.was_heard_within(HEARD) {

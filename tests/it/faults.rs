@@ -109,14 +109,14 @@ async fn with_one_old(scenario: impl AsyncFn(&TestCluster)) {
 }
 
 /// A claim that has been there for years.
-fn put_claim(cluster: &TestCluster, name: &str) {
+pub(crate) fn put_claim(cluster: &TestCluster, name: &str) {
     let mut claim = objects::bound_claim(&cluster.namespace, name, &[("app", "web")]);
     claim["metadata"]["creationTimestamp"] = json!("2020-01-01T00:00:00Z");
     cluster.fake().put(claim);
 }
 
 /// A ready snapshot that is some hours old.
-fn put_ready(cluster: &TestCluster, name: &str, claim: &str, hours: i64) -> Value {
+pub(crate) fn put_ready(cluster: &TestCluster, name: &str, claim: &str, hours: i64) -> Value {
     let time = Timestamp::now() - SignedDuration::from_hours(hours);
     let time = time.round(Unit::Second).expect("a time");
     cluster.fake().put(objects::ready_snapshot(&cluster.namespace, name, claim, time))

@@ -1,5 +1,6 @@
 //! All integration tests, in one binary, for linking is what takes long.
 
+mod attacks;
 mod commands;
 mod documents;
 mod faults;
@@ -9,6 +10,7 @@ mod invariants;
 mod list;
 mod manifests;
 mod pod;
+mod random;
 mod recordings;
 mod release;
 mod restore;

@@ -561,7 +561,7 @@ impl TestCluster {
         format!("/apis/snapshot.storage.k8s.io/v1/namespaces/{}/volumesnapshots", self.namespace)
     }
 
-    async fn read(&self, path: &str) -> Value {
+    pub(crate) async fn read(&self, path: &str) -> Value {
         self.send("GET", path, &Value::Null).await.unwrap_or_else(|error| panic!("GET {path}: {error}"))
     }
 
@@ -641,6 +641,17 @@ impl Running {
         let id = self.process.id().expect("it still runs");
         let sent = std::process::Command::new("kill").args([format!("-{signal}"), id.to_string()]).status();
         assert!(sent.expect("kill").success());
+    }
+
+    /// Its process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.process.id().expect("it still runs")
+    }
+
+    /// Waits for its end without reading anything that it says; `None` if it does not end in time.
+    pub(crate) async fn ends_unheard(&mut self, within: Duration) -> Option<i32> {
+        let ended = tokio::time::timeout(within, self.process.wait()).await.ok()?;
+        ended.expect("its end").code()
     }
 
     /// Kills it as a node that dies would; the exit code, if it was done already.

@@ -200,8 +200,9 @@ async fn serve_until_interrupted(files: &Files) -> Result<()> {
         files.directory.display()
     );
     println!("  kubectl get volumesnapshots");
-    println!("  SNAPSHOT_PVC_NAMES=data SNAPSHOT_DRY_RUN=true volume-snapshotter");
-    println!("  SNAPSHOT_PVC_NAMES=data volume-snapshotter");
+    println!("  export SNAPSHOT_PVC_NAMES=data SNAPSHOT_RETENTION=last=2");
+    println!("  SNAPSHOT_DRY_RUN=true volume-snapshotter");
+    println!("  volume-snapshotter");
     println!("  volume-snapshotter list");
     println!("  volume-snapshotter restore --claim data --to data-restored");
     println!("\nCtrl-C here ends it.");

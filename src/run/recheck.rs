@@ -1,67 +1,74 @@
-//! Looking again: what the API server says of the claims, and of everything else that a deletion depends
-//! on, after the new snapshots became ready.
+//! The recheck: what the API server says of the claims, and of everything else that a deletion depends on,
+//! after the new snapshots became ready.
 //!
-//! A run that believed for minutes what it read when it began would delete the only copy of a volume: claims
-//! are deleted and made anew, annotated, restored. So before anything is deleted, all claims of the namespace
-//! are listed again, once for all targets that are ready by then.
+//! Claims are deleted and made anew, annotated and restored while a run waits. A run that relied on what it
+//! read when it began would delete the only copy of a volume. So all claims of a namespace are listed again
+//! before anything in it is deleted, once for all targets that are ready by then.
 
 use std::{
     cell::{Cell, RefCell},
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     rc::Rc,
     time::Duration,
 };
 
+use futures::{StreamExt, stream};
 use tokio::{
     sync::Notify,
     time::{Instant, timeout},
 };
 
 use super::{Run, discover, shared::Shared, target::KnownClaim, watch};
-use crate::{api::Claim, cluster::Error, snapshot::ClaimId};
+use crate::{
+    api::Claim,
+    cluster::{Error, Scope},
+    snapshot::ClaimId,
+};
 
-/// How old a look may be when a deletion is judged by it.
+/// The age up to which a recheck decides about deletions.
 const FRESH: Duration = Duration::from_secs(10);
 
-/// How long the cache may not have been heard of, and still be judged by.
+/// How long the watch may have been silent while the cache is relied on.
 const HEARD: Duration = Duration::from_secs(2);
 
-/// How long the first look waits for further targets to become ready, and the longest that any does. Where
-/// none is waited for, none waits.
+/// How long the first recheck waits for further targets to become ready. Later ones wait twice as long each,
+/// up to [`LONGEST_GATHER`]. None waits once every target is settled.
 const GATHER: Duration = Duration::from_secs(30);
 const LONGEST_GATHER: Duration = Duration::from_secs(60);
 
-/// What the API server said at one moment.
-pub(super) struct Look {
+/// What the API server said at one moment about the claims of some namespaces.
+pub(super) struct Recheck {
     began: Instant,
     ended: Instant,
-    namespaces: BTreeSet<String>,
-    /// The claims of these namespaces, or why they are not known.
-    pub(super) claims: Result<Claims, Error>,
+    /// The claims of each namespace that was asked for, or why they are not known. What is wrong in one
+    /// namespace holds up no other.
+    namespaces: BTreeMap<String, Result<Claims, Error>>,
     /// Why the snapshots that the schedule owns are not known, if that is so.
     pub(super) unread_snapshots: Option<Error>,
-}
-
-/// What is known of the claims.
-#[derive(Default)]
-pub(super) struct Claims {
-    known: HashMap<ClaimId, KnownClaim>,
-    /// By namespace, the snapshots that claims are being restored from.
+    /// By namespace, the names of the snapshots that claims are being restored from.
     in_use: HashMap<String, HashSet<String>>,
 }
 
-impl Look {
-    /// Whether a deletion that is made now may be judged by it.
+/// The targets among the claims of a namespace, by name.
+type Claims = HashMap<String, KnownClaim>;
+
+impl Recheck {
+    /// Whether it may decide about a deletion that is made now.
     pub(super) fn is_fresh(&self) -> bool {
-        // A long list takes its time, and a look that is never fresh would let no run end.
+        // A long list takes its time; a recheck that is never fresh would let no run end.
         self.began.elapsed() <= FRESH.max((self.ended - self.began) * 2)
     }
-}
 
-impl Claims {
     /// A claim as it is now; `None` if it is gone.
-    pub(super) fn get(&self, claim: &ClaimId) -> Option<&KnownClaim> {
-        self.known.get(claim)
+    ///
+    /// # Errors
+    /// Why the claims of its namespace are not known.
+    pub(super) fn claim(&self, claim: &ClaimId) -> Result<Option<&KnownClaim>, &Error> {
+        match self.namespaces.get(&claim.namespace) {
+            Some(Ok(claims)) => Ok(claims.get(&claim.name)),
+            Some(Err(error)) => Err(error),
+            None => Ok(None),
+        }
     }
 
     /// The names of the snapshots of a namespace that claims are being restored from.
@@ -70,9 +77,9 @@ impl Claims {
     }
 }
 
-/// The looks of a run, one after the other, each for all that ask meanwhile.
-pub(super) struct Looks {
-    last: Shared<Look>,
+/// The rechecks of a run, one after the other, each for all targets that ask meanwhile.
+pub(super) struct Rechecks {
+    last: Shared<Recheck>,
     /// The namespaces of those that ask.
     wanted: RefCell<BTreeSet<String>>,
     gather: Cell<Duration>,
@@ -81,19 +88,19 @@ pub(super) struct Looks {
     all_settled: Notify,
 }
 
-/// How long a look may wait before it is taken.
+/// Whether a recheck may wait.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Urgency {
-    /// Until further targets are ready, so that one look serves many.
+    /// Until further targets are ready, so that one recheck serves many.
     Gather,
     /// Not at all.
     AtOnce,
 }
 
-impl Looks {
+impl Rechecks {
     /// For so many targets.
     pub(super) fn new(targets: usize) -> Self {
-        Looks {
+        Rechecks {
             last: Shared::new(),
             wanted: RefCell::default(),
             gather: Cell::new(GATHER),
@@ -110,25 +117,26 @@ impl Looks {
         }
     }
 
-    /// A look at a namespace that began after a moment and is fresh.
+    /// A fresh recheck of a namespace that began at `after` or later.
     pub(super) async fn after(
         &self,
         run: &Run<'_>,
         namespace: &str,
         after: Instant,
         urgency: Urgency,
-    ) -> Rc<Look> {
+    ) -> Rc<Recheck> {
         self.wanted.borrow_mut().insert(namespace.to_owned());
-        let is_good =
-            |look: &Look| look.began >= after && look.is_fresh() && look.namespaces.contains(namespace);
+        let is_good = |recheck: &Recheck| {
+            recheck.began >= after && recheck.is_fresh() && recheck.namespaces.contains_key(namespace)
+        };
         let ask = async || {
             if urgency == Urgency::Gather {
                 self.gathered().await;
             }
-            // Whoever asked is served, this one included, even if an earlier look took its wish along.
+            // This target's namespace is included even if an earlier recheck took its wish along.
             let mut namespaces = std::mem::take(&mut *self.wanted.borrow_mut());
             namespaces.insert(namespace.to_owned());
-            look(run, namespaces).await
+            recheck(run, namespaces).await
         };
         self.last.get(is_good, ask).await
     }
@@ -143,37 +151,65 @@ impl Looks {
     }
 }
 
-async fn look(run: &Run<'_>, namespaces: BTreeSet<String>) -> Look {
+async fn recheck(run: &Run<'_>, namespaces: BTreeSet<String>) -> Recheck {
     let began = Instant::now();
     // The watch has told all that happened until the new snapshot was ready, in the order in which it did.
-    // Where it has not been heard of since, it may be broken.
+    // A watch that has been silent since may be broken.
     let unread_snapshots = match run.cache.was_heard_within(HEARD) || run.settings.dry_run {
         true => None,
         false => watch::list_owned(run).await.err(),
     };
-    let claims = claims(run, &namespaces).await;
-    Look { began, ended: Instant::now(), namespaces, claims, unread_snapshots }
+    let mut recheck = Recheck {
+        began,
+        ended: began,
+        namespaces: BTreeMap::new(),
+        unread_snapshots,
+        in_use: HashMap::new(),
+    };
+    let mut lists = stream::iter(namespaces)
+        .map(async |namespace| (list(run, &namespace).await, namespace))
+        .buffer_unordered(discover::NAMESPACES_AT_A_TIME);
+    while let Some((listed, namespace)) = lists.next().await {
+        let claims = listed.map(|listed| recheck.take(listed));
+        recheck.namespaces.insert(namespace, claims);
+    }
+    recheck.ended = Instant::now();
+    recheck
 }
 
-/// Lists the claims of namespaces, and keeps what deletions depend on.
-async fn claims(run: &Run<'_>, namespaces: &BTreeSet<String>) -> Result<Claims, Error> {
-    let namespaces: Vec<String> = namespaces.iter().cloned().collect();
-    let mut claims = Claims::default();
-    let kept = discover::list_claims(run.cluster, &namespaces, "", |claim| {
-        let sources = sources(&claim);
-        let id = claim.id();
+/// What deletions depend on of one claim.
+struct Listed {
+    id: ClaimId,
+    /// Present if it is a target.
+    known: Option<KnownClaim>,
+    sources: Vec<Source>,
+}
+
+/// Lists the claims of a namespace, and keeps what deletions depend on.
+async fn list(run: &Run<'_>, namespace: &str) -> Result<Vec<Listed>, Error> {
+    let scope = Scope::Namespace(namespace.to_owned());
+    let keep = |claim: Claim| {
+        let (id, sources) = (claim.id(), sources(&claim));
         let known = run.targets.contains(&id).then(|| KnownClaim::of(claim, &run.settings.schedule));
-        (known.is_some() || !sources.is_empty()).then_some((id, known, sources))
-    });
-    for (id, known, sources) in kept.await? {
-        for source in sources {
-            claims.in_use.entry(source.namespace).or_default().insert(source.name);
+        (known.is_some() || !sources.is_empty()).then_some(Listed { id, known, sources })
+    };
+    run.cluster.claims(&scope, "", keep).await
+}
+
+impl Recheck {
+    /// Notes what claims are being restored from, and returns the targets among them.
+    fn take(&mut self, listed: Vec<Listed>) -> Claims {
+        let mut claims = Claims::new();
+        for Listed { id, known, sources } in listed {
+            for source in sources {
+                self.in_use.entry(source.namespace).or_default().insert(source.name);
+            }
+            if let Some(known) = known {
+                claims.insert(id.name, known);
+            }
         }
-        if let Some(known) = known {
-            claims.known.insert(id, known);
-        }
+        claims
     }
-    Ok(claims)
 }
 
 /// A snapshot that a claim is made from.
@@ -182,8 +218,8 @@ struct Source {
     name: String,
 }
 
-/// The snapshots that a claim which is not Bound names: nobody knows whether its volume was made from
-/// them already, and if not, it never is once they are being deleted.
+/// The snapshots that a claim names as its data source while it is not Bound. Its volume may not have been
+/// made yet, and never is once such a snapshot is being deleted.
 fn sources(claim: &Claim) -> Vec<Source> {
     if claim.status.phase == "Bound" {
         return Vec::new();
