@@ -37,7 +37,7 @@ pub enum State {
     Error,
     /// Deleted, but finalizers keep it.
     Terminating,
-    /// Terminating for longer than [`STUCK_AFTER`].
+    /// Terminating for more than an hour.
     Stuck,
 }
 

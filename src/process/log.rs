@@ -156,7 +156,7 @@ fn write_lines(lines: Receiver<Line>) {
     }
 }
 
-/// Waits until the log is written, for at most [`LAST_LINES`].
+/// Waits until the log is written, for at most 0.3 s.
 pub fn finish_log() {
     let Some(lines) = LINES.get() else { return };
     let (written, is_written) = sync_channel(1);
