@@ -246,7 +246,7 @@ async fn a_suspended_schedule_and_one_that_chooses_other_claims_delete_nothing()
         let said = cluster.say(&list_rights(), &["list"]).await;
         said.assert_exit(0).assert_says("keeps last=1 (CronJob volume-snapshotter, suspended)");
         assert!(said.out.contains("would go: no rule keeps it"), "{}", said.out);
-        assert!(said.out.contains("kept: no schedule chooses the claim"), "{}", said.out);
+        assert!(said.out.contains("kept: no schedule selects the claim"), "{}", said.out);
         assert!(!said.out.contains("will go"), "{}", said.out);
     })
     .await;
@@ -318,7 +318,7 @@ async fn a_deletion_that_does_not_finish_is_a_warning() {
         cluster.older("new", "data").await;
         default_schedule(cluster).await;
         let said = cluster.say(&list_rights(), &["list"]).await;
-        said.assert_exit(0).assert_says("warning: deleted long ago and still there: old (");
+        said.assert_exit(0).assert_says("warning: deletion is stuck: old (");
         assert!(said.out.contains(" stuck "), "{}", said.out);
         assert_eq!(json_of(cluster, &[]).await["items"][1]["terminatingSince"], "2026-01-02T00:00:00Z");
     })
@@ -352,7 +352,7 @@ async fn what_is_wrong_with_a_kubeconfig_is_named_in_one_line() {
                 "exec plugin \"no-such-plugin\" cannot be started",
             ),
             (vec![format!("--kubeconfig={}", path(&failing))], "failed: exit status: 3; run it by hand"),
-            (vec![format!("--kubeconfig={}", path(&broken))], "the kubeconfig cannot be understood"),
+            (vec![format!("--kubeconfig={}", path(&broken))], "the kubeconfig cannot be parsed"),
         ] {
             let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
             let answer = cluster.say(&list_rights(), &[&["list"], arguments.as_slice()].concat()).await;
@@ -442,7 +442,7 @@ async fn without_the_right_to_read_claims_the_snapshots_are_listed_with_a_warnin
             .collect();
         let said = cluster.say(&rules(&snapshots), &["list"]).await;
         said.assert_exit(0)
-            .assert_says("warning: claims are not read, so their retention annotations are not heeded");
+            .assert_says("warning: claims cannot be read, so their retention annotations are ignored");
         assert!(said.out.contains("kept: 1st of last=1"));
         let said = cluster.say(&json!([]), &["list"]).await;
         said.assert_exit(2).assert_says("resources: [\"volumesnapshots\"], verbs: [\"list\"]");
