@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use k8s_openapi::jiff::Timestamp;
 
-pub use data::{json, yaml};
+pub use data::{json, names, yaml};
 pub use rows::{Found, Question, Retention, Row, State, rows};
 pub use schedules::{Location, Origin, Schedule};
 pub use table::{Look, table};
@@ -40,7 +40,7 @@ pub struct Extent {
 /// What the user gave, and what no schedule in the cluster overrules.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Given {
-    /// Which schedule (`--name` or `SNAPSHOT_JOB`).
+    /// Which schedule (`--job` or `SNAPSHOT_JOB`).
     pub schedule: bool,
     /// Which rules (`--retention` or `SNAPSHOT_RETENTION`).
     pub retention: bool,
