@@ -11,7 +11,7 @@ use clap::{ArgMatches, Args};
 use serde::de::DeserializeOwned;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
-use super::values::LogFormat;
+use super::values::{LogFormat, ValueError};
 
 /// The variable that filters the log, by the name that Rust programs use.
 pub(super) const FILTER: &str = "RUST_LOG";
@@ -211,13 +211,13 @@ impl Reader {
         &mut self,
         name: &str,
         value: Option<String>,
-        parse: impl FnOnce(&str) -> Result<T, String>,
+        parse: impl FnOnce(&str) -> Result<T, ValueError>,
     ) -> Option<T> {
         let value = value?;
         match parse(&value) {
             Ok(parsed) => Some(parsed),
-            Err(problem) => {
-                self.problem(name, Some(&value), problem);
+            Err(error) => {
+                self.problem(name, Some(&value), error.to_string());
                 None
             }
         }

@@ -317,11 +317,7 @@ impl Settings {
             ready_interval: reader
                 .optional("SNAPSHOT_READY_INTERVAL", ready_interval, values::duration)
                 .unwrap_or(Duration::from_secs(30)),
-            retention: reader
-                .optional("SNAPSHOT_RETENTION", retention, |text| {
-                    text.parse().map_err(|error: crate::retention::RuleError| error.to_string())
-                })
-                .unwrap_or_default(),
+            retention: reader.optional("SNAPSHOT_RETENTION", retention, values::rules).unwrap_or_default(),
             is_retention_given,
             prune_unread_claims: reader
                 .optional("SNAPSHOT_PRUNE_UNREAD_CLAIMS", prune_unread_claims, values::flag)
