@@ -1,4 +1,4 @@
-//! The result of a run: per claim, in total, as an exit code, and as the termination message that Kubernetes
+//! The result of a run or a restore: per claim, in total, as an exit code, and as the termination message that Kubernetes
 //! keeps. Pure: [`crate::process`] writes the message to its file.
 
 use std::time::Duration;
@@ -285,6 +285,62 @@ impl Report {
             left -= 1;
         }
         message
+    }
+}
+
+/// What a restore came to.
+#[derive(Debug)]
+pub struct RestoreReport {
+    /// What is there now, or why not.
+    pub outcome: Result<Restored, Failure>,
+    /// What ended it before its time.
+    pub stopped: Option<Stop>,
+}
+
+/// A restore that went well.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Restored {
+    /// In a sentence.
+    pub said: String,
+    /// What goes to standard output: the claim, or in a dry run its YAML.
+    pub data: String,
+    /// What a person does next, ready to paste; empty after a dry run.
+    pub next: String,
+}
+
+impl RestoreReport {
+    /// What the process exits with: as [`Report::exit_code`] has it.
+    pub fn exit_code(&self) -> u8 {
+        match (&self.stopped, &self.outcome) {
+            (Some(Stop::Signal(number)), _) => 128 + number,
+            (Some(Stop::OutOfTime), _) => EXIT_TRANSIENT,
+            (None, Ok(_)) => EXIT_DONE,
+            (None, Err(Failure { is_transient: true, .. })) => EXIT_TRANSIENT,
+            (None, Err(_)) => EXIT_PERMANENT,
+        }
+    }
+
+    /// The whole restore in one line.
+    pub fn message(&self) -> &str {
+        match &self.outcome {
+            Ok(restored) => &restored.said,
+            Err(failure) => &failure.message,
+        }
+    }
+
+    /// A restore that came to nothing.
+    pub fn of_trouble(trouble: Failure) -> Self {
+        RestoreReport { outcome: Err(trouble), stopped: None }
+    }
+
+    /// A restore that was ended before it was done.
+    pub fn of_stop(stop: Stop, to: &str) -> Self {
+        let why = match stop {
+            Stop::Signal(_) => "told to stop",
+            Stop::OutOfTime => "the restore's time was over",
+        };
+        let message = format!("{why}; if claim {to} was made it stays, and may still become Bound");
+        RestoreReport { outcome: Err(Failure { message, is_transient: true }), stopped: Some(stop) }
     }
 }
 

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use k8s_openapi::jiff::Timestamp;
 
-pub use data::{json, yaml};
+pub use data::{json, names, yaml};
 pub use rows::{Found, Question, Retention, Row, State, rows};
 pub use schedules::{Location, Origin, Schedule};
 pub use table::{Look, table};
@@ -39,7 +39,7 @@ pub struct Extent {
 /// What the user specified. It wins over the schedules in the cluster.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Given {
-    /// Whether the schedule was specified (`--name` or `SNAPSHOT_JOB`).
+    /// Whether the schedule was specified (`--job` or `SNAPSHOT_JOB`).
     pub schedule: bool,
     /// Whether the rules were specified (`--retention` or `SNAPSHOT_RETENTION`).
     pub retention: bool,

@@ -9,8 +9,7 @@ use std::{
 
 use super::terminal::print;
 use crate::{
-    report::{EXIT_DONE, Report},
-    restore::RestoreReport,
+    report::{EXIT_DONE, Report, RestoreReport},
     settings::LogFormat,
 };
 

@@ -101,6 +101,9 @@ fn kubectl(settings: &RestoreSettings) -> String {
     if let Some(context) = &settings.context {
         kubectl.push_str(&format!(" --context={}", quoted(context)));
     }
+    if let Some(user) = &settings.user {
+        kubectl.push_str(&format!(" --as={}", quoted(user)));
+    }
     kubectl
 }
 

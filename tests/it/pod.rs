@@ -145,5 +145,5 @@ fn the_help_text_and_the_version_go_to_standard_output() {
     );
     let unknown = output("--frobnicate");
     assert_eq!(unknown.status.code(), Some(2));
-    assert!(String::from_utf8_lossy(&unknown.stderr).contains("see --help"));
+    assert!(String::from_utf8_lossy(&unknown.stderr).contains("try '--help'"));
 }
