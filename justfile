@@ -16,15 +16,15 @@ demo:
 test:
     cargo test --locked
 
-# Run under random faults for as long as you like, in seconds.
+# Run under random faults for the given number of seconds.
 soak $SNAPSHOTTER_SOAK_SECONDS="600":
     cargo test --locked --test it -- --nocapture random_runs
 
-# Measure what a run costs, beside the bash script and at scale; `just bench scale` for the second only.
+# Measure the cost of a run, compared with the bash script and at scale; `just bench scale` runs only the second part.
 bench *$arguments:
     cargo bench --locked --package benches --bench side-by-side -- $arguments
 
-# Measure what judging 100,000 snapshots costs.
+# Measure the retention policy with 100,000 snapshots.
 bench-retention:
     cargo bench --locked --package benches --bench retention
 
@@ -38,7 +38,7 @@ lint:
 deny:
     cargo deny --locked check
 
-# Do everything that a change has to pass.
+# Run all checks that a change has to pass.
 ci:
     .ci/run
 
@@ -47,16 +47,16 @@ image $tag="volume-snapshotter:0.1.0":
     "$CONTAINER_ENGINE" build --build-arg "REVISION=$(git rev-parse HEAD 2>/dev/null || echo unknown)" --tag "$tag" .
 
 # (Needs the target and a C compiler for it: `rustup target add …-linux-musl`, `apt-get install musl-tools`.)
-# Build the binary as the image has it, and try it in an empty root.
+# Build the image's static binary, and test it in an empty root filesystem.
 static $target=(arch() + "-unknown-linux-musl"):
     cargo release-binary --target "$target"
     cargo test --locked --test it image
 
-# Make a kind cluster with a CSI driver, and run the image in it once.
+# Create a kind cluster with a CSI driver, and run the image in it once.
 kind:
     deploy/overlays/kind/run
 
-# Renew what is kept of the overlays' renders.
+# Update the rendered overlays in tests/golden.
 golden:
     UPDATE_GOLDEN=1 cargo test --locked --test it manifests
     git --no-pager diff --stat -- tests/golden
@@ -70,7 +70,7 @@ render $overlay="gardener":
 diff $overlay="gardener":
     kubectl diff --kustomize "deploy/overlays/$overlay" || test "$?" -eq 1
 
-# Install or update an overlay in the cluster that kubectl points at.
+# Install or update an overlay in kubectl's current cluster.
 apply $overlay="gardener":
     kubectl apply --kustomize "deploy/overlays/$overlay"
 
@@ -78,6 +78,6 @@ apply $overlay="gardener":
 snapshot $namespace="default":
     kubectl --namespace "$namespace" create job --from=cronjob/volume-snapshotter "volume-snapshotter-$(date +%s)"
 
-# Show the log lines of the runs that are still there.
+# Show the logs of the runs that still exist.
 logs $namespace="default":
     kubectl --namespace "$namespace" logs --selector=app.kubernetes.io/name=volume-snapshotter --tail=-1 --prefix

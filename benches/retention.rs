@@ -1,5 +1,5 @@
-//! How long a claim with very many snapshots takes to be judged. It has to stay well under a second
-//! for 100,000, and grow no faster than n log n, for every rule.
+//! Measures the retention policy for a claim with very many snapshots. It must take well under a second for
+//! 100,000, and grow no faster than O(n log n), for every rule.
 
 use std::{hint::black_box, time::Duration};
 

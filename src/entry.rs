@@ -8,12 +8,11 @@ use std::{
 
 use crate::{
     cluster::{self, Access, Cluster},
-    command::{self, Command, ListCommand, Output, RestoreCommand},
+    command::{self, ClusterFlags, Command, ListCommand, Output, RestoreCommand},
     list::{self, Given, Listing, Look},
     names, process,
-    report::{EXIT_DONE, EXIT_PERMANENT, EXIT_TRANSIENT, Failure, Report, Stop},
-    restore::{self, RestoreReport},
-    run,
+    report::{EXIT_DONE, EXIT_PERMANENT, EXIT_TRANSIENT, Failure, Report, RestoreReport, Stop},
+    restore, run,
     settings::{self, RestoreSettings, Settings},
 };
 use k8s_openapi::jiff::Timestamp;
@@ -25,15 +24,23 @@ const ONE_AT_A_TIME: usize = 1;
 ///
 /// It is here and not in `main.rs` so that the demo is the binary as well, without a second build.
 pub fn main() -> ExitCode {
-    let exit = match command::command(std::env::args_os().skip(1)) {
+    // A shell asks what may stand next.
+    match command::complete(std::env::args_os()) {
+        Ok(false) => {}
+        Ok(true) => return ExitCode::SUCCESS,
+        Err(_) => return ExitCode::FAILURE,
+    }
+    let exit = match command::command(std::env::args_os()) {
         Ok(Command::Run) => run_once(),
         Ok(Command::List(command)) => list_once(command),
         Ok(Command::Restore(command)) => restore_once(command),
-        Ok(Command::Text(text)) => printed(text),
-        Err(problem) => {
-            eprintln!("volume-snapshotter: {problem}");
+        Ok(Command::Text(text)) => printed(&text),
+        Err(problem) if problem.use_stderr() => {
+            eprint!("{problem}");
             EXIT_PERMANENT
         }
+        // The help text, which was asked for.
+        Err(help) => printed(&help.to_string()),
     };
     process::finish_log();
     ExitCode::from(exit)
@@ -70,12 +77,13 @@ fn run_once() -> u8 {
 }
 
 fn list_once(command: ListCommand) -> u8 {
+    let ListCommand { flags, cluster: ClusterFlags { kubeconfig, context, user }, extent, output } = command;
     let given = |variable: &str| {
-        command.flags.iter().any(|flag| flag.variable == variable)
+        flags.iter().any(|flag| flag.variable == variable)
             || std::env::var_os(variable).is_some_and(|value| !value.to_string_lossy().trim().is_empty())
     };
     let given = Given { schedule: given("SNAPSHOT_JOB"), retention: given("SNAPSHOT_RETENTION") };
-    let settings = match Settings::parse_for_list(std::env::vars_os(), command.flags) {
+    let settings = match Settings::parse_for_list(std::env::vars_os(), flags) {
         Ok(settings) => settings,
         Err(problems) => {
             process::start_plain_log(None, settings::default_filter());
@@ -86,9 +94,9 @@ fn list_once(command: ListCommand) -> u8 {
     process::start_plain_log(None, settings.log_filter.clone());
     let access = Access {
         namespace: settings.namespace.as_deref(),
-        kubeconfig: command.kubeconfig.as_deref(),
-        context: command.context.as_deref(),
-        impersonate: None,
+        kubeconfig: kubeconfig.as_deref(),
+        context: context.as_deref(),
+        impersonate: user.as_deref(),
         concurrency: ONE_AT_A_TIME,
         budget: cluster::INTERACTIVE_RETRY_BUDGET,
     };
@@ -97,13 +105,13 @@ fn list_once(command: ListCommand) -> u8 {
         tokio::select! {
             biased;
             stop = stop => Err(Unbegun::Stopped(stop)),
-            listing = list::list(&cluster, &settings, given, command.extent, now) => {
+            listing = list::list(&cluster, &settings, given, extent, now) => {
                 listing.map_err(Unbegun::Trouble)
             }
         }
     };
     match with_cluster(access, list).flatten() {
-        Ok(listing) => show(&listing, command.output, now),
+        Ok(listing) => show(&listing, output, now),
         Err(Unbegun::Stopped(stop)) => Report::of_stop(stop).exit_code(),
         Err(Unbegun::Trouble(failure)) => {
             tracing::error!("{}", failure.message);
@@ -130,6 +138,7 @@ fn show(listing: &Listing, output: Output, now: Timestamp) -> u8 {
     let exit = match output {
         Output::Json => printed(&list::json(&listing.rows)),
         Output::Yaml => printed(&list::yaml(&listing.rows)),
+        Output::Name => printed(&list::names(&listing.rows)),
         Output::Table | Output::Wide if listing.rows.is_empty() => {
             tracing::info!("no snapshots found {}", listing.location);
             EXIT_DONE
@@ -154,14 +163,14 @@ fn restore_once(command: RestoreCommand) -> u8 {
             return EXIT_PERMANENT;
         }
     };
-    settings.kubeconfig.clone_from(&command.kubeconfig);
-    settings.context.clone_from(&command.context);
+    let ClusterFlags { kubeconfig, context, user } = command.cluster;
+    (settings.kubeconfig, settings.context, settings.user) = (kubeconfig, context, user);
     process::start_plain_log(settings.log_format, settings.log_filter.clone());
     let access = Access {
         namespace: settings.namespace.as_deref(),
-        kubeconfig: command.kubeconfig.as_deref(),
-        context: command.context.as_deref(),
-        impersonate: None,
+        kubeconfig: settings.kubeconfig.as_deref(),
+        context: settings.context.as_deref(),
+        impersonate: settings.user.as_deref(),
         concurrency: ONE_AT_A_TIME,
         budget: cluster::RETRY_BUDGET,
     };

@@ -14,7 +14,7 @@
 //! | [`shard`] | which pod of an Indexed Job takes a claim |
 //! | [`retention`] | which snapshots stay and why: rules, and the safety rules above them |
 //! | [`settings`] | the environment variables, checked as a whole |
-//! | [`report`] | what a run came to: exit code, summary, termination message |
+//! | [`report`] | what a run or a restore came to: exit code, summary, termination message |
 //! | [`cluster`] | every request, its bounds and its repetition |
 //! | [`run`] | the run: discover, create, watch, wait, prune |
 //! | [`list`] | the command `list`: what there is, and why it stays or goes |

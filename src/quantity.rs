@@ -43,15 +43,20 @@ impl fmt::Display for Bytes {
     }
 }
 
-impl FromStr for Bytes {
-    type Err = String;
+/// A text that is no amount of storage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "not an amount of storage above zero; accepted are bytes or a number with its unit, e.g. 10Gi, 500Mi or 1.5T"
+)]
+pub struct NoAmount;
 
-    fn from_str(text: &str) -> Result<Self, String> {
+impl FromStr for Bytes {
+    type Err = NoAmount;
+
+    fn from_str(text: &str) -> Result<Self, NoAmount> {
         match number(text.trim()) {
             Some(number) if number > 0 => Ok(Bytes { text: text.trim().to_owned(), number }),
-            _ => Err("not an amount of storage above zero; accepted are bytes or a number with its unit, \
-                      e.g. 10Gi, 500Mi or 1.5T"
-                .to_owned()),
+            _ => Err(NoAmount),
         }
     }
 }
@@ -143,7 +148,10 @@ mod tests {
             "1e-99",
             "9".repeat(30).as_str(),
         ] {
-            assert!(text.parse::<Bytes>().is_err_and(|error| error.contains("e.g. 10Gi")), "{text}");
+            assert!(
+                text.parse::<Bytes>().is_err_and(|error| error.to_string().contains("e.g. 10Gi")),
+                "{text}"
+            );
         }
     }
 

@@ -1,90 +1,86 @@
-//! What a run came to: for each claim, for the whole, as an exit code, and as the termination
-//! message that Kubernetes keeps. Pure: how the message is stored is [`crate::process`]'s.
+//! The result of a run or a restore: per claim, in total, as an exit code, and as the termination message that Kubernetes
+//! keeps. Pure: [`crate::process`] writes the message to its file.
 
 use std::time::Duration;
 
 use crate::{shard::Shard, text};
 
-/// The most bytes of a termination message that Kubernetes keeps.
+/// Kubernetes truncates termination messages to this many bytes.
 const MAX_MESSAGE: usize = 4096;
 
-/// What a run came to.
+/// The result of a run.
 #[derive(Debug, Default)]
 pub struct Report {
-    /// Every claim that was chosen.
+    /// One entry for each target.
     pub claims: Vec<ClaimReport>,
-    /// What kept the run as a whole from going on.
+    /// A failure of the run as a whole, before or besides its targets.
     pub trouble: Option<Failure>,
-    /// What ended the run before its time.
+    /// Why the run ended early, if it did.
     pub stopped: Option<Stop>,
-    /// Whether nothing was to be changed.
+    /// Whether this was a dry run.
     pub dry_run: bool,
-    /// The part of the chosen claims that this was about.
+    /// The part of the targets that this pod handles.
     pub shard: Shard,
-    /// How long it took.
     pub took: Duration,
 }
 
-/// What a run came to for one claim.
+/// The result of a run for one target.
 #[derive(Clone, Debug)]
 pub struct ClaimReport {
-    /// The claim's name.
     pub claim: String,
-    /// The snapshot that was made of it, or taken over.
+    /// Name of the snapshot that this run created or took over.
     pub snapshot: Option<String>,
-    /// Whether an earlier attempt of the Job made that snapshot.
+    /// Whether an earlier attempt of the same Job created the snapshot.
     pub taken_over: bool,
-    /// How long it was waited for until it was ready.
+    /// Time from creation to ready.
     pub ready_after: Option<Duration>,
-    /// How many older snapshots were deleted.
+    /// Number of older snapshots that were deleted.
     pub deleted: usize,
-    /// How many deletions are under way. Those of a run that is stopped may be carried out or not.
+    /// Number of deletions in flight. If the run is stopped, whether they were carried out is unknown.
     pub deleting: usize,
-    /// How many older snapshots stay.
+    /// Number of older snapshots that were kept.
     pub kept: usize,
-    /// How it ended.
     pub end: End,
 }
 
-/// How it ended for one claim.
+/// How a run ended for one target.
 #[derive(Clone, Debug)]
 pub enum End {
-    /// It did not: the run ended before.
+    /// The run ended in this step.
     Unfinished(Step),
-    /// There is a new ready snapshot, and all that had to go is gone.
+    /// There is a new ready snapshot, and everything superseded was deleted.
     Done,
     /// There is no new ready snapshot.
     Failed(Failure),
-    /// There is a new ready snapshot, but older ones that had to go could not be deleted.
+    /// There is a new ready snapshot, but superseded ones could not be deleted.
     NotPruned(String),
-    /// There was nothing to snapshot, and that is no failure; why, in words.
+    /// There was nothing to snapshot, which is not a failure. Holds the reason.
     PassedOver(String),
 }
 
-/// What was being done for a claim.
+/// A step of a run for one target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Nothing yet.
     Waiting,
-    /// Its snapshot was being made.
+    /// The snapshot is being created.
     Creating,
-    /// Its snapshot was not ready yet.
+    /// The snapshot exists and is not ready yet.
     AwaitingReady,
-    /// Older snapshots were being deleted.
+    /// The snapshot is ready, and older ones are being deleted.
     Pruning,
 }
 
 /// Why there is no new ready snapshot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
-    /// In words for an operator.
+    /// Complete message for an operator.
     pub message: String,
-    /// Whether another attempt may succeed without anybody's doing.
+    /// Whether another attempt may succeed without intervention. Decides between exit codes 1 and 2.
     pub is_transient: bool,
 }
 
 impl Failure {
-    /// The same failure, with what the reader can do about it.
+    /// Appends what the reader can do about the failure.
     pub fn advising(mut self, advice: &str) -> Self {
         self.message.push_str("; ");
         self.message.push_str(advice);
@@ -92,26 +88,25 @@ impl Failure {
     }
 }
 
-/// What ended a run before its time.
+/// Why a run ended early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stop {
-    /// A signal, by its number.
+    /// Number of the signal.
     Signal(u8),
-    /// The run's own bound.
     OutOfTime,
 }
 
-/// Every claim is done. Exit codes are what the CronJob's `podFailurePolicy` goes by.
+/// Every target is done. The CronJob's `podFailurePolicy` depends on the exit codes.
 pub const EXIT_DONE: u8 = 0;
-/// Some claim has no new ready snapshot, and another attempt may help.
+/// A target has no new ready snapshot, and another attempt may help.
 pub const EXIT_TRANSIENT: u8 = 1;
-/// Some claim has no new ready snapshot, and trying again cannot help.
+/// A target has no new ready snapshot, and another attempt cannot help.
 pub const EXIT_PERMANENT: u8 = 2;
-/// All snapshots are ready, but some old ones could not be deleted.
+/// All snapshots are ready, but superseded ones could not be deleted.
 pub const EXIT_NOT_PRUNED: u8 = 3;
 
 impl ClaimReport {
-    /// Nothing was done for this claim yet.
+    /// Returns the report of a target that was not started.
     pub fn new(claim: String) -> Self {
         ClaimReport {
             claim,
@@ -125,12 +120,11 @@ impl ClaimReport {
         }
     }
 
-    /// Whether there was nothing to snapshot.
     pub fn is_passed_over(&self) -> bool {
         matches!(self.end, End::PassedOver(_))
     }
 
-    /// Whether there is a new ready snapshot of this claim.
+    /// Whether the target has a new ready snapshot.
     pub fn is_ready(&self) -> bool {
         match self.end {
             End::Done | End::NotPruned(_) | End::Unfinished(Step::Pruning) => true,
@@ -138,35 +132,35 @@ impl ClaimReport {
         }
     }
 
-    /// One line on this claim, without its name.
+    /// Returns the result in one line, without the claim's name.
     fn line(&self, dry_run: bool) -> String {
         let snapshot = self.snapshot.as_deref().unwrap_or("its snapshot");
         match &self.end {
-            End::Unfinished(Step::Waiting) => "not begun".to_owned(),
-            End::Unfinished(Step::Creating) => "stopped while its snapshot was being made".to_owned(),
+            End::Unfinished(Step::Waiting) => "not started".to_owned(),
+            End::Unfinished(Step::Creating) => "stopped while its snapshot was being created".to_owned(),
             End::Unfinished(Step::AwaitingReady) => {
-                format!("stopped while {snapshot} was not ready yet; the Job's next attempt goes on with it")
+                format!("stopped before {snapshot} was ready; the Job's next attempt continues with it")
             }
             End::Unfinished(Step::Pruning) => {
                 let perhaps = match self.deleting {
                     0 => String::new(),
-                    deleting => format!(", {deleting} more perhaps deleted"),
+                    deleting => format!(", {deleting} more may have been deleted"),
                 };
                 format!(
                     "{snapshot} is ready; stopped while older snapshots were being deleted: {} deleted{perhaps}",
                     self.deleted
                 )
             }
-            End::PassedOver(why) => format!("passed over: {why}"),
+            End::PassedOver(why) => format!("skipped: {why}"),
             End::Done if dry_run => format!(
-                "would make a snapshot, delete {} and keep {}",
+                "would create a snapshot, delete {} and keep {}",
                 text::count(self.deleted, "older one"),
                 self.kept
             ),
             End::Done => format!(
                 "{snapshot} ready {}, {} deleted, {} kept",
                 match self.taken_over {
-                    true => "(made by an earlier attempt)".to_owned(),
+                    true => "(created by an earlier attempt)".to_owned(),
                     false => format!("after {}", text::duration(self.ready_after.unwrap_or_default())),
                 },
                 text::count(self.deleted, "older snapshot"),
@@ -180,29 +174,29 @@ impl ClaimReport {
 }
 
 impl Report {
-    /// A run that came to nothing.
+    /// Returns the report of a run that failed before it had targets.
     pub fn of_trouble(trouble: Failure) -> Self {
         Report { trouble: Some(trouble), ..Report::default() }
     }
 
-    /// A run that was ended before it began.
+    /// Returns the report of a run that was stopped before it had targets.
     pub fn of_stop(stop: Stop) -> Self {
         Report { stopped: Some(stop), ..Report::default() }
     }
 
-    /// How many claims have a new ready snapshot.
+    /// Number of targets with a new ready snapshot.
     pub fn ready(&self) -> usize {
         self.claims.iter().filter(|claim| claim.is_ready()).count()
     }
 
-    /// How many older snapshots were deleted; none in a dry run.
+    /// Number of snapshots that were deleted; 0 in a dry run.
     pub fn deleted(&self) -> usize {
         if self.dry_run { 0 } else { self.claims.iter().map(|claim| claim.deleted).sum() }
     }
 
-    /// What the process exits with: 128 and the signal's number if one ended the run; else 1 if
-    /// any failure may pass, else 2 if there is any, else 3 if older snapshots could not be
-    /// deleted, else 0.
+    /// Returns the exit code: 128 plus the signal's number if a signal ended the run; else 1 if any failure
+    /// is transient or the run ended early, 2 if all failures are permanent, 3 if superseded snapshots could
+    /// not be deleted, and 0 if everything is done.
     pub fn exit_code(&self) -> u8 {
         if let Some(Stop::Signal(number)) = self.stopped {
             return 128 + number;
@@ -228,21 +222,21 @@ impl Report {
         }
     }
 
-    /// Whether the claims that were chosen are all other pods'.
+    /// Whether all targets belong to other pods.
     fn has_nothing_to_do(&self) -> bool {
         !self.shard.is_whole() && self.claims.is_empty() && self.trouble.is_none() && self.stopped.is_none()
     }
 
-    /// The whole run in one line.
+    /// Returns the result of the whole run in one line.
     pub fn summary(&self) -> String {
         let passed_over = self.claims.iter().filter(|claim| claim.is_passed_over()).count();
         let number = self.claims.len() - passed_over;
         let claims = text::count(number, "claim");
         let mut said = match (self.dry_run, number == 0) {
             (_, true) if self.has_nothing_to_do() => {
-                format!("no snapshot was made: none of the chosen claims is in {}", self.shard)
+                format!("no snapshot was created: none of the targets is in {}", self.shard)
             }
-            (_, true) => "no snapshot was made".to_owned(),
+            (_, true) => "no snapshot was created".to_owned(),
             (true, _) => {
                 format!("dry run: nothing was changed; {} of {claims} could be snapshotted", self.ready())
             }
@@ -256,12 +250,12 @@ impl Report {
         }
         match passed_over {
             0 => {}
-            1 => said.push_str("; 1 claim was passed over"),
-            many => said.push_str(&format!("; {many} claims were passed over")),
+            1 => said.push_str("; 1 claim was skipped"),
+            many => said.push_str(&format!("; {many} claims were skipped")),
         }
         match self.stopped {
-            Some(Stop::Signal(_)) => said.push_str("; the run was told to stop"),
-            Some(Stop::OutOfTime) => said.push_str("; the run's time was over"),
+            Some(Stop::Signal(_)) => said.push_str("; a signal stopped the run"),
+            Some(Stop::OutOfTime) => said.push_str("; the run reached its time limit"),
             None => {}
         }
         if let Some(trouble) = &self.trouble {
@@ -271,8 +265,8 @@ impl Report {
         said
     }
 
-    /// The message for Kubernetes: the summary, what failed, then what went well, as much of it as
-    /// fits into 4096 bytes.
+    /// Returns the termination message: the summary, then a line per target, failures first. Lines that do
+    /// not fit into 4096 bytes are replaced by their number.
     pub fn termination_message(&self) -> String {
         const ROOM_FOR_REST: usize = 40;
         let mut message = self.summary();
@@ -294,7 +288,63 @@ impl Report {
     }
 }
 
-/// Cuts `text` to at most `most` bytes, at a character's border.
+/// What a restore came to.
+#[derive(Debug)]
+pub struct RestoreReport {
+    /// What is there now, or why not.
+    pub outcome: Result<Restored, Failure>,
+    /// What ended it before its time.
+    pub stopped: Option<Stop>,
+}
+
+/// A restore that went well.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Restored {
+    /// In a sentence.
+    pub said: String,
+    /// What goes to standard output: the claim, or in a dry run its YAML.
+    pub data: String,
+    /// What a person does next, ready to paste; empty after a dry run.
+    pub next: String,
+}
+
+impl RestoreReport {
+    /// What the process exits with: as [`Report::exit_code`] has it.
+    pub fn exit_code(&self) -> u8 {
+        match (&self.stopped, &self.outcome) {
+            (Some(Stop::Signal(number)), _) => 128 + number,
+            (Some(Stop::OutOfTime), _) => EXIT_TRANSIENT,
+            (None, Ok(_)) => EXIT_DONE,
+            (None, Err(Failure { is_transient: true, .. })) => EXIT_TRANSIENT,
+            (None, Err(_)) => EXIT_PERMANENT,
+        }
+    }
+
+    /// The whole restore in one line.
+    pub fn message(&self) -> &str {
+        match &self.outcome {
+            Ok(restored) => &restored.said,
+            Err(failure) => &failure.message,
+        }
+    }
+
+    /// A restore that came to nothing.
+    pub fn of_trouble(trouble: Failure) -> Self {
+        RestoreReport { outcome: Err(trouble), stopped: None }
+    }
+
+    /// A restore that was ended before it was done.
+    pub fn of_stop(stop: Stop, to: &str) -> Self {
+        let why = match stop {
+            Stop::Signal(_) => "told to stop",
+            Stop::OutOfTime => "the restore's time was over",
+        };
+        let message = format!("{why}; if claim {to} was made it stays, and may still become Bound");
+        RestoreReport { outcome: Err(Failure { message, is_transient: true }), stopped: Some(stop) }
+    }
+}
+
+/// Truncates `text` to at most `most` bytes at a character boundary, with an ellipsis at the end.
 pub fn truncate(text: &mut String, most: usize) {
     if text.len() > most {
         let mut end = most.saturating_sub('…'.len_utf8());
@@ -363,10 +413,10 @@ mod tests {
         assert_eq!(nothing.exit_code(), 0, "other pods have claims");
         assert_eq!(
             nothing.termination_message(),
-            "no snapshot was made: none of the chosen claims is in shard 3 (of 0 to 7)\n"
+            "no snapshot was created: none of the targets is in shard 3 (of 0 to 7)\n"
         );
         let trouble = Report { shard, ..Report::of_trouble(failure(false)) };
-        assert_eq!(trouble.summary(), "no snapshot was made; cannot: because");
+        assert_eq!(trouble.summary(), "no snapshot was created; cannot: because");
     }
 
     #[test]
@@ -381,7 +431,7 @@ mod tests {
             report.termination_message(),
             "2 of 4 claims have a new ready snapshot\n\
              c1: cannot: because\n\
-             c2: stopped while volume-snapshot-c2 was not ready yet; the Job's next attempt goes on with it\n\
+             c2: stopped before volume-snapshot-c2 was ready; the Job's next attempt continues with it\n\
              c3: volume-snapshot-c3 is ready, but 1 older snapshot that had to go could not be deleted: because\n\
              c0: volume-snapshot-c0 ready after 0.61 s, 1 older snapshot deleted, 2 kept\n"
         );

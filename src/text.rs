@@ -5,6 +5,7 @@
 use std::{borrow::Cow, time::Duration};
 
 use k8s_openapi::jiff::SignedDuration;
+use unicode_width::UnicodeWidthStr;
 
 /// The most characters of a foreign message that are repeated; the rest is cut off with `…`.
 const MAX_FOREIGN: usize = 1024;
@@ -72,6 +73,33 @@ pub fn is_treacherous(character: char) -> bool {
                 | '\u{1d173}'..='\u{1d17a}'
                 | '\u{e0000}'..='\u{e0fff}'
         )
+}
+
+/// How many columns of a terminal a text takes.
+pub fn width(text: &str) -> usize {
+    text.width()
+}
+
+/// Text in lines of at most `room` columns, broken between words where that is possible.
+pub fn wrapped(text: &str, room: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    let mut used = 0;
+    for word in text.split_whitespace() {
+        let width = width(word);
+        if used > 0 && used + 1 + width > room {
+            lines.push(String::new());
+            used = 0;
+        }
+        if let Some(line) = lines.last_mut() {
+            if used > 0 {
+                line.push(' ');
+                used += 1;
+            }
+            line.push_str(word);
+            used += width;
+        }
+    }
+    lines
 }
 
 /// `1 snapshot`, `2 snapshots`.
@@ -182,6 +210,17 @@ mod tests {
         }
         let long = name(&"/".repeat(1_000_000)).into_owned();
         assert_eq!(long.chars().count(), MAX_NAME + 3);
+    }
+
+    #[test]
+    fn text_is_broken_between_words() {
+        assert_eq!(wrapped("kept: 1st of last=3", 12), ["kept: 1st of", "last=3"]);
+        assert_eq!(wrapped("kept: 1st of last=3", usize::MAX), ["kept: 1st of last=3"]);
+        assert_eq!(wrapped("a-very-long-word is not broken", 6), ["a-very-long-word", "is not", "broken"]);
+        assert_eq!(wrapped("", 6), [""]);
+        // Wide characters take two columns, combining ones none.
+        assert_eq!(wrapped("快照 还没有 准备好", 11), ["快照 还没有", "准备好"]);
+        assert_eq!(wrapped("cafe\u{301} cafe\u{301}", 9), ["cafe\u{301} cafe\u{301}"]);
     }
 
     #[test]

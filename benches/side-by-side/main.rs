@@ -1,15 +1,17 @@
-//! What a run costs: beside the bash script that it replaces, and as claims and snapshots grow.
+//! The cost of a run: compared with the bash script that it replaces, and as claims and snapshots grow.
 //!
-//! `cargo bench --package benches --bench side-by-side` builds the binary, starts an API server with a snapshot controller in this process, lets the two run
-//! against it in turn, each several times in a new container's state, and prints one table; then a second one of this
-//! program alone, with up to 1,000 claims and 10,000 older snapshots. It needs no network; the script needs `bash`,
-//! `openssl` and `kubectl`, and is left out with a message where one of them is missing.
+//! `cargo bench --package benches --bench side-by-side` builds the binary and starts an API server with a
+//! snapshot controller in this process. It runs both contenders in turn, several times each, in the state of
+//! a new container, and prints a table. Then it prints a second one for this program alone, with up to 1,000
+//! claims and 10,000 older snapshots. It needs no network. The script needs `bash`, `openssl` and `kubectl`,
+//! and is skipped with a message if one of them is missing.
 //!
-//! After `--`: `script` or `scale` if only one of the two tables is wanted, `--rounds N` for how often (5 and, at scale, 3
-//! times), `--binary PATH` for another binary than the one that is built for this, say the static one of the image.
+//! Arguments after `--`: `script` or `scale` for only one of the two tables, `--rounds N` for the number of
+//! rounds (default: 5, and 3 at scale), and `--binary PATH` for another binary, such as the static one of the
+//! image.
 //!
-//! The API server is this process, on the same processors: what it takes of time is in the wall times, and not in the
-//! CPU times and memory, which are the contenders' alone. Requests and bytes are the API server's own count.
+//! The API server runs in this process on the same processors. Its time is part of the wall times, but not of
+//! the CPU times and memory, which are those of the contenders. The API server counts requests and bytes.
 
 mod process;
 mod setting;
@@ -30,7 +32,6 @@ use table::{Table, least, median, million, millis};
 
 const SCRIPT: &str = include_str!("script.sh");
 
-/// What the script runs.
 const TOOLS: [&str; 3] = ["bash", "kubectl", "openssl"];
 
 /// Claims and older snapshots, at scale.
@@ -258,7 +259,7 @@ async fn at_scale(files: &Path, binary: &Path, rounds: usize) -> Result<()> {
     Ok(())
 }
 
-/// One run in a place of its own.
+/// One run against a new API server.
 async fn once(files: &Path, run: impl Fn(&Setting) -> Result<Sample>) -> Result<Sample> {
     let setting = Setting::furnish(files, 1, 1).await?;
     let sample = run(&setting);

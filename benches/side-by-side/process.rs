@@ -1,8 +1,8 @@
-//! One process and its descendants: what they take of time, CPU and memory.
+//! Measures time, CPU and memory of a process and its descendants.
 //!
-//! A process is started by a second, small copy of this program, for two reasons. The system adds up what all children of
-//! a process took, so each measured one has to be the only child of somebody. And it begins to count a child's memory
-//! with that of its parent, which here holds thousands of snapshots.
+//! A second, small copy of this program starts the process, for two reasons. The system adds up the usage of
+//! all children of a process, so each measured one has to be an only child. And it includes the parent's
+//! memory at the fork, which here contains thousands of snapshots.
 
 use std::{
     env, fs,
@@ -18,7 +18,6 @@ use serde_json::{Value, json};
 /// The first argument of the second copy; the file for the result and the command line follow.
 pub(crate) const MEASURE: &str = "--measure";
 
-/// What a process took.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Usage {
     /// From its start to its end.

@@ -1,5 +1,5 @@
-//! Where a contender runs: an API server with claims and older snapshots, over TLS, and a token that may do what the
-//! Role of the manifests allows and no more.
+//! The environment of a contender: an API server with claims and older snapshots, over TLS, and a token with
+//! exactly the permissions of the manifests' Role.
 
 use std::{
     path::{Path, PathBuf},
@@ -32,10 +32,8 @@ pub(crate) struct Setting {
     left: usize,
 }
 
-/// What one run took.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sample {
-    /// Of the process.
     pub(crate) usage: Usage,
     /// From the moment the last snapshot was ready until the process ended.
     pub(crate) after_ready: Duration,
@@ -43,7 +41,6 @@ pub(crate) struct Sample {
     pub(crate) requests: usize,
     /// Bytes on the wire in both directions, TLS included.
     pub(crate) bytes: u64,
-    /// Connections.
     pub(crate) connections: u64,
 }
 
@@ -87,7 +84,6 @@ impl Setting {
         Ok(Setting { fake, files: files.to_owned(), claims, retention: format!("last={each}"), left })
     }
 
-    /// Runs this program once.
     pub(crate) fn run_binary(&self, binary: &Path) -> Result<Sample> {
         let message = self.files.with_extension("message");
         let choice = match self.claims {
@@ -180,7 +176,6 @@ impl Setting {
         find + pages(snapshots) + 1 + self.claims + deletions
     }
 
-    /// Stops the API server.
     pub(crate) async fn leave(self) {
         self.fake.stop().await;
     }

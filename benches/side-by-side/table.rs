@@ -1,4 +1,4 @@
-//! Figures as they are printed: a table in Markdown, and what stands in its cells.
+//! Prints figures as a Markdown table.
 
 use std::{fmt, time::Duration};
 
@@ -72,7 +72,6 @@ pub(crate) fn seconds(time: Duration) -> String {
     format!("{:.2} s", time.as_secs_f64())
 }
 
-/// Seconds as milliseconds.
 pub(crate) fn millis(seconds: f64) -> String {
     let millis = seconds * 1e3;
     if millis < 100.0 { format!("{millis:.1} ms") } else { format!("{millis:.0} ms") }

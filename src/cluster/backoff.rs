@@ -1,33 +1,32 @@
-//! How long to pause before something is tried again. The only module that uses the crate
-//! `backoff`, which is not maintained any more: a successor replaces it here.
+//! Backoff between attempts. Only this module uses the crate `backoff`, which is unmaintained, so a successor
+//! can replace it here.
 
 use std::time::Duration;
 
 use ::backoff::{ExponentialBackoff, ExponentialBackoffBuilder, backoff::Backoff as _};
 
-/// The longest that a `Retry-After` of the API server is heeded. Priority and fairness answers
-/// with seconds; an hour would outlast the run.
+/// Upper bound for a `Retry-After` of the API server. Priority and fairness sends seconds; an hour would
+/// outlast the run.
 const LONGEST_HEEDED: Duration = Duration::from_secs(30);
 
-/// The longest pause of our own, before jitter.
+/// Upper bound for the computed backoff, before jitter.
 const LONGEST: Duration = Duration::from_secs(10);
 
-/// Pauses that grow, with jitter, so that many that failed together do not return together.
+/// Exponential backoff with jitter, so that requests that failed together are not repeated together.
 pub struct Backoff(ExponentialBackoff);
 
 impl Backoff {
-    /// Between the tries of one request: 0.2 s at first, 10 s at most.
+    /// Between the attempts of one request: from 0.2 s to 10 s.
     pub fn between_tries() -> Self {
         Self::growing(Duration::from_millis(200), LONGEST)
     }
 
-    /// Between reads of what no watch tells: 0.25 s at first, so that a fast driver is noticed
-    /// fast, 5 s at most.
+    /// Between reads where no watch is available: from 0.25 s, so that a fast driver is noticed soon, to 5 s.
     pub fn between_reads() -> Self {
         Self::growing(Duration::from_millis(250), Duration::from_secs(5))
     }
 
-    /// Between watches that break: 0.5 s at first, 10 s at most.
+    /// Between watches that break: from 0.5 s to 10 s.
     pub fn between_watches() -> Self {
         Self::growing(Duration::from_millis(500), LONGEST)
     }
@@ -39,13 +38,13 @@ impl Backoff {
                 .with_max_interval(most)
                 .with_multiplier(2.0)
                 .with_randomization_factor(0.3)
-                // When to give up is decided by who pauses.
+                // The caller decides when to give up.
                 .with_max_elapsed_time(None)
                 .build(),
         )
     }
 
-    /// The next pause. The API server's own wish is heeded within bounds.
+    /// Returns the next backoff: at least `wished`, the API server's `Retry-After`, up to 30 s.
     pub fn next(&mut self, wished: Option<Duration>) -> Duration {
         let backoff = self.0.next_backoff().unwrap_or(LONGEST);
         backoff.max(wished.unwrap_or_default().min(LONGEST_HEEDED))

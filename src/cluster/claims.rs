@@ -1,5 +1,5 @@
-//! What only a restore and `list` ask of the cluster: making a claim, and what is said of it; what
-//! schedules there are.
+//! The requests that only `restore` and `list` make: creating claims, and reading Events, classes, CronJobs,
+//! ConfigMaps and volumes.
 
 use kube::api::{GetParams, ListParams, PostParams};
 
@@ -15,17 +15,17 @@ use crate::{
 };
 
 impl Cluster {
-    /// Makes a claim. After an answer that was lost it looks for the name before it asks again, and
-    /// takes for its own only what carries the same labels of the run and is made from the same snapshot.
+    /// Creates a claim. If an answer is lost, it reads the claim by its name before it repeats the request.
+    /// An existing claim counts as its own only if it has the same run labels and the same source snapshot.
     ///
-    /// With `dry_run` the API server checks everything and stores nothing.
+    /// With `dry_run` the API server validates the claim and stores nothing.
     ///
     /// # Errors
-    /// [`super::ErrorKind::AlreadyExists`] if there is a claim of that name. After an error that leaves open
-    /// whether the request was carried out, the claim may be there.
+    /// [`super::ErrorKind::AlreadyExists`] if another claim has the name. After an error that leaves open
+    /// whether the request was carried out, the claim may exist.
     pub async fn create_claim(&self, new: &NewClaim, dry_run: bool) -> Result<Claim, Error> {
         let scope = Scope::Namespace(new.namespace.clone());
-        let what = format!("make claim {} from snapshot {}", new.name, new.snapshot);
+        let what = format!("create claim {} from snapshot {}", new.name, new.snapshot);
         let operation = Operation::new(what, &scope, CREATE_CLAIM);
         let parameters = PostParams { dry_run, ..PostParams::default() };
         let post = || path(&scope, CLAIMS).create(&parameters, new.object().to_string().into_bytes());
@@ -37,29 +37,27 @@ impl Cluster {
         self.create_or_find(&operation, &post, dry_run, find).await
     }
 
-    /// Lists what is said of exactly this claim: by the provisioner, and by the controller that
-    /// binds it.
+    /// Lists the Events of the claim with this uid, from the provisioner and the PersistentVolume controller.
     ///
     /// # Errors
-    /// [`super::ErrorKind::Forbidden`] without the right.
+    /// [`super::ErrorKind::Forbidden`] without permission.
     pub async fn claim_events(&self, claim: &ClaimId, uid: &str) -> Result<Vec<ObjectEvent>, Error> {
         let scope = Scope::Namespace(claim.namespace.clone());
         let operation =
             Operation::new(format!("list the Events of claim {}", claim.name), &scope, LIST_EVENTS)
                 .optional();
         let selector = format!("involvedObject.name={},involvedObject.uid={uid}", claim.name);
-        // One page: of one claim there are a handful.
+        // One page is enough: a claim has a handful of Events.
         let parameters = ListParams::default().fields(&selector).limit(PAGE);
         let list = || path(&scope, EVENTS).list(&parameters);
         let page: Page<ObjectEvent> = self.read(&operation, list).await?;
         Ok(page.items)
     }
 
-    /// Reads a StorageClass.
     ///
     /// # Errors
-    /// [`super::ErrorKind::NotFound`] if there is none of that name, [`super::ErrorKind::Forbidden`] without the right,
-    /// which only a ClusterRole can give.
+    /// [`super::ErrorKind::NotFound`] if it does not exist, [`super::ErrorKind::Forbidden`] without
+    /// permission, which only a ClusterRole can grant.
     pub async fn storage_class(&self, name: &str) -> Result<StorageClass, Error> {
         let operation =
             Operation::new(format!("read StorageClass {name}"), &Scope::All, GET_CLASS).optional();
@@ -68,10 +66,9 @@ impl Cluster {
         self.read(&operation, get).await
     }
 
-    /// Lists the StorageClasses.
     ///
     /// # Errors
-    /// [`super::ErrorKind::Forbidden`] without the right, which only a ClusterRole can give.
+    /// [`super::ErrorKind::Forbidden`] without permission, which only a ClusterRole can grant.
     pub async fn storage_classes(&self) -> Result<Vec<StorageClass>, Error> {
         let operation =
             Operation::new("list the StorageClasses".to_owned(), &Scope::All, LIST_CLASSES).optional();
@@ -79,10 +76,10 @@ impl Cluster {
         Ok(classes)
     }
 
-    /// Lists the CronJobs that a label selector matches and `keep` keeps.
+    /// Lists the CronJobs that match a label selector and for which `keep` returns true.
     ///
     /// # Errors
-    /// [`super::ErrorKind::Forbidden`] without the right.
+    /// [`super::ErrorKind::Forbidden`] without permission.
     pub async fn cron_jobs(
         &self,
         scope: &Scope,
@@ -95,10 +92,10 @@ impl Cluster {
         Ok(cron_jobs)
     }
 
-    /// Reads a ConfigMap.
     ///
     /// # Errors
-    /// [`super::ErrorKind::NotFound`] if there is none of that name, [`super::ErrorKind::Forbidden`] without the right.
+    /// [`super::ErrorKind::NotFound`] if it does not exist, [`super::ErrorKind::Forbidden`] without
+    /// permission.
     pub async fn config_map(&self, namespace: &str, name: &str) -> Result<ConfigMap, Error> {
         let scope = Scope::Namespace(namespace.to_owned());
         let operation = Operation::new(format!("read ConfigMap {name}"), &scope, GET_CONFIG_MAP).optional();
@@ -107,11 +104,10 @@ impl Cluster {
         self.read(&operation, get).await
     }
 
-    /// Reads a PersistentVolume.
     ///
     /// # Errors
-    /// [`super::ErrorKind::NotFound`] if there is none of that name, [`super::ErrorKind::Forbidden`] without the right,
-    /// which only a ClusterRole can give.
+    /// [`super::ErrorKind::NotFound`] if it does not exist, [`super::ErrorKind::Forbidden`] without
+    /// permission, which only a ClusterRole can grant.
     pub async fn volume(&self, name: &str) -> Result<Volume, Error> {
         let operation =
             Operation::new(format!("read PersistentVolume {name}"), &Scope::All, GET_VOLUME).optional();
@@ -121,7 +117,7 @@ impl Cluster {
     }
 }
 
-/// Whether `found` is what was to be made, and not somebody else's of the same name.
+/// Whether `found` is the claim that this run created, and not another one of the same name.
 fn is_made(new: &NewClaim, found: &Claim) -> bool {
     let labels = &found.metadata.labels;
     let source = found.spec.data_source.as_ref();

@@ -1,5 +1,4 @@
-//! Where the API server is and who we are to it: the pod's ServiceAccount in a cluster, the
-//! kubeconfig elsewhere.
+//! Connects to the API server: with the pod's ServiceAccount in a cluster, with a kubeconfig elsewhere.
 
 use std::{env, path::Path, time::Duration};
 
@@ -13,46 +12,45 @@ use tokio::time::timeout;
 
 use super::{Cluster, Error, credentials, error::with_causes, request::Requests};
 
-/// How long to wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a kubeconfig's program may take to fetch credentials; it may ask a person.
+/// How long the kubeconfig's exec plugin may take. It may have to ask a person.
 const CREDENTIALS_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How long a connection may be silent before it counts as dead. Longer than a watch lasts
-/// (290 s), which may have nothing to tell; every other request has its own, shorter time.
+/// How long a connection may be silent before it counts as broken. Longer than a watch (290 s), which may
+/// have no events. All other requests have shorter timeouts.
 const SILENCE: Duration = Duration::from_secs(300);
 
-/// How long one request is repeated on behalf of a run, which nobody watches.
+/// Retry budget of one request in a run, which nobody waits for.
 pub const RETRY_BUDGET: Duration = Duration::from_secs(60);
 
-/// How long one request is repeated on behalf of a person who waits for the answer.
+/// Retry budget of one request in an interactive command.
 pub const INTERACTIVE_RETRY_BUDGET: Duration = Duration::from_secs(10);
 
-/// What a user says of where the cluster is, and how it is to be asked.
+/// How to reach the cluster.
 #[derive(Clone, Copy, Debug)]
 pub struct Access<'a> {
-    /// The namespace; without one it is the pod's own, or that of the kubeconfig's context.
+    /// The namespace. Default: the pod's own, or that of the kubeconfig's context.
     pub namespace: Option<&'a str>,
-    /// The kubeconfig; without one it is that of `KUBECONFIG`, or `~/.kube/config`.
+    /// The kubeconfig. Default: `KUBECONFIG`, or `~/.kube/config`.
     pub kubeconfig: Option<&'a Path>,
-    /// The kubeconfig's context; without one it is the current one.
+    /// The kubeconfig's context. Default: the current one.
     pub context: Option<&'a str>,
-    /// The user to act as.
+    /// The user to impersonate.
     pub impersonate: Option<&'a str>,
-    /// The most requests in flight at a time.
+    /// Maximum number of requests in flight.
     pub concurrency: usize,
-    /// How long one request is repeated.
+    /// Retry budget of one request.
     pub budget: Duration,
 }
 
-/// Connects to the cluster; no request is made yet.
+/// Configures the connection to the cluster. Makes no request to the API server.
 ///
 /// # Errors
-/// If there is neither a ServiceAccount nor a kubeconfig that can be used.
+/// If there is neither a usable ServiceAccount nor a usable kubeconfig.
 pub async fn connect(access: Access<'_>) -> Result<Cluster, Error> {
-    // As kubectl has it, a kubeconfig that somebody names wins, even in a pod, and so does a context,
-    // which only a kubeconfig has.
+    // As in kubectl, an explicit kubeconfig wins even in a pod, and so does a context, which only a
+    // kubeconfig has.
     let in_pod = access.context.is_none()
         && access.kubeconfig.is_none()
         && env::var_os("KUBERNETES_SERVICE_HOST").is_some()
@@ -67,8 +65,8 @@ pub async fn connect(access: Access<'_>) -> Result<Cluster, Error> {
     if let Some(user) = access.impersonate {
         config.auth_info.impersonate = Some(user.to_owned());
     }
-    // A kubeconfig may name a program that fetches the credentials. The client library waits for it
-    // on the thread that asks, which here is the only one: the run would hear no signal meanwhile.
+    // A kubeconfig may name an exec plugin. The client library waits for it on the calling thread, which is
+    // the only one here, so the process would not react to signals.
     let namespace = access.namespace.map(str::to_owned);
     let (concurrency, budget) = (access.concurrency, access.budget);
     let cluster =
@@ -76,7 +74,7 @@ pub async fn connect(access: Access<'_>) -> Result<Cluster, Error> {
     match timeout(CREDENTIALS_TIMEOUT, cluster).await {
         Ok(Ok(cluster)) => cluster,
         Ok(Err(error)) => Err(Error::no_way(&with_causes(error))),
-        Err(_) => Err(Error::no_way("the kubeconfig's exec plugin gives no credentials in time")),
+        Err(_) => Err(Error::no_way("the kubeconfig's exec plugin returned no credentials in time")),
     }
 }
 
@@ -90,10 +88,10 @@ async fn from_kubeconfig(access: Access<'_>) -> Result<Config, KubeconfigError> 
 }
 
 impl Cluster {
-    /// The cluster of a configuration of the client library's; see [`connect`].
+    /// Creates a cluster from a configuration of the client library; see [`connect`].
     ///
     /// # Errors
-    /// If the configuration cannot be used: its certificates, its credentials.
+    /// If the certificates or credentials of the configuration cannot be used.
     pub fn of(
         config: Config,
         namespace: Option<String>,
@@ -112,15 +110,16 @@ impl Cluster {
     }
 }
 
-/// Whether a request can carry the credentials. The client library takes that for granted, and panics.
+/// Whether the credentials are a valid header value. The client library panics otherwise.
 fn can_be_sent(auth: &AuthInfo) -> bool {
     let token = auth.token.as_ref().map(|token| token.expose_secret());
     token.is_none_or(|token| HeaderValue::from_str(token).is_ok())
 }
 
-/// Sets what the client library's defaults leave open.
+/// Overrides defaults of the client library.
 fn adapt(mut config: Config) -> Config {
-    // It would resend every request, a POST included, up to 15 times; `super::request` decides.
+    // The client library would resend every request, POST included, up to 15 times. `super::request` decides
+    // instead.
     config.default_retry = false;
     config.connect_timeout = Some(CONNECT_TIMEOUT);
     config.read_timeout = Some(SILENCE);

@@ -1,6 +1,6 @@
-//! What may be said of a failure with credentials. The client library's own messages repeat what they
-//! could not read: a line of a kubeconfig with its token, all that a credential plugin has printed. Here
-//! only the kind of failure, an exit status, a place in a file and names that are no secrets are said.
+//! Error messages about credentials that reveal no secrets. The client library's own messages repeat the
+//! input that it could not parse: a line of a kubeconfig with its token, the output of an exec plugin. The
+//! messages here contain only the kind of failure, exit statuses, positions in a file and harmless names.
 
 use std::error::Error as StdError;
 
@@ -9,7 +9,7 @@ use kube::{
     config::{KubeconfigError, LoadDataError},
 };
 
-/// What is wrong with a kubeconfig.
+/// Describes an error in a kubeconfig.
 pub(super) fn of_kubeconfig(error: &KubeconfigError) -> String {
     match error {
         KubeconfigError::LoadContext(name) => {
@@ -23,19 +23,19 @@ pub(super) fn of_kubeconfig(error: &KubeconfigError) -> String {
         }
         KubeconfigError::Parse(error) => {
             let place = error.location().map(|at| format!(" at line {}, column {}", at.line(), at.column()));
-            format!("the kubeconfig cannot be understood{}", place.unwrap_or_default())
+            format!("the kubeconfig cannot be parsed{}", place.unwrap_or_default())
         }
         KubeconfigError::LoadCertificateAuthority(error) => of_data("certificate authority", error),
         KubeconfigError::LoadClientCertificate(error) => of_data("client certificate", error),
         KubeconfigError::LoadClientKey(error) => of_data("client key", error),
         KubeconfigError::ParseCertificates(_) => "the kubeconfig's certificates are not valid PEM".to_owned(),
         KubeconfigError::ParseClusterUrl(error) => format!("the kubeconfig's server is not a URL: {error}"),
-        // A proxy's URL may hold a password.
+        // The URL of a proxy may contain a password.
         KubeconfigError::ParseProxyUrl(_) => {
             "the proxy is not a URL; see proxy-url and HTTPS_PROXY".to_owned()
         }
         KubeconfigError::FindPath => {
-            "there is no kubeconfig; run it in a pod with a ServiceAccount, or name one with KUBECONFIG"
+            "no kubeconfig was found; run in a pod with a ServiceAccount, or set --kubeconfig or KUBECONFIG"
                 .to_owned()
         }
         error @ (KubeconfigError::CurrentContextNotSet
@@ -56,7 +56,7 @@ fn of_data(what: &str, error: &LoadDataError) -> String {
     }
 }
 
-/// What is wrong with fetching credentials. `plugin` is the kubeconfig's exec plugin, if it has one.
+/// Describes an error while fetching credentials. `plugin` is the kubeconfig's exec plugin, if it has one.
 pub(super) fn of_auth(error: &AuthError, plugin: Option<&str>) -> String {
     let plugin = plugin.map_or("the kubeconfig's exec plugin".to_owned(), |name| {
         format!("the kubeconfig's exec plugin {name:?}")
@@ -67,7 +67,7 @@ pub(super) fn of_auth(error: &AuthError, plugin: Option<&str>) -> String {
             format!("{plugin} failed: {}; run it by hand to see why", out.status)
         }
         AuthError::AuthExecParse(_) | AuthError::ExecPluginFailed => {
-            format!("{plugin} printed something else than an ExecCredential; run it by hand to see what")
+            format!("{plugin} did not print an ExecCredential; run it by hand to see what it prints")
         }
         AuthError::ReadTokenFile(error, path) => {
             format!("cannot read the token file {}: {error}", path.display())
@@ -75,17 +75,17 @@ pub(super) fn of_auth(error: &AuthError, plugin: Option<&str>) -> String {
         AuthError::MissingCommand => "the kubeconfig's exec plugin has no command".to_owned(),
         AuthError::InvalidBearerToken(_) | AuthError::InvalidBasicAuth(_) => INVALID_HEADER.to_owned(),
         AuthError::MalformedTokenExpirationDate(_) => {
-            format!("{plugin} gave a token with an expiration date that is none")
+            format!("{plugin} returned a token with an invalid expiration date")
         }
-        _ => format!("{plugin} gave no credentials that can be used"),
+        _ => format!("{plugin} returned no usable credentials"),
     }
 }
 
-/// A token that no request can carry.
-pub(super) const INVALID_HEADER: &str = "the token or password has a character that no HTTP header may have, such as \
+/// The message for a token that is not a valid header value.
+pub(super) const INVALID_HEADER: &str = "the token or password has a character that is not allowed in an HTTP header, such as \
                                          a line break";
 
-/// What is wrong with credentials, if that is why a request failed.
+/// Describes an error with credentials if it caused a request to fail.
 pub(super) fn of_request(error: &(dyn StdError + 'static)) -> Option<String> {
     let mut cause = Some(error);
     while let Some(error) = cause {
@@ -97,7 +97,7 @@ pub(super) fn of_request(error: &(dyn StdError + 'static)) -> Option<String> {
     None
 }
 
-/// What is wrong with a configuration that the client library does not take.
+/// Describes why the client library rejects a configuration.
 pub(super) fn of_client(error: kube::Error, plugin: Option<&str>) -> String {
     match error {
         kube::Error::Auth(error) => of_auth(&error, plugin),

@@ -1,5 +1,5 @@
-//! What can go wrong between us and the API server: what was tried, what was said, and what to do
-//! about it. What a failure means for a run and its exit code is decided in [`crate::report`].
+//! Errors of requests to the API server: what was tried, what the server said, and what to do about it.
+//! [`crate::report`] decides what a failure means for a run and its exit code.
 
 use std::{fmt, time::Duration};
 
@@ -8,31 +8,28 @@ use kube::core::Status;
 use super::{Permission, operation::Operation};
 use crate::{api::SNAPSHOT_GROUP, report::Failure, text};
 
-/// A request that failed. `Display` says what was tried, what the server said, and what to do.
+/// A failed request. `Display` prints what was tried, what the server said, and what to do.
 #[derive(Clone, Debug)]
 pub struct Error {
-    /// What was tried, as `list the snapshots of …`.
+    /// What was tried, such as `list the snapshots of …`; completes "cannot …".
     tried: String,
-    /// The right that it needs.
+    /// The permission that the request needs.
     permission: Option<Permission>,
-    /// The class of the failure.
     kind: ErrorKind,
-    /// The server's or the system's own words.
+    /// The server's or the system's message.
     said: String,
-    /// How long the server wishes us to wait.
+    /// The server's `Retry-After`.
     retry_after: Option<Duration>,
 }
 
-/// Why a request failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorKind {
-    /// There is no such object.
+    /// The object does not exist.
     NotFound,
-    /// The cluster does not serve the API at all.
+    /// The cluster does not serve the API.
     NotServed,
-    /// The name is taken.
     AlreadyExists,
-    /// The object is not in the state that the request was made for.
+    /// The object changed since it was read.
     Conflict,
     /// The resourceVersion or the continue token is too old.
     Expired,
@@ -40,29 +37,30 @@ pub enum ErrorKind {
     Forbidden,
     /// A ResourceQuota is used up.
     Quota,
-    /// Refused by other than the Role: the namespace is being deleted, an admission webhook.
+    /// Refused by something other than RBAC: the namespace is being deleted, or an admission policy or
+    /// webhook denied it.
     Refused,
-    /// The API server does not know who we are.
+    /// The API server does not accept the credentials.
     Unauthorized,
-    /// The API server cannot make sense of the request.
+    /// The API server rejects the request as invalid.
     Invalid,
-    /// Too many requests; this one was not carried out.
+    /// Too many requests. This one was not carried out.
     Busy,
-    /// The API server failed, perhaps after it carried the request out.
+    /// The API server failed. It may have carried the request out.
     Unavailable,
-    /// There was no answer, or half of one.
+    /// There was no answer, or only a part of it. The request may have been carried out.
     Unreachable,
-    /// The answer is larger than it may be.
+    /// The answer exceeds the size limit.
     TooLarge,
-    /// The answer is not what the API's documents say.
+    /// The answer cannot be parsed.
     Unreadable,
-    /// We cannot say who we are: no kubeconfig, no token, no certificate.
+    /// There are no usable credentials: no kubeconfig, token or certificate.
     Credentials,
 }
 
 impl Error {
-    /// The API server answered with other than success. `status` is missing if the body was not
-    /// the API's own.
+    /// Creates an error from an unsuccessful answer. `status` is `None` if the body was not a `Status`
+    /// object.
     pub(super) fn answered(
         operation: &Operation,
         code: u16,
@@ -77,7 +75,7 @@ impl Error {
             .flat_map(|details| &details.causes)
             .any(|kind| kind.reason == "NamespaceTerminating");
         let kind = match (code, status.reason.as_str()) {
-            // A path that no API serves is answered in plain text.
+            // Unknown paths are answered in plain text.
             (404, "NotFound") => ErrorKind::NotFound,
             (404, _) => ErrorKind::NotServed,
             (409, "AlreadyExists") => ErrorKind::AlreadyExists,
@@ -108,7 +106,7 @@ impl Error {
         Error { tried: operation.tried(), permission: Some(operation.permission()), kind, said, retry_after }
     }
 
-    /// Something failed that is not an answer of the API server.
+    /// Creates an error that is not an answer of the API server.
     pub(super) fn other(operation: &Operation, kind: ErrorKind, said: &str) -> Self {
         Error {
             tried: operation.tried(),
@@ -119,19 +117,19 @@ impl Error {
         }
     }
 
-    /// Somebody else's object has the name.
+    /// Creates an error for a name that another object has.
     pub(super) fn name_taken(operation: &Operation) -> Self {
         Self::other(
             operation,
             ErrorKind::AlreadyExists,
-            "the name is taken by one that this run did not make",
+            "the name belongs to an object that this run did not create",
         )
     }
 
-    /// There is no way to the API server.
+    /// Creates an error for a connection that cannot be configured.
     pub(super) fn no_way(said: &str) -> Self {
         Error {
-            tried: "find out where the API server is".to_owned(),
+            tried: "configure the connection to the API server".to_owned(),
             permission: None,
             kind: ErrorKind::Credentials,
             said: text::foreign(said),
@@ -139,32 +137,31 @@ impl Error {
         }
     }
 
-    /// Why it failed.
     pub fn kind(&self) -> ErrorKind {
         self.kind
     }
 
-    /// How long the server wishes us to wait.
+    /// Returns the server's `Retry-After`.
     pub(super) fn retry_after(&self) -> Option<Duration> {
         self.retry_after
     }
 
-    /// Whether the same request may be answered differently in a moment.
+    /// Whether to repeat the same request.
     pub(super) fn is_retriable(&self) -> bool {
         matches!(self.kind, ErrorKind::Busy | ErrorKind::Unavailable | ErrorKind::Unreachable)
     }
 
-    /// Whether the API server refuses to let us do this.
+    /// Whether the API server denied access.
     pub(super) fn is_denied(&self) -> bool {
         matches!(self.kind, ErrorKind::Forbidden | ErrorKind::Unauthorized)
     }
 
-    /// Whether the request may have been carried out although it failed.
+    /// Whether the request may have been carried out despite the error.
     pub(super) fn is_unclear(&self) -> bool {
         matches!(self.kind, ErrorKind::Unavailable | ErrorKind::Unreachable)
     }
 
-    /// Whether another run may succeed without anybody's doing.
+    /// Whether another run may succeed without intervention.
     pub fn is_transient(&self) -> bool {
         match self.kind {
             ErrorKind::AlreadyExists
@@ -174,7 +171,7 @@ impl Error {
             | ErrorKind::Busy
             | ErrorKind::Unavailable
             | ErrorKind::Unreachable
-            // Who we are may be known late where things are new, or a token was just renewed.
+            // A new or renewed token may not be known to the API server yet.
             | ErrorKind::Unauthorized => true,
             ErrorKind::NotFound
             | ErrorKind::NotServed
@@ -187,11 +184,11 @@ impl Error {
         }
     }
 
-    /// What the reader can do about it.
+    /// Returns what the reader can do about it.
     fn advice(&self) -> Option<String> {
         match (self.kind, self.permission) {
             (ErrorKind::Forbidden, Some(Permission { group, resource, verb })) => Some(format!(
-                "let the Role allow it: apiGroups: [\"{group}\"], resources: [\"{resource}\"], verbs: \
+                "allow it in the Role: apiGroups: [\"{group}\"], resources: [\"{resource}\"], verbs: \
                  [\"{verb}\"]"
             )),
             (ErrorKind::NotServed, Some(Permission { group: SNAPSHOT_GROUP, .. })) => Some(
@@ -203,15 +200,15 @@ impl Error {
                 Some("check the ServiceAccount's token, or the kubeconfig's credentials".to_owned())
             }
             (ErrorKind::Unreachable, _) => {
-                Some("check that the API server can be reached from here".to_owned())
+                Some("check the network between here and the API server".to_owned())
             }
             _ => None,
         }
     }
 }
 
-/// An error of a library with its causes, for the last of them is what an operator needs
-/// ("Connection refused"). Some libraries repeat the cause in their own words: that is left out.
+/// Formats an error of a library with its causes, because the last cause is what an operator needs
+/// ("Connection refused"). Omits causes that the message already contains.
 pub(super) fn with_causes(error: impl Into<anyhow::Error>) -> String {
     let mut said = String::new();
     for kind in error.into().chain().map(ToString::to_string) {

@@ -1,8 +1,8 @@
-//! What a request is for: a right, and words for messages. How it is sent is in [`super::request`].
+//! Describes a request for error messages and permissions. [`super::request`] sends it.
 
 use super::{Permission, Scope};
 
-/// What a request is for, for messages, and the right that it needs.
+/// The purpose of a request, for error messages, and the permission that it needs.
 #[derive(Clone)]
 pub(super) struct Operation {
     tried: String,
@@ -21,7 +21,7 @@ impl Operation {
         Operation { tried, permission, scope: scope.clone(), optional: false }
     }
 
-    /// What can be done without: a denial of it is believed at once.
+    /// Marks the operation as one that the caller can do without. A denial is not retried.
     pub(super) fn optional(self) -> Self {
         Operation { optional: true, ..self }
     }
@@ -34,7 +34,7 @@ impl Operation {
         self.permission
     }
 
-    /// What a denial of it holds for: a Role may allow in one namespace what it does not in another.
+    /// Returns what a denial applies to. A Role may allow in one namespace what another does not.
     pub(super) fn permission_and_scope(&self) -> (Permission, Scope) {
         (self.permission, self.scope.clone())
     }

@@ -3,7 +3,14 @@
 use serde_json::{Value, json};
 
 use super::{Retention, Row};
-use crate::{text, yaml};
+use crate::{api::SNAPSHOT_GROUP, text, yaml};
+
+/// The snapshots' names, a line each, as kubectl takes them.
+pub fn names(rows: &[Row]) -> String {
+    let line =
+        |row: &Row| format!("volumesnapshot.{SNAPSHOT_GROUP}/{}\n", text::name(&row.record.snapshot.name));
+    rows.iter().map(line).collect()
+}
 
 /// All rows, as one JSON document.
 pub fn json(rows: &[Row]) -> String {

@@ -1,7 +1,7 @@
-//! The command `list`: which snapshots there are of the chosen claims, and why each stays or goes.
+//! The command `list`: shows the snapshots of the selected claims, and why each is kept or deleted.
 //!
-//! Here is what is asked of the cluster. Which schedules that tells of is in `schedules`, what is
-//! said of each snapshot in `rows`, and how it looks in `table` and `data`.
+//! This module makes the requests. `schedules` derives the schedules from the answers, `rows` the state and
+//! verdict of each snapshot, and `table` and `data` print them.
 
 mod data;
 mod rows;
@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use k8s_openapi::jiff::Timestamp;
 
-pub use data::{json, yaml};
+pub use data::{json, names, yaml};
 pub use rows::{Found, Question, Retention, Row, State, rows};
 pub use schedules::{Location, Origin, Schedule};
 pub use table::{Look, table};
@@ -28,47 +28,45 @@ use crate::{
 };
 use schedules::{ConfigMaps, ReadMap};
 
-/// What is to be listed besides what the settings say.
+/// What to list in addition to what the settings select.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Extent {
-    /// Whether those of other schedules as well.
+    /// Whether to include snapshots of other schedules.
     pub all_schedules: bool,
-    /// Whether of all namespaces.
     pub all_namespaces: bool,
 }
 
-/// What the user gave, and what no schedule in the cluster overrules.
+/// What the user specified. It wins over the schedules in the cluster.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Given {
-    /// Which schedule (`--name` or `SNAPSHOT_JOB`).
+    /// Whether the schedule was specified (`--job` or `SNAPSHOT_JOB`).
     pub schedule: bool,
-    /// Which rules (`--retention` or `SNAPSHOT_RETENTION`).
+    /// Whether the rules were specified (`--retention` or `SNAPSHOT_RETENTION`).
     pub retention: bool,
 }
 
-/// What there is.
 #[derive(Debug)]
 pub struct Listing {
-    /// The snapshots, by claim, newest first.
+    /// Snapshots by namespace and claim, newest first.
     pub rows: Vec<Row>,
-    /// Whether they may be of more than one namespace.
+    /// Whether the snapshots may be of more than one namespace.
     pub namespaces: bool,
-    /// Whether they are of more than one schedule.
+    /// Whether the snapshots are of more than one schedule.
     pub schedules: bool,
-    /// By which rules was judged, and what is not shown.
+    /// Notes below the table: which rules apply, and how many snapshots are not shown.
     pub notes: Vec<String>,
-    /// What is to be known besides.
+    /// Warnings for the log.
     pub warnings: Vec<String>,
-    /// The claims that were named, of which there is neither a trace nor a snapshot.
+    /// Claims that the user named, but that neither exist nor have a snapshot.
     pub missing: Vec<String>,
-    /// Where was looked, in words.
+    /// The scope of the search, such as "in namespace shop".
     pub location: String,
 }
 
-/// Lists the snapshots of the chosen claims; the verdicts are those of `now`.
+/// Lists the snapshots of the selected claims. The verdicts are those of a run at `now`.
 ///
 /// # Errors
-/// If the cluster does not tell.
+/// If a request fails that the list cannot do without.
 pub async fn list(
     cluster: &Cluster,
     settings: &Settings,
@@ -89,7 +87,7 @@ pub async fn list(
             (Scope::Namespace(namespace.clone()), format!("in namespace {}", text::name(&namespace)))
         }
         (false, Some(chosen)) => {
-            (Scope::All, format!("in {}", text::count(chosen.len(), "chosen namespace")))
+            (Scope::All, format!("in {}", text::count(chosen.len(), "selected namespace")))
         }
         (false, None) => (Scope::All, "in any namespace".to_owned()),
     };
@@ -103,11 +101,11 @@ pub async fn list(
     let mut warnings = Vec::new();
     let claims = match cluster.claims(&scope, "", Some).await {
         Ok(claims) => Some(claims),
-        // Whoever may not read claims is told of the snapshots all the same.
+        // Without permission to read claims the snapshots are still listed.
         Err(error) if error.kind() == ErrorKind::Forbidden && claim_selector.is_empty() => {
             warnings.push(format!(
-                "claims are not read, so their retention annotations are not heeded and snapshots of an earlier \
-                 claim are not told apart: {error}"
+                "claims cannot be read, so their retention annotations are ignored and snapshots of a previous \
+                 claim are not recognised: {error}"
             ));
             None
         }
@@ -151,7 +149,7 @@ pub async fn list(
     })
 }
 
-/// How many snapshots of the same claims are not shown.
+/// Returns a note on the snapshots of the same claims that are not shown.
 fn not_shown(others: &BTreeMap<Option<String>, usize>) -> Option<String> {
     let number: usize = others.values().sum();
     let of = |(name, number): (&Option<String>, &usize)| match name {
@@ -169,21 +167,20 @@ fn not_shown(others: &BTreeMap<Option<String>, usize>) -> Option<String> {
     })
 }
 
-/// The claims that a selector matches.
 async fn matching(cluster: &Cluster, scope: &Scope, selector: &str) -> Result<HashSet<ClaimId>, Error> {
     let id = |claim: Claim| Some(ClaimId { namespace: claim.metadata.namespace, name: claim.metadata.name });
     Ok(cluster.claims(scope, selector, id).await?.into_iter().collect())
 }
 
-/// The schedules that decide over the snapshots, and what is to be said of them.
+/// The schedules that own the snapshots, with notes and warnings about them.
 struct Known {
     schedules: Vec<Schedule>,
     notes: Vec<String>,
     warnings: Vec<String>,
 }
 
-/// The schedules that the cluster tells of by their CronJobs, with the rules that are given instead of
-/// theirs if any are; and where it tells of none, the one that is given or assumed.
+/// Finds the schedules by their CronJobs, and replaces their rules if the user specified any. If there are no
+/// CronJobs, returns the schedule that was specified or assumed.
 async fn schedules(
     cluster: &Cluster,
     scope: &Scope,
@@ -202,7 +199,7 @@ async fn schedules(
             (&schedule.settings, &schedule.origin)
         {
             known.warnings.push(format!(
-                "what CronJob {} in namespace {} does is not known: {}",
+                "the settings of CronJob {} in namespace {} are not known: {}",
                 text::name(name),
                 text::name(namespace),
                 text::foreign(problem)
@@ -241,8 +238,8 @@ async fn schedules(
     Ok(known)
 }
 
-/// The schedules of the namespaces' CronJobs; and, where these do not explain all snapshots and it may be
-/// seen, those of other namespaces.
+/// Finds the schedules of the CronJobs in `scope`. If these do not own all snapshots, and permissions allow
+/// it, finds those of CronJobs in other namespaces too.
 async fn of_cluster(
     cluster: &Cluster,
     scope: &Scope,
@@ -282,14 +279,13 @@ async fn of_cluster(
     Ok(schedules)
 }
 
-/// The schedules of the CronJobs that a label selector matches.
 async fn of_cron_jobs(cluster: &Cluster, scope: &Scope, selector: &str) -> Result<Vec<Schedule>, Error> {
     let cron_jobs = cluster.cron_jobs(scope, selector, schedules::is_schedule).await?;
     let maps = config_maps(cluster, &cron_jobs).await?;
     Ok(cron_jobs.iter().map(|cron_job| schedules::schedule(cron_job, &maps)).collect())
 }
 
-/// The ConfigMaps that the settings of CronJobs are in.
+/// Reads the ConfigMaps that the CronJobs take their settings from, each once.
 async fn config_maps(cluster: &Cluster, cron_jobs: &[CronJob]) -> Result<ConfigMaps, Error> {
     let mut maps = HashMap::new();
     for cron_job in cron_jobs {
@@ -311,7 +307,7 @@ async fn config_maps(cluster: &Cluster, cron_jobs: &[CronJob]) -> Result<ConfigM
     Ok(maps)
 }
 
-/// Finds out where the claims of schedules are, and which: the API server reads selectors.
+/// Resolves the namespaces and claims that each schedule selects. The API server evaluates the selectors.
 async fn locate(cluster: &Cluster, scope: &Scope, schedules: &mut [Schedule]) -> Result<(), Error> {
     let mut matched: HashMap<String, Option<HashSet<ClaimId>>> = HashMap::new();
     for schedule in schedules {
@@ -339,7 +335,7 @@ async fn locate(cluster: &Cluster, scope: &Scope, schedules: &mut [Schedule]) ->
         }
         schedule.selected = matched.get(selector).cloned().flatten();
         if schedule.selected.is_none() {
-            schedule.doubt.get_or_insert_with(|| "which claims it chooses is not known".to_owned());
+            schedule.doubt.get_or_insert_with(|| "its claims are not known".to_owned());
         }
     }
     Ok(())

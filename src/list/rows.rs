@@ -1,5 +1,5 @@
-//! From snapshots, claims and schedules to what is to be said of each snapshot. Pure: the moment is
-//! handed in.
+//! Computes the rows of the list from snapshots, claims and schedules. Pure: the caller passes the current
+//! time.
 
 use std::{
     cmp::Reverse,
@@ -18,87 +18,77 @@ use crate::{
     text,
 };
 
-/// What is said of one snapshot.
+/// One row of the list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Row {
-    /// The snapshot.
     pub record: Record,
-    /// How it is, in one word.
     pub state: State,
-    /// Whether it stays, and why.
     pub retention: Retention,
 }
 
-/// How a snapshot is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
-    /// A volume can be made from it.
+    /// Ready: a volume can be created from it.
     Ok,
-    /// The same, and it is held.
+    /// Ready, and held.
     Held,
-    /// Not ready yet.
     Waiting,
-    /// Not ready, and the snapshot controller reports an error.
+    /// Not ready, and the snapshot controller reported an error.
     Error,
-    /// Deleted, but not gone yet.
+    /// Deleted, but finalizers keep it.
     Terminating,
-    /// The same, for so long that something keeps it.
+    /// Terminating for more than an hour.
     Stuck,
 }
 
-/// Whether a snapshot stays, and why.
+/// Whether a run keeps or deletes a snapshot, with the reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Retention {
-    /// It stays, for this reason.
+    /// A run keeps it.
     Kept(String),
-    /// The next run deletes it, for this reason.
+    /// The next run deletes it.
     Goes(String),
-    /// By the rules that are given or assumed a run would delete it, for this reason; no run is known
-    /// that will.
+    /// A run with the specified or assumed rules would delete it, but no such run is known.
     WouldGo(String),
-    /// Nobody can tell, for this reason.
+    /// The verdict cannot be determined.
     Unknown(String),
-    /// It is of a schedule of which nothing is known, or of none.
+    /// It belongs to an unknown schedule, or to none.
     NotOurs,
 }
 
-/// Which snapshots are shown, and what is known of those who decide over them.
+/// The input of [`rows`] besides the snapshots.
 #[derive(Clone, Copy, Debug)]
 pub struct Question<'a> {
-    /// All claims of the namespaces; `None` if they may not be read.
+    /// All claims of the namespaces. `None` without permission to read them.
     pub claims: Option<&'a [Claim]>,
-    /// Those that the user's selector matches; `None` where all are wanted, or some by name.
+    /// The claims that the user's selector matches. `None` without a selector.
     pub selected: Option<&'a HashSet<ClaimId>>,
-    /// The user's settings: which claims.
+    /// The user's settings, for the claims that they select.
     pub settings: &'a Settings,
-    /// The schedules that there are.
     pub schedules: &'a [Schedule],
-    /// The one schedule that is asked for, if one is.
+    /// The schedule that the user asked for.
     pub only: Option<&'a str>,
-    /// Whether everything is shown, whoever's it is.
+    /// Whether to show the snapshots of all schedules.
     pub all: bool,
-    /// The moment by which is judged.
     pub now: Timestamp,
 }
 
-/// What was made of the answers.
+/// The output of [`rows`].
 #[derive(Debug, Default)]
 pub struct Found {
-    /// By namespace and claim, newest first.
+    /// Sorted by namespace and claim, newest first.
     pub rows: Vec<Row>,
-    /// What is to be known besides.
     pub warnings: Vec<String>,
-    /// Named claims of which there is neither a trace nor a snapshot.
+    /// Claims that the user named, but that neither exist nor have a snapshot.
     pub missing: Vec<String>,
-    /// How many snapshots of the chosen claims are not shown, by the schedule that they are of.
+    /// Number of snapshots of the selected claims that are not shown, by schedule.
     pub others: BTreeMap<Option<String>, usize>,
 }
 
-/// A deletion that takes longer does not finish by itself: it is a matter of seconds, or of as long as a
-/// claim is being restored.
+/// A deletion that takes longer is stuck. Normally it takes seconds, or as long as a claim is being restored.
 const STUCK_AFTER: SignedDuration = SignedDuration::from_hours(1);
 
-/// The most snapshots that a warning names one by one.
+/// Maximum number of snapshots that a warning names.
 const NAMED: usize = 3;
 
 impl State {
@@ -115,7 +105,6 @@ impl State {
         }
     }
 
-    /// The word.
     pub fn word(self) -> &'static str {
         match self {
             State::Ok => "ok",
@@ -128,16 +117,17 @@ impl State {
     }
 }
 
-/// Judges the snapshots of the chosen claims, each as a run of its own schedule would that began now and
-/// made none itself. Shown are those of the schedules that are known, and of each claim the one that a
-/// restore would choose, whoever's it is.
+/// Judges each snapshot of the selected claims as a run of its schedule would if it started now and created
+/// no snapshot. Shows the snapshots of the known schedules and, for each claim, the one that a restore would
+/// choose, whatever its schedule.
 pub fn rows(records: Vec<Record>, question: &Question<'_>) -> Found {
     let mut found = Found::default();
     let claims: Option<HashMap<ClaimId, &Claim>> =
         question.claims.map(|claims| claims.iter().map(|claim| (id_of(claim), claim)).collect());
     let mut records = chosen(records, claims.as_ref(), question, &mut found.missing);
 
-    // By the API server's clock none of them is of the future: what is ahead is ours that is behind.
+    // By the API server's clock no snapshot was created in the future. If one seems to be, the local clock is
+    // slow.
     let newest =
         records.iter().map(|record| record.snapshot.created).filter(|made| *made < Timestamp::MAX).max();
     let now = newest.map_or(question.now, |newest| newest.max(question.now));
@@ -174,7 +164,7 @@ pub fn rows(records: Vec<Record>, question: &Question<'_>) -> Found {
         shown
     });
 
-    // By uid at last, so that there are no equals that a stable sort would be needed for.
+    // The uid comes last, so no two rows are equal and an unstable sort is deterministic.
     records.sort_unstable_by(|a, b| {
         let newest = |record: &Record| Reverse((record.snapshot.time(), record.snapshot.created));
         (&a.namespace, &a.claim)
@@ -203,7 +193,7 @@ fn claim_of(record: &Record) -> Option<ClaimId> {
     Some(ClaimId { namespace: record.namespace.clone(), name: record.claim.clone()? })
 }
 
-/// Those of the chosen claims, and the names that nothing was found for.
+/// Retains the snapshots of the selected claims, and collects the names that nothing was found for.
 fn chosen(
     mut records: Vec<Record>,
     claims: Option<&HashMap<ClaimId, &Claim>>,
@@ -216,14 +206,14 @@ fn chosen(
         let seen: HashSet<&str> = records.iter().filter_map(|record| record.claim.as_deref()).collect();
         missing.extend(names.iter().filter(|name| !seen.contains(name.as_str()) && !exists(name)).cloned());
     }
-    // Else everything, also of claims that are gone.
+    // Without a selector, snapshots of deleted claims are listed too.
     if let Some(selected) = question.selected {
         records.retain(|record| claim_of(record).is_some_and(|id| selected.contains(&id)));
     }
     records
 }
 
-/// The snapshots that claims are waiting to be made from, by namespace.
+/// Returns the snapshots that claims are being restored from, by namespace.
 fn in_use(claims: Option<&[Claim]>) -> HashMap<String, HashSet<String>> {
     let mut in_use: HashMap<String, HashSet<String>> = HashMap::new();
     for claim in claims.unwrap_or_default().iter().filter(|claim| claim.status.phase != "Bound") {
@@ -237,7 +227,7 @@ fn in_use(claims: Option<&[Claim]>) -> HashMap<String, HashSet<String>> {
     in_use
 }
 
-/// Of each claim the snapshot that a restore chooses by itself, by uid.
+/// Returns, for each claim, the uid of the snapshot that a restore chooses by default.
 fn to_restore(records: &[Record], now: Timestamp) -> HashSet<String> {
     let mut latest: HashMap<(&str, &str), &Snapshot> = HashMap::new();
     for record in records {
@@ -256,7 +246,7 @@ fn to_restore(records: &[Record], now: Timestamp) -> HashSet<String> {
     latest.into_values().map(|snapshot| snapshot.uid.clone()).collect()
 }
 
-/// Why a run passes over a claim, or fails it, and so deletes nothing of it.
+/// Returns why a run skips or fails a claim, and therefore deletes none of its snapshots.
 fn refusal(claim: &Claim) -> Option<&'static str> {
     match claim.status.phase.as_str() {
         _ if claim.metadata.deletion_timestamp.is_some() => Some("the claim is being deleted"),
@@ -267,7 +257,7 @@ fn refusal(claim: &Claim) -> Option<&'static str> {
     }
 }
 
-/// What all verdicts depend on.
+/// The input that all verdicts share.
 struct Judging<'a> {
     question: &'a Question<'a>,
     claims: Option<&'a HashMap<ClaimId, &'a Claim>>,
@@ -276,8 +266,8 @@ struct Judging<'a> {
 }
 
 impl Judging<'_> {
-    /// The verdict on each of a claim's snapshots of one label `name`, by uid. Where several schedules
-    /// share the label, a snapshot goes if any of them deletes it.
+    /// Returns the verdict on each snapshot of a claim and a schedule `name`, by uid. If several CronJobs
+    /// share the schedule's name, a snapshot is deleted if any of them deletes it.
     fn verdicts(
         &self,
         id: &ClaimId,
@@ -306,15 +296,15 @@ impl Judging<'_> {
                 snapshot.uid.clone(),
                 match self.claims.is_some_and(|claims| !claims.contains_key(id)) {
                     true => Retention::Kept("the claim is gone".to_owned()),
-                    false => Retention::Kept("no schedule chooses the claim".to_owned()),
+                    false => Retention::Kept("no schedule selects the claim".to_owned()),
                 },
             );
         }
         verdicts
     }
 
-    /// What a run of one schedule would do. What stays whatever the rules say is said to stay for that
-    /// reason.
+    /// Returns the verdicts of a run of one schedule. If the claim is gone or refused, that is the reason for
+    /// keeping all of its snapshots.
     fn by(
         &self,
         schedule: &Schedule,
@@ -325,10 +315,8 @@ impl Judging<'_> {
         let settings = match &schedule.settings {
             Ok(settings) => settings,
             Err(_) => {
-                let unknown = Retention::Unknown(format!(
-                    "the settings of schedule {} are not understood",
-                    schedule.name
-                ));
+                let unknown =
+                    Retention::Unknown(format!("the settings of schedule {} are invalid", schedule.name));
                 return snapshots.iter().map(|snapshot| (snapshot.uid.clone(), unknown.clone())).collect();
             }
         };
@@ -336,7 +324,7 @@ impl Judging<'_> {
         let mut why_kept = None;
         let mut rules = settings.retention.clone();
         match claim {
-            // No run finds this claim, so none deletes anything of it.
+            // No run discovers this claim, so none deletes its snapshots.
             Some(None) => why_kept = Some("the claim is gone"),
             Some(Some(claim)) => {
                 match rules_of_claim(&id.name, &claim.metadata.annotations, &schedule.name) {
@@ -348,7 +336,7 @@ impl Judging<'_> {
                         let name = text::name(&id.name);
                         warnings
                             .push(format!("nothing of claim {name} is deleted: {}", text::foreign(&problem)));
-                        why_kept = Some("the claim's annotation is not understood");
+                        why_kept = Some("the claim's annotation is invalid");
                     }
                 }
             }
@@ -381,7 +369,7 @@ impl Judging<'_> {
     }
 }
 
-/// Of two schedules over one snapshot, the one that deletes it decides.
+/// Orders the verdicts of two CronJobs on one snapshot: the one that deletes it wins.
 fn rank(retention: &Retention) -> u8 {
     match retention {
         Retention::NotOurs => 0,
@@ -392,7 +380,7 @@ fn rank(retention: &Retention) -> u8 {
     }
 }
 
-/// What to say of deletions that do not finish.
+/// Returns a warning about snapshots whose deletion is stuck.
 fn stuck(rows: &[Row], now: Timestamp) -> Option<String> {
     let stuck: Vec<(&Record, Timestamp)> = rows
         .iter()
@@ -411,7 +399,7 @@ fn stuck(rows: &[Row], now: Timestamp) -> Option<String> {
         said.push(format!("{} more", stuck.len() - NAMED));
     }
     Some(format!(
-        "deleted long ago and still there: {}; something keeps them from going: kubectl describe volumesnapshot {} -n {}",
+        "deletion is stuck: {}; to see the finalizers that block it: kubectl describe volumesnapshot {} -n {}",
         said.join(", "),
         text::name(&first.snapshot.name),
         text::name(&first.namespace)
@@ -549,7 +537,7 @@ mod tests {
         let found = with(json!({"volume-snapshotter/retention": "last=2"}));
         assert_eq!(said(&found), ["a ok kept: 1st of last=2", "b ok kept: 2nd of last=2"]);
         let found = with(json!({"volume-snapshotter/retention": "lats=2"}));
-        assert_eq!(said(&found)[1], "b ok kept: the claim's annotation is not understood");
+        assert_eq!(said(&found)[1], "b ok kept: the claim's annotation is invalid");
         assert!(found.warnings[0].starts_with("nothing of claim data is deleted: the annotation "));
     }
 
@@ -632,14 +620,14 @@ mod tests {
         assert_eq!(by(&[suspended, stricter])[2], "w2 ok goes: no rule keeps it");
         // One that is for other claims, or elsewhere, or does not start, deletes nothing of this one.
         let other_claims = schedule(&[("SNAPSHOT_JOB", "weekly"), ("SNAPSHOT_PVC_NAMES", "logs")]);
-        assert_eq!(by(&[other_claims])[3], "w3 ok kept: no schedule chooses the claim");
+        assert_eq!(by(&[other_claims])[3], "w3 ok kept: no schedule selects the claim");
         let by_label = schedule(&[
             ("SNAPSHOT_JOB", "weekly"),
             ("SNAPSHOT_PVC_NAMES", ""),
             ("SNAPSHOT_PVC_SELECTOR", "a=b"),
         ]);
         let matches_none = Schedule { selected: Some(HashSet::new()), ..by_label.clone() };
-        assert_eq!(by(&[matches_none])[3], "w3 ok kept: no schedule chooses the claim");
+        assert_eq!(by(&[matches_none])[3], "w3 ok kept: no schedule selects the claim");
         let id = ClaimId { namespace: "app".into(), name: "data".into() };
         let matches = Schedule { selected: Some(HashSet::from([id])), ..by_label };
         assert_eq!(by(&[matches])[3], "w3 ok goes: no rule keeps it");
@@ -649,7 +637,7 @@ mod tests {
             ["h1 ok kept: 1st of last=1", "h2 ok goes: no rule keeps it"]
         );
         let wrong = Schedule { settings: Err("x".to_owned()), ..weekly };
-        assert_eq!(by(&[wrong])[3], "w3 ok unknown: the settings of schedule weekly are not understood");
+        assert_eq!(by(&[wrong])[3], "w3 ok unknown: the settings of schedule weekly are invalid");
     }
 
     #[test]
@@ -702,10 +690,7 @@ mod tests {
             ["late stuck kept: already terminating", "soon terminating kept: already terminating"]
         );
         assert_eq!(found.warnings.len(), 1);
-        assert!(
-            found.warnings[0].starts_with("deleted long ago and still there: late (3h20m); "),
-            "{found:?}"
-        );
+        assert!(found.warnings[0].starts_with("deletion is stuck: late (3h20m); "), "{found:?}");
     }
 
     #[test]

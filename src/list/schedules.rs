@@ -1,5 +1,5 @@
-//! The schedules that there are, by the CronJobs that run this program: which snapshots each owns, and
-//! by which rules it keeps them. Pure: the objects are handed in.
+//! Derives schedules from the CronJobs that run this program: which snapshots each owns, and its retention
+//! rules. Pure: the caller passes the objects.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -14,66 +14,57 @@ use crate::{
     text,
 };
 
-/// A schedule, as far as it decides what becomes of snapshots.
+/// A schedule, with the settings that decide which snapshots it deletes.
 #[derive(Clone, Debug)]
 pub struct Schedule {
-    /// The value of the label `job` of the snapshots that it owns.
+    /// Value of the label `job` on the snapshots that it owns.
     pub name: String,
-    /// Where that is known from.
+    /// How the schedule is known.
     pub origin: Origin,
-    /// Its settings, or why they are no settings.
+    /// The settings, or why they are invalid.
     pub settings: Result<Box<Settings>, String>,
-    /// Where its claims are.
     pub location: Location,
-    /// The claims that its selector matches; `None` where it chooses by name, or where that is not known.
+    /// The claims that its selector matches. `None` if it selects by name, or if they are not known.
     pub selected: Option<HashSet<ClaimId>>,
-    /// Why it may not do what its settings say: it is suspended, or they are only a guess.
+    /// Why its runs may not do what the settings say: it is suspended, or the settings are a guess.
     pub doubt: Option<String>,
 }
 
-/// Where a schedule is known from.
+/// How a schedule is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// From this CronJob, and the ConfigMaps that its pods take their settings from.
-    CronJob {
-        /// Its namespace.
-        namespace: String,
-        /// Its name.
-        name: String,
-        /// The names of the ConfigMaps.
-        config_maps: Vec<String>,
-    },
-    /// From the flags and variables of the command.
+    /// From a CronJob and the ConfigMaps that its pods take their settings from.
+    CronJob { namespace: String, name: String, config_maps: Vec<String> },
+    /// From the command's flags and variables.
     Given,
-    /// It is not known: there is one by default.
+    /// Not known; the default schedule is assumed.
     Assumed,
 }
 
-/// Where the claims of a schedule are.
+/// The namespaces of a schedule's claims.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Location {
-    /// In one namespace.
     One(String),
-    /// In those that a selector matches.
+    /// The namespaces that a selector matches.
     Chosen(HashSet<String>),
-    /// Nobody can tell, so perhaps everywhere.
+    /// Not known, so any namespace.
     Any,
 }
 
-/// What is known of the ConfigMaps that pods take variables from, by namespace and name.
+/// The ConfigMaps that pods take variables from, by namespace and name.
 pub(super) type ConfigMaps = HashMap<(String, String), ReadMap>;
 
-/// What came of reading a ConfigMap.
+/// The result of reading a ConfigMap.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum ReadMap {
     Data(BTreeMap<String, String>),
     Missing,
-    /// It may not be read.
+    /// Permission to read it is missing.
     Unread,
 }
 
 impl Schedule {
-    /// A schedule that no CronJob tells of.
+    /// Returns a schedule that is known from no CronJob.
     pub fn without_cron_job(settings: &Settings, origin: Origin) -> Self {
         let doubt = match origin {
             Origin::Given => "these are the rules of the command",
@@ -92,12 +83,11 @@ impl Schedule {
         }
     }
 
-    /// Whether snapshots with this label in this namespace are its own.
+    /// Whether the schedule owns snapshots with this label value in this namespace.
     pub fn owns(&self, name: &str, namespace: &str) -> bool {
         self.name == name && self.covers(namespace)
     }
 
-    /// Whether its claims may be in this namespace.
     fn covers(&self, namespace: &str) -> bool {
         match &self.location {
             Location::One(one) => one == namespace,
@@ -106,7 +96,7 @@ impl Schedule {
         }
     }
 
-    /// Whether a run of it finds this claim, as far as that is known.
+    /// Whether a run of the schedule discovers this claim. True if it is not known.
     pub fn finds(&self, claim: &ClaimId) -> bool {
         let Ok(settings) = &self.settings else { return true };
         match &settings.claims {
@@ -117,7 +107,7 @@ impl Schedule {
         }
     }
 
-    /// The schedule, its rules and where they come from, for people.
+    /// Describes the schedule, its rules and their origin in a sentence.
     pub fn said(&self) -> String {
         let name = text::name(&self.name);
         let keeps = match &self.settings {
@@ -137,8 +127,8 @@ impl Schedule {
     }
 }
 
-/// Whether a CronJob runs this program to make snapshots: it carries the label of the manifests, or a
-/// container of it is called so or has the image; and it gives no other command.
+/// Whether a CronJob runs this program to create snapshots. The container is recognised by its name or image,
+/// or by the label of the manifests, and must give no other command than `run`.
 pub(super) fn is_schedule(cron_job: &CronJob) -> bool {
     container(cron_job).is_some_and(|container| {
         let words = container.command.iter().skip(1).chain(&container.args);
@@ -146,7 +136,6 @@ pub(super) fn is_schedule(cron_job: &CronJob) -> bool {
     })
 }
 
-/// The container of a CronJob that runs this program.
 fn container(cron_job: &CronJob) -> Option<&Container> {
     let containers = &cron_job.spec.job_template.spec.template.spec.containers;
     let by_name = containers.iter().find(|container| container.name == names::PROGRAM);
@@ -158,15 +147,15 @@ fn container(cron_job: &CronJob) -> Option<&Container> {
     by_name.or_else(by_image).or_else(by_label)
 }
 
-/// Whether an image is called as this program, in whatever registry, of whatever version.
+/// Whether an image is named like this program, in any registry and version.
 fn is_image(image: &str) -> bool {
     let path = image.split('@').next().unwrap_or_default();
     let last = path.rsplit('/').next().unwrap_or_default();
     last.split(':').next() == Some(names::PROGRAM)
 }
 
-/// The ConfigMaps that the settings of a CronJob's pods are in, as far as objects can be called that:
-/// the API server does not check these names, and they go into a request.
+/// Returns the names of the ConfigMaps that a CronJob's pods take settings from. Skips invalid names: the API
+/// server does not validate these references, and the names become part of a URL.
 pub(super) fn config_maps(cron_job: &CronJob) -> BTreeSet<&str> {
     let Some(container) = container(cron_job) else { return BTreeSet::new() };
     let whole = container.env_from.iter().filter_map(|source| source.config_map_ref.as_ref());
@@ -181,16 +170,16 @@ fn is_setting(name: &str) -> bool {
     name.starts_with("SNAPSHOT_")
 }
 
-/// What only says which pod it is, and nothing of what becomes of snapshots.
+/// Whether a variable only identifies the pod and has no influence on which snapshots are deleted.
 fn is_of_the_pod(name: &str) -> bool {
     name.starts_with("SNAPSHOT_RUN_")
 }
 
-/// The schedule of a CronJob.
+/// Returns the schedule of a CronJob.
 pub(super) fn schedule(cron_job: &CronJob, maps: &ConfigMaps) -> Schedule {
     let read = variables(cron_job, maps);
     let mut variables = read.variables;
-    // Each pod of an Indexed Job is told its own; together they take all.
+    // Each pod of an Indexed Job has its own index. Any valid one will do here.
     if variables.contains_key("SNAPSHOT_SHARDS") {
         variables.insert("JOB_COMPLETION_INDEX".to_owned(), "0".to_owned());
     }
@@ -228,18 +217,18 @@ pub(super) fn schedule(cron_job: &CronJob, maps: &ConfigMaps) -> Schedule {
     }
 }
 
-/// What the pods of a CronJob are told.
+/// The variables of a CronJob's pods.
 #[derive(Default)]
 struct Told {
     variables: BTreeMap<String, String>,
-    /// Why not all of it is known.
+    /// Why some variables are not known.
     doubt: Option<String>,
-    /// Why no pod is started.
+    /// Why no pod can start.
     problem: Option<String>,
 }
 
-/// The variables of a CronJob's pods, as the kubelet puts them together: those of whole objects first,
-/// then single ones, and the later one wins.
+/// Computes the variables of a CronJob's pods as the kubelet does: `envFrom` first, then `env`, and later
+/// entries win.
 fn variables(cron_job: &CronJob, maps: &ConfigMaps) -> Told {
     let mut told = Told::default();
     let Some(container) = container(cron_job) else { return told };
@@ -298,7 +287,7 @@ fn variables(cron_job: &CronJob, maps: &ConfigMaps) -> Told {
         match value {
             Some(value) => drop(told.variables.insert(name, value)),
             None => {
-                // Whatever an object above said of it does not count.
+                // A value from `envFrom` is overridden, though the new one is not known.
                 told.variables.remove(&name);
                 if is_setting(&name) && !is_of_the_pod(&name) {
                     told.doubt = Some(format!("the value of {} is not known", text::name(&name)));
@@ -309,7 +298,7 @@ fn variables(cron_job: &CronJob, maps: &ConfigMaps) -> Told {
     told
 }
 
-/// A value with `$(NAME)` replaced by the variable of that name, where there is one; `$$` is a dollar.
+/// Replaces `$(NAME)` by the variable of that name, if there is one, and `$$` by a dollar sign.
 fn expanded(value: &str, variables: &BTreeMap<String, String>) -> String {
     let mut text = String::new();
     let mut rest = value;

@@ -52,7 +52,7 @@ impl Cell {
     }
 
     fn width(&self) -> usize {
-        self.text.chars().count()
+        text::width(&self.text)
     }
 }
 
@@ -73,7 +73,7 @@ pub fn table(rows: &[Row], look: Look, now: Timestamp) -> String {
         write_line(&mut text, line, &widths, before_last, room, look.colour);
         if let Some(error) = error.filter(|_| !look.wide) {
             let room = look.width.map_or(usize::MAX, |width| width.saturating_sub(2).max(LEAST));
-            for part in wrapped(&format!("error: {error}"), room) {
+            for part in text::wrapped(&format!("error: {error}"), room) {
                 text.push_str("  ");
                 painted(&mut text, &part, Style::Bad, look.colour);
                 text.push('\n');
@@ -192,7 +192,7 @@ fn write_line(
         (true, room) => (before_last, room.unwrap_or(usize::MAX)),
         (false, _) => (4, usize::MAX),
     };
-    for (index, part) in wrapped(&last.text, room).into_iter().enumerate() {
+    for (index, part) in text::wrapped(&last.text, room).into_iter().enumerate() {
         if index > 0 {
             text.extend(std::iter::repeat_n(' ', indent));
         }
@@ -204,28 +204,6 @@ fn write_line(
 /// Takes blanks from the end of what was written.
 fn trim(text: &mut String) {
     text.truncate(text.trim_end_matches(' ').len());
-}
-
-/// Text in lines of at most `room` characters, broken between words where that is possible.
-fn wrapped(text: &str, room: usize) -> Vec<String> {
-    let mut lines = vec![String::new()];
-    let mut used = 0;
-    for word in text.split_whitespace() {
-        let width = word.chars().count();
-        if used > 0 && used + 1 + width > room {
-            lines.push(String::new());
-            used = 0;
-        }
-        if let Some(line) = lines.last_mut() {
-            if used > 0 {
-                line.push(' ');
-                used += 1;
-            }
-            line.push_str(word);
-            used += width;
-        }
-    }
-    lines
 }
 
 fn painted(text: &mut String, part: &str, style: Style, colour: bool) {
@@ -241,18 +219,5 @@ fn painted(text: &mut String, part: &str, style: Style, colour: bool) {
     match code {
         "" => text.push_str(part),
         code => text.push_str(&format!("\u{1b}[{code}m{part}\u{1b}[0m")),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn text_is_broken_between_words() {
-        assert_eq!(wrapped("kept: 1st of last=3", 12), ["kept: 1st of", "last=3"]);
-        assert_eq!(wrapped("kept: 1st of last=3", usize::MAX), ["kept: 1st of last=3"]);
-        assert_eq!(wrapped("a-very-long-word is not broken", 6), ["a-very-long-word", "is not", "broken"]);
-        assert_eq!(wrapped("", 6), [""]);
     }
 }

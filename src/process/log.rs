@@ -1,7 +1,7 @@
 //! The log, on standard error.
 //!
-//! Nothing waits for whoever reads it: a container runtime that takes no more, or a pipe that nobody
-//! empties, would otherwise hold up the run, its bound and its answer to SIGTERM.
+//! Logging never blocks. Otherwise a container runtime that is slow to read, or a pipe that nobody reads,
+//! would delay the run, its time limit and its reaction to SIGTERM.
 
 use std::{
     fmt,
@@ -30,15 +30,15 @@ use tracing_subscriber::{
 use super::terminal::is_colour_wanted;
 use crate::{settings::LogFormat, text};
 
-/// How many lines wait for whoever reads them; further ones are dropped. A run for 1,000 claims writes
-/// 3,000 lines within a second.
+/// Capacity of the queue in lines; when it is full, lines are dropped. A run for 1,000 claims writes 3,000
+/// lines within a second.
 const WAITING_LINES: usize = 16_384;
 
-/// How long the end of the process waits for the last lines to be read.
+/// How long the process waits at its end for the last lines to be written.
 const LAST_LINES: Duration = Duration::from_millis(300);
 
-/// Begins to write the log to standard error: text on a terminal and JSON elsewhere, unless the
-/// settings say otherwise.
+/// Starts logging to standard error: as text on a terminal and as JSON elsewhere, unless the settings say
+/// otherwise.
 pub fn start_log(format: Option<LogFormat>, filter: Targets) {
     let terminal = io::stderr().is_terminal();
     let layer = tracing_subscriber::fmt::layer().with_writer(writer).with_target(false);
@@ -55,8 +55,8 @@ fn init(layer: Box<dyn Layer<Registry> + Send + Sync>, filter: Targets) {
     tracing_subscriber::registry().with(layer.with_filter(filter)).init();
 }
 
-/// Begins to write the log to standard error for a person who gave a command: what is said and no
-/// more, unless the settings ask for JSON.
+/// Starts logging to standard error for a person who ran a command: messages without time and fields, unless
+/// the settings ask for JSON.
 pub fn start_plain_log(format: Option<LogFormat>, filter: Targets) {
     if format == Some(LogFormat::Json) {
         return start_log(format, filter);
@@ -73,7 +73,7 @@ pub fn start_plain_log(format: Option<LogFormat>, filter: Targets) {
     init(layer.boxed(), filter);
 }
 
-/// A line for a person: what is said, after a word of warning where one is due.
+/// Formats a line for a person: the message, prefixed by `error:` or `warning:` if it is one.
 struct Plain {
     colour: bool,
 }
@@ -99,7 +99,7 @@ where
             (word, true) => write!(writer, "\u{1b}[{code}m{word}:\u{1b}[0m ")?,
             (word, false) => write!(writer, "{word}: ")?,
         }
-        // What is said of others was made safe where it was said; a terminal gets nothing that was not.
+        // Messages escape foreign text themselves. This is the last line of defence for a terminal.
         let mut said = String::new();
         context.format_fields(Writer::new(&mut said), event)?;
         let is_safe = |character: &char| *character == '\n' || !text::is_treacherous(*character);
@@ -108,24 +108,24 @@ where
     }
 }
 
-/// The way to standard error.
+/// The queue to the thread that writes to standard error.
 static LINES: OnceLock<SyncSender<Line>> = OnceLock::new();
 
 enum Line {
     Text(Vec<u8>),
-    /// Everything before it was written once this is answered.
+    /// Answered once everything before it was written.
     Last(SyncSender<()>),
 }
 
-/// Writes to standard error, from a thread of its own unless that is a terminal: there a line must not
-/// overtake the one that says what is waited for.
+/// Returns a writer to standard error. It writes from a separate thread, except on a terminal, where a line
+/// must not overtake the one that shows what is waited for.
 fn writer() -> Box<dyn Write> {
     if io::stderr().is_terminal() {
         return Box::new(io::stderr());
     }
     let lines = LINES.get_or_init(|| {
         let (sender, receiver) = sync_channel(WAITING_LINES);
-        // Without a thread there is no log; the termination message still says how it ended.
+        // Without a thread there is no log. The termination message still reports the result.
         let _ = thread::Builder::new().name("log".to_owned()).spawn(move || write_lines(receiver));
         sender
     });
@@ -136,7 +136,7 @@ struct Lines(SyncSender<Line>);
 
 impl Write for Lines {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        // What does not fit is lost: the alternative is to wait.
+        // A line that does not fit is dropped; the alternative would be to block.
         let _ = self.0.try_send(Line::Text(line.to_vec()));
         Ok(line.len())
     }
@@ -149,14 +149,14 @@ impl Write for Lines {
 fn write_lines(lines: Receiver<Line>) {
     for line in lines {
         match line {
-            // A pipe that is closed is no reason to stop.
+            // A closed pipe is no reason to stop.
             Line::Text(line) => drop(io::stderr().write_all(&line)),
             Line::Last(written) => drop(written.send(())),
         }
     }
 }
 
-/// Waits until the log is written, but not for long if nobody reads it.
+/// Waits until the log is written, for at most 0.3 s.
 pub fn finish_log() {
     let Some(lines) = LINES.get() else { return };
     let (written, is_written) = sync_channel(1);

@@ -1,6 +1,5 @@
-//! The process around a command: its log, its terminal, the signals that end it, and the message
-//! that it leaves to Kubernetes. What the commands do is in [`crate::run`], [`crate::list`] and
-//! [`crate::restore`].
+//! The process around a command: the log, the terminal, the signals that end it, and its termination message.
+//! The commands are [`crate::run`], [`crate::list`] and [`crate::restore`].
 
 mod log;
 mod signals;

@@ -1,16 +1,14 @@
-//! The signals that end the process.
-
 use std::io;
 
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::report::Stop;
 
-/// From now on SIGTERM, which Kubernetes sends to end a pod, and SIGINT, which Ctrl-C sends, end the
-/// process no more by themselves: they end the returned future.
+/// Installs handlers for SIGTERM, which Kubernetes sends to end a pod, and SIGINT, which Ctrl-C sends. The
+/// signals then no longer end the process, but resolve the returned future.
 ///
 /// # Errors
-/// If the system does not let us handle them.
+/// If the handlers cannot be installed.
 pub fn stop_signals() -> io::Result<impl Future<Output = Stop>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;

@@ -1,4 +1,4 @@
-//! What a command came to, in the log and in the termination message that Kubernetes keeps.
+//! Publishes the result of a command in the log and in the termination message that Kubernetes keeps.
 
 use std::{
     fs::{self, OpenOptions},
@@ -9,12 +9,11 @@ use std::{
 
 use super::terminal::print;
 use crate::{
-    report::{EXIT_DONE, Report},
-    restore::RestoreReport,
+    report::{EXIT_DONE, Report, RestoreReport},
     settings::LogFormat,
 };
 
-/// Writes the summary to the log, and the termination message to its file.
+/// Logs the summary of a run, and writes its termination message.
 pub fn publish(report: &Report, termination_log: &Path) {
     let code = report.exit_code();
     let duration_ms = u64::try_from(report.took.as_millis()).unwrap_or(u64::MAX);
@@ -28,12 +27,12 @@ pub fn publish(report: &Report, termination_log: &Path) {
     leave_message(&report.termination_message(), termination_log);
 }
 
-/// Writes what a restore came to: the claim to standard output, the rest to the log and to the
-/// termination message's file.
+/// Publishes the result of a restore: the claim on standard output, the rest in the log and in the
+/// termination message.
 pub fn publish_restore(report: &RestoreReport, format: Option<LogFormat>, termination_log: &Path) {
     let (exit, said) = (report.exit_code(), report.message());
     match &report.outcome {
-        // Where all is JSON, data is.
+        // With JSON, the data is a field of the log line.
         Ok(restored) if format == Some(LogFormat::Json) => {
             tracing::info!(exit, data = restored.data, next = restored.next, "{said}")
         }
@@ -49,20 +48,20 @@ pub fn publish_restore(report: &RestoreReport, format: Option<LogFormat>, termin
     leave_message(&format!("{said}\n"), termination_log);
 }
 
-/// Leaves a message where Kubernetes looks for it. Outside a pod there is no such file, and none
-/// is made: only a place that exists, or that the user named and that can be made, is written to.
+/// Writes a message to the file where Kubernetes looks for it. Outside a pod the default file does not exist
+/// and is not created, because it is in `/dev`; a file elsewhere, which the user named, is.
 pub fn leave_message(message: &str, termination_log: &Path) {
     if let Err(error) = write(message, termination_log) {
-        tracing::debug!("no termination message was left in {}: {error}", termination_log.display());
+        tracing::debug!("cannot write the termination message to {}: {error}", termination_log.display());
     }
 }
 
 fn write(message: &str, termination_log: &Path) -> io::Result<()> {
-    // Whoever opens a pipe or a socket waits for somebody at its other end, perhaps for ever.
+    // Opening a pipe or a socket may block forever, until somebody opens the other end.
     if let Ok(metadata) = fs::metadata(termination_log) {
         let kind = metadata.file_type();
         if kind.is_fifo() || kind.is_socket() {
-            return Err(io::Error::other("it is a pipe or a socket, and not a file"));
+            return Err(io::Error::other("it is a pipe or a socket, not a file"));
         }
     }
     let in_dev = termination_log.starts_with("/dev");

@@ -1,4 +1,4 @@
-//! Which snapshot is restored. Pure: the moment is handed in.
+//! Chooses the snapshot to restore. Pure: the caller passes the current time.
 
 use k8s_openapi::jiff::Timestamp;
 
@@ -9,28 +9,29 @@ use crate::{
     text,
 };
 
-/// The most snapshots that a message names one by one.
+/// Maximum number of snapshots that a message names.
 const NAMED: usize = 3;
 
-/// The snapshot that is restored, and what the user should know of the choice.
+/// The snapshot to restore, with warnings about the choice.
 #[derive(Debug)]
 pub(super) struct Chosen {
     pub(super) record: Record,
     pub(super) warnings: Vec<String>,
 }
 
-/// Chooses among the snapshots of a namespace; of a choice by name there is only the one. One that is
-/// dated after `now` is only restored by its name: which is the latest is not to be decided by a clock
-/// that is wrong.
+/// Chooses among the snapshots of a namespace. For a choice by name, `records` has at most that snapshot. A
+/// snapshot dated after `now` is chosen only by name, because a wrong clock must not decide which one is the
+/// latest.
 ///
 /// # Errors
-/// If there is none that can be restored, with what there is instead.
+/// If no snapshot can be restored. The message names the snapshots that exist and why they do not qualify.
 pub(super) fn choose(
     records: Vec<Record>,
     settings: &RestoreSettings,
     now: Timestamp,
 ) -> Result<Chosen, Failure> {
-    // By the API server's clock none of them is of the future: what is ahead is ours that is behind.
+    // By the API server's clock no snapshot was created in the future. If one seems to be, the local clock is
+    // slow.
     let newest =
         records.iter().map(|record| record.snapshot.created).filter(|made| *made < Timestamp::MAX).max();
     let now = newest.map_or(now, |newest| newest.max(now));
@@ -41,7 +42,7 @@ pub(super) fn choose(
     let snapshot = &chosen.record.snapshot;
     if snapshot.is_of_the_future(now) {
         chosen.warnings.push(format!(
-            "snapshot {} is dated in the future, {}: some clock is wrong, and when its data was taken is not known",
+            "snapshot {} is dated in the future, {}: a clock is wrong, so it is not known when its data was taken",
             snapshot.name,
             snapshot.time()
         ));
@@ -57,7 +58,7 @@ pub(super) fn choose(
 
 fn named(records: Vec<Record>, settings: &RestoreSettings) -> Result<Chosen, Failure> {
     let Some(record) = records.into_iter().next() else {
-        return Err(permanent("there is no such snapshot".to_owned()));
+        return Err(permanent("the snapshot does not exist".to_owned()));
     };
     let name = &record.snapshot.name;
     if let Some(wanted) = &settings.claim
@@ -102,7 +103,7 @@ fn latest(mut records: Vec<Record>, settings: &RestoreSettings, now: Timestamp) 
         let of_future = || {
             snapshot.is_of_the_future(now).then(|| {
                 format!(
-                    "it is dated in the future, {}; to restore it all the same, name it with --snapshot",
+                    "it is dated in the future, {}; to restore it anyway, name it with --snapshot",
                     snapshot.time()
                 )
             })
@@ -136,7 +137,7 @@ fn latest(mut records: Vec<Record>, settings: &RestoreSettings, now: Timestamp) 
         .take(NAMED)
         .map(|record| {
             format!(
-                "snapshot {} is dated in the future, {}, and passed over; to restore it all the same, name it with \
+                "snapshot {} is dated in the future, {}, and is skipped; to restore it anyway, name it with \
                  --snapshot",
                 record.snapshot.name,
                 record.snapshot.time()
@@ -145,7 +146,8 @@ fn latest(mut records: Vec<Record>, settings: &RestoreSettings, now: Timestamp) 
         .collect();
     let passed_over = unusable.iter().filter(of_future).count();
     if passed_over > NAMED {
-        warnings.push(format!("and so are {} more", passed_over - NAMED));
+        warnings
+            .push(format!("{} more snapshots are dated in the future and are skipped", passed_over - NAMED));
     }
     let is_wanted = |record: &Record| match settings.choice {
         Choice::At(at) => record.snapshot.time() <= at,
@@ -259,8 +261,8 @@ mod tests {
         assert_eq!(
             chosen.warnings,
             [
-                "snapshot of-future is dated in the future, 2027-11-20T09:00:00Z, and passed over; to restore it all \
-                 the same, name it with --snapshot"
+                "snapshot of-future is dated in the future, 2027-11-20T09:00:00Z, and is skipped; to restore it \
+                 anyway, name it with --snapshot"
             ]
         );
         let named = settings(&[("RESTORE_SNAPSHOT", "of-future")]);

@@ -18,7 +18,7 @@ use crate::{
     api::{Claim, NewClaim, StorageClass},
     cluster::{Cluster, ErrorKind, Scope},
     names,
-    report::{self, Failure, Stop},
+    report::{Failure, RestoreReport, Restored, Stop},
     settings::{Choice, RestoreSettings},
     snapshot::{ClaimId, Record},
     text, yaml,
@@ -49,68 +49,12 @@ struct Restore<'a> {
     waiting: &'a dyn Fn(Option<&str>),
 }
 
-/// What a restore came to.
-#[derive(Debug)]
-pub struct RestoreReport {
-    /// What is there now, or why not.
-    pub outcome: Result<Restored, Failure>,
-    /// What ended it before its time.
-    pub stopped: Option<Stop>,
-}
-
-/// A restore that went well.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Restored {
-    /// In a sentence.
-    pub said: String,
-    /// What goes to standard output: the claim, or in a dry run its YAML.
-    pub data: String,
-    /// What a person does next, ready to paste; empty after a dry run.
-    pub next: String,
-}
-
 /// The snapshot that a claim is made from, as far as it matters after that.
 struct Origin {
     snapshot: String,
     /// The claim that it was taken of.
     claim: Option<String>,
     held: bool,
-}
-
-impl RestoreReport {
-    /// What the process exits with: as [`report::Report::exit_code`] has it.
-    pub fn exit_code(&self) -> u8 {
-        match (&self.stopped, &self.outcome) {
-            (Some(Stop::Signal(number)), _) => 128 + number,
-            (Some(Stop::OutOfTime), _) => report::EXIT_TRANSIENT,
-            (None, Ok(_)) => report::EXIT_DONE,
-            (None, Err(Failure { is_transient: true, .. })) => report::EXIT_TRANSIENT,
-            (None, Err(_)) => report::EXIT_PERMANENT,
-        }
-    }
-
-    /// The whole restore in one line.
-    pub fn message(&self) -> &str {
-        match &self.outcome {
-            Ok(restored) => &restored.said,
-            Err(failure) => &failure.message,
-        }
-    }
-
-    /// A restore that came to nothing.
-    pub fn of_trouble(trouble: Failure) -> Self {
-        RestoreReport { outcome: Err(trouble), stopped: None }
-    }
-
-    /// A restore that was ended before it was done.
-    pub fn of_stop(stop: Stop, to: &str) -> Self {
-        let why = match stop {
-            Stop::Signal(_) => "told to stop",
-            Stop::OutOfTime => "the restore's time was over",
-        };
-        let message = format!("{why}; if claim {to} was made it stays, and may still become Bound");
-        RestoreReport { outcome: Err(Failure { message, is_transient: true }), stopped: Some(stop) }
-    }
 }
 
 /// Restores once, for at most [`RestoreSettings::bound`], and until `stop` comes. `run` is the Job's

@@ -1,23 +1,21 @@
-//! What a person does after a restore, as commands that are ready to paste. Pure.
+//! Prints the commands to run after a restore, ready to paste. Pure.
 
 use crate::{names, settings::RestoreSettings, snapshot::ClaimId};
 
-/// What the next steps depend on.
+/// The result of a restore, as far as the next steps depend on it.
 pub(super) struct Done<'a> {
-    /// The new claim.
     pub(super) claim: &'a ClaimId,
     /// The claim that the snapshot was taken of.
     pub(super) old: Option<&'a str>,
-    /// The snapshot.
     pub(super) snapshot: &'a str,
-    /// Whether somebody holds the snapshot already.
+    /// Whether the snapshot is already held.
     pub(super) held: bool,
-    /// Whether the volume is made only when a pod uses the claim.
+    /// Whether the volume is created only once a pod uses the claim.
     pub(super) at_first_consumer: bool,
 }
 
-/// The steps, a line each. They stop at the first that fails: an application that is scaled up again
-/// on its old claim would write to it.
+/// Returns the steps, one per line. They stop at the first failure: an application scaled up on its old claim
+/// would write to it.
 pub(super) fn steps(done: &Done<'_>, settings: &RestoreSettings) -> String {
     let Done { claim: ClaimId { namespace, name }, snapshot, .. } = done;
     let kubectl = kubectl(settings);
@@ -94,7 +92,7 @@ pub(super) fn steps(done: &Done<'_>, settings: &RestoreSettings) -> String {
     format!("{introduction}\n{}", commands.join(" &&\n"))
 }
 
-/// `kubectl` for the cluster that the restore was made in.
+/// Returns `kubectl` with the flags that select the cluster of the restore.
 fn kubectl(settings: &RestoreSettings) -> String {
     let mut kubectl = "kubectl".to_owned();
     if let Some(kubeconfig) = &settings.kubeconfig {
@@ -103,10 +101,13 @@ fn kubectl(settings: &RestoreSettings) -> String {
     if let Some(context) = &settings.context {
         kubectl.push_str(&format!(" --context={}", quoted(context)));
     }
+    if let Some(user) = &settings.user {
+        kubectl.push_str(&format!(" --as={}", quoted(user)));
+    }
     kubectl
 }
 
-/// A word for a shell.
+/// Quotes a word for a shell if necessary.
 fn quoted(word: &str) -> String {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./:@".contains(&byte);
     match !word.is_empty() && word.bytes().all(is_plain) {

@@ -1,5 +1,4 @@
-//! What the new claim is to be: taken from the claim that the snapshot was made of, or from what the
-//! user says. Pure.
+//! Plans the new claim, from the settings and the claim that the snapshot was taken of. Pure.
 
 use std::collections::BTreeMap;
 
@@ -16,25 +15,24 @@ use crate::{
 
 /// The claim that a snapshot was taken of.
 pub(super) enum Source {
-    /// It is there.
     There(Box<Claim>),
-    /// It is gone, or nothing says which it was.
+    /// It was deleted, or the snapshot does not name it.
     Gone,
-    /// It may not be read.
+    /// It cannot be read, for this reason.
     Unread(String),
 }
 
-/// What is to be made, and what the user should know of it.
+/// The claim to create, with warnings.
 #[derive(Debug)]
 pub(super) struct Plan {
     pub(super) claim: NewClaim,
     pub(super) warnings: Vec<String>,
 }
 
-/// Plans the claim that `run` makes of a snapshot.
+/// Plans the claim that the restore `run` creates from a snapshot.
 ///
 /// # Errors
-/// If it cannot become a volume: too small, or of a size that nobody knows.
+/// If the requested size is smaller than the snapshot's, or if no size is known.
 pub(super) fn plan(
     settings: &RestoreSettings,
     namespace: &str,
@@ -51,10 +49,10 @@ pub(super) fn plan(
     let spec = claim.map(|claim| &claim.spec);
     let size = size(settings, record, claim.map(AsRef::as_ref))?;
 
-    // What the settings leave open and no claim says is assumed, and said.
+    // Values that neither the settings nor the claim specify are assumed, with a warning.
     let mut assumed = Vec::new();
     let class = settings.storage_class.clone().or_else(|| {
-        // An empty one means that the volume was made by hand: nothing would make another.
+        // An empty class means that the volume was created by hand. No provisioner would create another.
         let of_claim =
             spec.and_then(|spec| spec.storage_class_name.clone()).filter(|class| !class.is_empty());
         if of_claim.is_none() {
@@ -77,7 +75,7 @@ pub(super) fn plan(
     });
     if !assumed.is_empty() {
         let why = match (source, &record.claim) {
-            (Source::There(claim), _) => format!("claim {} does not say all", claim.metadata.name),
+            (Source::There(claim), _) => format!("claim {} leaves some fields unset", claim.metadata.name),
             (Source::Gone, Some(name)) => format!("claim {name} is gone"),
             (Source::Gone, None) => format!("snapshot {} was taken of no claim", snapshot.name),
             (Source::Unread(error), _) => error.clone(),
@@ -86,7 +84,7 @@ pub(super) fn plan(
     }
     if let Some(claim) = claim.filter(|claim| identity(claim).is_previous(snapshot)) {
         warnings.push(format!(
-            "snapshot {} is of an earlier claim of the name {}",
+            "snapshot {} is of a previous claim of the name {}",
             snapshot.name, claim.metadata.name
         ));
     }
@@ -104,9 +102,9 @@ pub(super) fn plan(
         (names::RESTORED_CLAIM_LABEL, record.claim.as_ref()),
     ];
     for (key, name) in origins {
-        // What others wrote and no object can be called is not carried on.
+        // Names that others wrote and that are not valid object names are not copied.
         let Some(name) = name.filter(|name| names::is_object_name(name)) else { continue };
-        // A name may be four times as long as a label's value.
+        // A name may be four times as long as a label value.
         match names::is_label_value(name) {
             true => labels.insert(key, name.clone()),
             false => annotations.insert(key, name.clone()),
@@ -126,8 +124,8 @@ pub(super) fn plan(
     Ok(Plan { claim, warnings })
 }
 
-/// How large the volume has to be: what the user says, else the larger of claim and snapshot, for
-/// the claim may have been expanded since.
+/// Returns the size of the volume: the user's, else the larger of claim and snapshot, because the claim may
+/// have been expanded since.
 fn size(settings: &RestoreSettings, record: &Record, claim: Option<&Claim>) -> Result<Bytes, Failure> {
     let name = &record.snapshot.name;
     let permanent = |message: String| Failure { message, is_transient: false };
@@ -145,17 +143,17 @@ fn size(settings: &RestoreSettings, record: &Record, claim: Option<&Claim>) -> R
         [claim.spec.resources.requests.storage.as_ref(), claim.status.capacity.storage.as_ref()]
     });
     let parse = |size: &Quantity| size.0.parse::<Bytes>().ok();
-    // Of equals the last: the claim's own words.
+    // `max` returns the last of equals: the claim's own spelling.
     least.into_iter().chain(of_claim.flatten().filter_map(parse)).max().ok_or_else(|| {
         permanent(format!(
-            "nobody knows how large the volume has to be: snapshot {name} has no status.restoreSize, and the claim that \
-             it was taken of cannot be asked; say it with --size or RESTORE_SIZE"
+            "the size of the volume is not known: snapshot {name} has no status.restoreSize, and the claim that it was \
+             taken of is not available; give it with --size or RESTORE_SIZE"
         ))
     })
 }
 
-/// What there is to know beside the choice: the latest snapshot of a claim that was made anew may be
-/// one of nothing.
+/// Returns a warning if the claim was recreated and older snapshots are of the previous claim. The latest
+/// snapshot of the new claim may then lack the wanted data.
 pub(super) fn earlier_claims(
     settings: &RestoreSettings,
     others: &[Record],
@@ -169,8 +167,8 @@ pub(super) fn earlier_claims(
     let earlier = others.iter().filter(is_earlier).count();
     (settings.choice == Choice::Latest && earlier > 0 && !identity.is_previous(&record.snapshot)).then(|| {
         format!(
-            "{} of an earlier claim of the name {}, which was made anew at {since}: to get that one's data, choose one \
-             with --snapshot or --at",
+            "{} of a previous claim of the name {}, which was recreated at {since}: to restore the data of the previous \
+             claim, choose a snapshot with --snapshot or --at",
             match earlier {
                 1 => "1 snapshot is".to_owned(),
                 more => format!("{more} snapshots are"),
@@ -184,7 +182,7 @@ fn identity(claim: &Claim) -> ClaimIdentity<'_> {
     ClaimIdentity { uid: &claim.metadata.uid, created: claim.metadata.creation_timestamp }
 }
 
-/// The snapshot that a claim is made from, if it is one of the claim's own namespace.
+/// Returns the snapshot that a claim is created from, if it is in the claim's namespace.
 pub(super) fn snapshot_of(claim: &Claim) -> Option<&str> {
     let is_local = |namespace: &String| namespace.is_empty() || *namespace == claim.metadata.namespace;
     let is_ours = claim
@@ -196,8 +194,8 @@ pub(super) fn snapshot_of(claim: &Claim) -> Option<&str> {
     names::is_object_name(&source.name).then_some(source.name.as_str())
 }
 
-/// Why a claim that carries this Job's uid is not what is wished now: its settings were changed, or
-/// somebody planted it. `snapshot` is what the claim is made from, if that is still there.
+/// Returns why an existing claim with this Job's uid does not match the settings: they were changed, or
+/// somebody planted the claim. `snapshot` is the claim's source, if it still exists.
 pub(super) fn unlike(settings: &RestoreSettings, claim: &Claim, snapshot: Option<&Record>) -> Option<String> {
     let Some(name) = snapshot_of(claim) else {
         return Some("it is made from no snapshot".to_owned());
@@ -343,8 +341,8 @@ spec:
             (json!("1Gi"), there(expanded), "1024Mi", Ok("1024Mi")),
             (json!("0"), Source::Gone, "5Gi", Ok("5Gi")),
             (json!("1Gi"), there(|_| {}), "1023Mi", Err("is smaller than snapshot snap, which needs 1Gi")),
-            (json!(null), Source::Gone, "", Err("say it with --size")),
-            (json!("0"), Source::Gone, "", Err("say it with --size")),
+            (json!(null), Source::Gone, "", Err("give it with --size")),
+            (json!("0"), Source::Gone, "", Err("give it with --size")),
         ] {
             let planned = planned(&[("RESTORE_SIZE", wanted)], &record("snap", size.clone()), &source);
             match (planned, expected) {
@@ -400,10 +398,10 @@ spec:
         assert!(plan(&given, &Source::Gone).warnings.is_empty());
         let unread = plan(&given[..2], &Source::Unread("cannot read claim data".into()));
         assert_eq!(unread.warnings, ["cannot read claim data, so assuming Filesystem (--volume-mode)"]);
-        // The volume was made by hand: of its class nothing makes another.
+        // The volume was created by hand, and no provisioner would create another.
         let by_hand = plan(&[], &there(|claim| claim["spec"]["storageClassName"] = json!("")));
         assert_eq!(by_hand.claim.storage_class, None);
-        assert!(by_hand.warnings[0].starts_with("claim data does not say all"));
+        assert!(by_hand.warnings[0].starts_with("claim data leaves some fields unset"));
     }
 
     #[test]
@@ -492,12 +490,12 @@ spec:
         let others = [late.clone(), earlier.clone()];
         let note = earlier_claims(&settings(&[]), &others, &late, &anew()).expect("a note");
         assert!(
-            note.starts_with("1 snapshot is of an earlier claim of the name data, which was made anew at"),
+            note.starts_with("1 snapshot is of a previous claim of the name data, which was recreated at"),
             "{note}"
         );
         assert_eq!(earlier_claims(&settings(&[("RESTORE_SNAPSHOT", "late")]), &others, &late, &anew()), None);
         assert_eq!(earlier_claims(&settings(&[]), &others, &late, &there(|_| {})), None);
         let plan = planned(&[], &earlier, &anew()).expect("a plan");
-        assert_eq!(plan.warnings, ["snapshot earlier is of an earlier claim of the name data"]);
+        assert_eq!(plan.warnings, ["snapshot earlier is of a previous claim of the name data"]);
     }
 }

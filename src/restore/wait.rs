@@ -1,4 +1,4 @@
-//! Waiting until a new claim is Bound, or until it is known why it will not be.
+//! Waits until a new claim is Bound, or until it is known why it will not be.
 
 use std::time::Duration;
 
@@ -14,31 +14,28 @@ use crate::{
     text,
 };
 
-/// How waiting ended well.
 pub(super) enum Ready {
-    /// There is a volume.
     Bound,
-    /// There will be one as soon as a pod uses the claim.
+    /// The volume will be created once a pod uses the claim.
     AtFirstConsumer,
 }
 
-/// What is known of a claim that is not Bound.
+/// What is known about a claim that is not Bound.
 #[derive(Default)]
 struct News {
-    /// What the provisioner, or the controller that binds, last complained of.
+    /// The latest Warning of the provisioner or the PersistentVolume controller.
     complaint: Option<String>,
-    /// What was last said that is no complaint.
+    /// The latest Normal Event.
     remark: Option<String>,
-    /// When a complaint was last made.
+    /// Time of the latest Warning.
     complained: Option<Timestamp>,
-    /// Whether it is said that a pod is waited for.
+    /// Whether an Event says that the claim waits for its first consumer.
     first_consumer: bool,
-    /// Why nothing is known.
     unread: Option<String>,
 }
 
-/// Waits until the claim that was just made is Bound; no longer than the settings say.
-/// `waits_for_consumer` is what is known of its StorageClass.
+/// Waits until the new claim is Bound, for at most the timeout of the settings. `waits_for_consumer` says
+/// whether its StorageClass is known to wait for the first consumer.
 pub(super) async fn wait(
     restore: &Restore<'_>,
     made: &Claim,
@@ -80,7 +77,7 @@ pub(super) async fn wait(
         };
         if news.complaint.is_some() && news.complaint != reported {
             let complaint = news.complaint.as_deref().unwrap_or_default();
-            says!(restore, warn, "the volume is not there yet: {complaint}");
+            says!(restore, warn, "the volume does not exist yet: {complaint}");
             reported.clone_from(&news.complaint);
         }
         snapshot_is_there(restore, snapshot, &news, &mut warned_of_snapshot).await?;
@@ -88,7 +85,7 @@ pub(super) async fn wait(
         let left = end.saturating_duration_since(Instant::now());
         if left.is_zero() {
             let why = news.unread.or(reported).or(news.remark);
-            let why = why.unwrap_or_else(|| "nothing is said of it in Events".to_owned());
+            let why = why.unwrap_or_else(|| "no Event gives a reason".to_owned());
             return Err(not_in_time(restore, &why));
         }
         (restore.waiting)(Some(&format!(
@@ -102,14 +99,14 @@ pub(super) async fn wait(
     }
 }
 
-/// What is said of the claim. Where Events may not be read, nothing, and that is said once; an API server
-/// that has just started may still come to know better.
+/// Reads the Events of the claim. If they cannot be read, warns once and returns nothing; a later read may
+/// succeed, because an API server that has just started denies requests for a moment.
 async fn news(restore: &Restore<'_>, made: &Claim, warned: &mut bool) -> News {
     match restore.cluster.claim_events(&restore.id, &made.metadata.uid).await {
         Ok(events) => gather(&events),
         Err(error) => {
             if !std::mem::replace(warned, true) {
-                says!(restore, warn, "what is said of the claim is not known: {error}");
+                says!(restore, warn, "continuing without the Events of the claim: {error}");
             }
             News::default()
         }
@@ -120,7 +117,7 @@ fn gather(events: &[ObjectEvent]) -> News {
     let time = |event: &&ObjectEvent| event.last_timestamp.or(event.event_time);
     let is_complaint = |event: &&ObjectEvent| event.kind == "Warning";
     let is_first_consumer = |event: &&ObjectEvent| event.reason == "WaitForFirstConsumer";
-    // Of one second the last in the list, which is in the order of their names.
+    // Of several in the same second, the last in the list, which is sorted by name.
     let complaint = events.iter().filter(is_complaint).max_by_key(time);
     let remark =
         events.iter().filter(|event| !is_complaint(event) && !is_first_consumer(event)).max_by_key(time);
@@ -134,8 +131,8 @@ fn gather(events: &[ObjectEvent]) -> News {
     }
 }
 
-/// Nothing is made from a snapshot that is gone, nor, as soon as the provisioner has seen it, from one
-/// that is being deleted.
+/// Fails if the source snapshot is gone, or if it is being deleted and the provisioner has noticed: no volume
+/// will be created from it.
 async fn snapshot_is_there(
     restore: &Restore<'_>,
     name: &str,
@@ -145,11 +142,11 @@ async fn snapshot_is_there(
     let deleted_at = match restore.cluster.snapshot(&restore.id.namespace, name).await {
         Ok(snapshot) => snapshot.metadata.deletion_timestamp,
         Err(error) if error.kind() == ErrorKind::NotFound => return Err(source_gone(restore, name, None)),
-        // What matters is the claim.
+        // A failed read does not matter: the claim decides.
         Err(_) => None,
     };
     let Some(deleted_at) = deleted_at else { return Ok(()) };
-    // Events are dated by the provisioner's clock, in whole seconds.
+    // Events have the provisioner's clock, in whole seconds.
     let since = deleted_at - SignedDuration::from_secs(1);
     if news.complained.is_some_and(|complained| complained >= since) {
         return Err(source_gone(restore, name, news.complaint.as_deref()));
@@ -159,25 +156,25 @@ async fn snapshot_is_there(
         says!(
             restore,
             warn,
-            "somebody deleted snapshot {name}; if its volume was not begun before, it will never be"
+            "snapshot {name} is being deleted; the claim becomes Bound only if its volume was started before"
         );
     }
     Ok(())
 }
 
-/// What a claim that is Bound says of where its volume came from.
+/// The origin of a Bound claim's volume, as far as the claim shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Origin {
-    /// It was made for this claim, and so from the claim's data source.
+    /// Created for this claim, and thus from its data source.
     Made,
-    /// It was there before: nobody was asked to make one.
+    /// Existed before: no provisioner was asked to create one.
     Found,
-    /// Somebody was asked to make one, and perhaps another was there sooner.
+    /// Unknown: a provisioner was asked to create one, but another volume may have been bound first.
     Open,
 }
 
-/// Kubernetes binds a claim to a free volume that fits, if there is one, whatever the claim's data
-/// source; of the data source nothing is then in the volume.
+/// Fails if the claim is bound to a volume that was not created for it. Kubernetes binds a claim to any free
+/// volume that fits, whatever the claim's data source; such a volume does not have the snapshot's data.
 async fn has_its_own_volume(restore: &Restore<'_>, claim: &Claim, snapshot: &str) -> Result<(), Failure> {
     let volume = claim.spec.volume_name.as_deref().unwrap_or_default();
     match origin(claim) {
@@ -200,9 +197,9 @@ async fn has_its_own_volume(restore: &Restore<'_>, claim: &Claim, snapshot: &str
     }
 }
 
-/// What the claim itself tells. A volume that was made for it has its uid in the name: `pvc-<uid>`, or
-/// as the provisioner is told to call volumes, with another prefix and perhaps only the beginning of
-/// the uid.
+/// Determines the origin from the claim alone. The name of a volume created for a claim contains the claim's
+/// uid: `pvc-<uid>` or, depending on the provisioner's flags, another prefix and only the beginning of the
+/// uid.
 fn origin(claim: &Claim) -> Origin {
     let volume = claim.spec.volume_name.as_deref().unwrap_or_default();
     let uid = claim.metadata.uid.as_str();
@@ -217,14 +214,14 @@ fn origin(claim: &Claim) -> Origin {
     }
 }
 
-/// Whether a volume was made for this claim, by a provisioner, and not before it.
+/// Whether a provisioner created the volume for this claim, and not before the claim.
 fn is_made_for(volume: &Volume, claim: &Claim) -> bool {
     volume.metadata.annotations.provisioned_by.is_some()
         && volume.spec.claim_ref.as_ref().is_some_and(|claim_ref| claim_ref.uid == claim.metadata.uid)
         && volume.metadata.creation_timestamp >= claim.metadata.creation_timestamp
 }
 
-/// Whether this is the provisioner's word that it made the volume; the Event is of this very claim.
+/// Whether the provisioner reported that it created the volume. `event` must be about this claim.
 fn says_made(event: &ObjectEvent, volume: &str) -> bool {
     event.reason == "ProvisioningSucceeded" && event.message.split_whitespace().any(|word| word == volume)
 }
@@ -234,11 +231,11 @@ fn other_volume(restore: &Restore<'_>, volume: &str, snapshot: &str) -> Failure 
     let volume = text::name(volume);
     Failure {
         message: format!(
-            "claim {name} is Bound, but not to a volume made from snapshot {snapshot}: volume {volume} was there before, \
-             free and of the same class, and Kubernetes prefers such a one, so the claim does not have the snapshot's \
-             data. Delete the claim (kubectl delete pvc {name} -n {namespace}), but look first whether what is in volume \
-             {volume} may go: with the reclaim policy Delete it goes too (kubectl get pv {volume}). Then see that no free \
-             volume of the class is left, or name another class with --storage-class, and restore again"
+            "claim {name} is Bound, but not to a volume created from snapshot {snapshot}: Kubernetes preferred volume \
+             {volume}, which existed before, was free and has the same class, so the claim does not have the snapshot's \
+             data. Delete the claim (kubectl delete pvc {name} -n {namespace}), but check first whether the data in volume \
+             {volume} may be deleted: with the reclaim policy Delete it goes too (kubectl get pv {volume}). Then make sure \
+             that no free volume of the class is left, or name another class with --storage-class, and restore again"
         ),
         is_transient: false,
     }
@@ -249,10 +246,10 @@ fn unknown_volume(restore: &Restore<'_>, volume: &str) -> Failure {
     let volume = text::name(volume);
     Failure {
         message: format!(
-            "claim {name} in namespace {namespace} is Bound to volume {volume}, but it cannot be told whether that was made \
-             from the snapshot: its name does not carry the claim's uid, the volume may not be read, and no Event says who \
-             made it. Look at it (kubectl get pv {volume} -o yaml): a volume made for the claim is not older than the claim. \
-             To have it looked at, let a ClusterRole allow it: apiGroups: [\"\"], resources: [\"persistentvolumes\"], \
+            "claim {name} in namespace {namespace} is Bound to volume {volume}, but it is not known whether that was created \
+             from the snapshot: its name does not contain the claim's uid, the volume cannot be read, and no Event says who \
+             created it. Check it (kubectl get pv {volume} -o yaml): a volume created for the claim is not older than the \
+             claim. To have the next restore check it, allow this in a ClusterRole: apiGroups: [\"\"], resources: [\"persistentvolumes\"], \
              verbs: [\"get\"]"
         ),
         is_transient: false,
@@ -263,7 +260,7 @@ fn source_gone(restore: &Restore<'_>, snapshot: &str, complaint: Option<&str>) -
     let (name, namespace) = (&restore.id.name, &restore.id.namespace);
     Failure {
         message: format!(
-            "somebody deleted snapshot {snapshot} before claim {name} was Bound{}; delete the claim (kubectl delete pvc \
+            "snapshot {snapshot} was deleted before claim {name} was Bound{}; delete the claim (kubectl delete pvc \
              {name} -n {namespace}) and restore from another snapshot",
             complaint.map_or(String::new(), |complaint| format!(": {complaint}"))
         ),
@@ -273,7 +270,7 @@ fn source_gone(restore: &Restore<'_>, snapshot: &str, complaint: Option<&str>) -
 
 fn deleted(restore: &Restore<'_>) -> Failure {
     Failure {
-        message: format!("somebody deleted claim {} before it was Bound", restore.id.name),
+        message: format!("claim {} was deleted before it was Bound", restore.id.name),
         is_transient: false,
     }
 }
@@ -282,7 +279,7 @@ fn lost(restore: &Restore<'_>) -> Failure {
     let (name, namespace) = (&restore.id.name, &restore.id.namespace);
     Failure {
         message: format!(
-            "claim {name} is Lost: its volume was made and is gone; see kubectl describe pvc {name} -n {namespace}"
+            "claim {name} is Lost: its volume was deleted; see kubectl describe pvc {name} -n {namespace}"
         ),
         is_transient: false,
     }
@@ -292,8 +289,8 @@ fn not_in_time(restore: &Restore<'_>, why: &str) -> Failure {
     let (name, namespace) = (&restore.id.name, &restore.id.namespace);
     Failure {
         message: format!(
-            "claim {name} was not Bound within {}: {why}; it is still there and may yet become so: kubectl describe pvc \
-             {name} -n {namespace}; or wait longer next time: --timeout",
+            "claim {name} was not Bound within {}: {why}; it still exists and may still become Bound: kubectl describe \
+             pvc {name} -n {namespace}; to wait longer: --timeout",
             text::duration(restore.settings.timeout)
         ),
         is_transient: true,

@@ -1,4 +1,4 @@
-//! Whose rules hold for a claim. What a rule may look like is in [`super::rules`].
+//! Which rules apply to a claim. [`super::rules`] defines the syntax.
 
 use super::Rules;
 use crate::{
@@ -6,12 +6,13 @@ use crate::{
     names::{DELTAS_ANNOTATION, RETENTION_ANNOTATION},
 };
 
-/// The rules that hold for a claim in a schedule: the annotation for this schedule, else the claim's own
-/// for all, else that of k8s-snapshots; `None` if it has none, and the settings' hold. An annotation that
-/// cannot be understood is never passed over: what it wanted kept would be deleted.
+/// Returns the rules for a claim in a schedule: the annotation for this schedule, else the one for all
+/// schedules, else the one of k8s-snapshots. `None` if the claim has none of them, so that the settings
+/// apply. An invalid annotation is an error and never ignored: ignoring it would delete what it was meant to
+/// keep.
 ///
 /// # Errors
-/// What is wrong with the annotation, in words that name it and the claim.
+/// A message that names the annotation, the claim and the problem.
 pub fn rules_of_claim(
     claim: &str,
     annotations: &ClaimAnnotations,
@@ -29,7 +30,7 @@ pub fn rules_of_claim(
     };
     rules
         .map(Some)
-        .map_err(|error| format!("the annotation {annotation} of claim {claim} is not understood: {error}"))
+        .map_err(|error| format!("the annotation {annotation} of claim {claim} is invalid: {error}"))
 }
 
 #[cfg(test)]
@@ -68,7 +69,7 @@ mod tests {
             &[("backup.kubernetes.io/deltas", "P1D")],
         ] {
             let problem = rules_of_claim("data", &annotations(pairs), "hourly").expect_err("not understood");
-            let begins = format!("the annotation {} of claim data is not understood: ", pairs[0].0);
+            let begins = format!("the annotation {} of claim data is invalid: ", pairs[0].0);
             assert!(problem.starts_with(&begins), "{problem}");
         }
     }

@@ -1,19 +1,18 @@
-//! The lengths of time in rules: `within=14d`, and the ISO 8601 durations of k8s-snapshots.
+//! Durations in rules: `within=14d`, and the ISO 8601 durations of k8s-snapshots.
 
 use std::{fmt, str::FromStr};
 
 use k8s_openapi::jiff::{Span, Timestamp, civil::date, tz::TimeZone};
 
-/// How far `within` looks back: a span of the calendar, for a month is longer than another.
+/// How far `within` looks back. A calendar span, because months differ in length.
 #[derive(Clone, Debug)]
 pub struct Window {
     span: Span,
-    /// As it was written.
     text: String,
 }
 
 impl Window {
-    /// The moment that lies this far before `newest`; `None` before the beginning of time.
+    /// Returns the time this far before `newest`, or `None` if it is out of range.
     pub(super) fn before(&self, newest: Timestamp) -> Option<Timestamp> {
         let newest = TimeZone::UTC.to_datetime(newest);
         TimeZone::UTC.to_timestamp(newest.checked_sub(self.span).ok()?).ok()
@@ -32,13 +31,13 @@ impl FromStr for Window {
         if span.is_zero() || span.is_negative() {
             return Err(format!("{text:?} is not above zero; {ACCEPTED}"));
         }
-        // restic's m is a month, and beside days and years nobody means minutes.
+        // In restic `m` is a month, and next to days or years minutes are unlikely to be meant.
         let has_days =
             span.get_days() > 0 || span.get_weeks() > 0 || span.get_months() > 0 || span.get_years() > 0;
         if has_days && has_bare_m(text) {
             return Err(format!("the m in {text:?} may be minutes or months; write min or mo"));
         }
-        // Whatever snapshot is the newest, this can be counted back from it.
+        // The span must be subtractable from any snapshot's time.
         match date(2000, 1, 1).at(0, 0, 0, 0).checked_sub(span) {
             Ok(begin) if begin.year() >= 1000 => Ok(Window { span, text: text.to_owned() }),
             _ => Err(format!("{text:?} is more than a thousand years")),
@@ -46,7 +45,7 @@ impl FromStr for Window {
     }
 }
 
-/// Whether a unit in `text` is `m` and nothing longer.
+/// Whether `text` has a unit that is exactly `m`.
 fn has_bare_m(text: &str) -> bool {
     !text.starts_with('P')
         && text.split(|character: char| !character.is_ascii_alphabetic()).any(|unit| unit == "m")
@@ -66,20 +65,19 @@ impl fmt::Display for Window {
     }
 }
 
-/// The durations of k8s-snapshots, each the distance between the snapshots of one generation; the
-/// next says how long that generation lasts.
+/// The durations of k8s-snapshots. Each is the distance between the snapshots of one generation; the next one
+/// is how far back that generation reaches.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Deltas {
     /// In microseconds, ascending; at least two, all above zero.
     sorted: Vec<i64>,
-    /// As they were written.
     text: String,
 }
 
-/// The longest delta. k8s-snapshots fails on one that leads back before the year 1.
+/// The longest delta. k8s-snapshots fails on one that leads back to before the year 1.
 const MAX_DELTA_DAYS: i64 = 730_000;
 
-/// The most deltas; each costs a walk over all snapshots.
+/// Maximum number of deltas. Each costs a pass over all snapshots.
 const MAX_DELTAS: usize = 100;
 
 const SECOND: i64 = 1_000_000;
@@ -95,7 +93,7 @@ impl Deltas {
 impl FromStr for Deltas {
     type Err = String;
 
-    /// Reads what k8s-snapshots reads: durations with spaces between, in any order.
+    /// Accepts what k8s-snapshots accepts: durations separated by spaces, in any order.
     fn from_str(text: &str) -> Result<Self, String> {
         let words: Vec<&str> = text.split(' ').map(str::trim).filter(|word| !word.is_empty()).collect();
         let mut sorted = words.iter().map(|word| delta(word)).collect::<Result<Vec<i64>, String>>()?;
@@ -118,7 +116,6 @@ impl fmt::Display for Deltas {
     }
 }
 
-/// One delta, in microseconds.
 fn delta(word: &str) -> Result<i64, String> {
     let shown = crate::text::foreign(word);
     let error = |problem: &str| Err(format!("{shown:?} {problem}, e.g. PT1H P1D P7D"));
@@ -134,8 +131,8 @@ fn delta(word: &str) -> Result<i64, String> {
     }
 }
 
-/// An ISO 8601 duration as Python's `isodate` reads it, which k8s-snapshots uses: fractions of any
-/// unit, with a point or a comma, weeks beside the others, a sign.
+/// An ISO 8601 duration as Python's `isodate`, which k8s-snapshots uses, parses it: fractions of any unit,
+/// with a point or a comma, weeks next to other units, and a sign.
 struct Iso8601 {
     negative: bool,
     /// Whether it has months or years.
@@ -153,7 +150,7 @@ fn iso_8601(text: &str) -> Option<Iso8601> {
         Some((dates, times)) => (dates, times),
         None => (rest, ""),
     };
-    // Months and years have no length of their own; whether there are any is all that counts.
+    // Months and years have no fixed length. Only whether there are any matters.
     let date_units = [('Y', 0), ('M', 0), ('W', 7 * DAY), ('D', DAY)];
     let time_units = [('H', 3600 * SECOND), ('M', 60 * SECOND), ('S', SECOND)];
     let mut calendar = false;
@@ -180,7 +177,7 @@ fn iso_8601(text: &str) -> Option<Iso8601> {
     Some(Iso8601 { negative, calendar, microseconds })
 }
 
-/// `12`, `0.5` or `0,5`, as its whole and its fraction; a whole beyond any meaning is cut off.
+/// Parses `12`, `0.5` or `0,5` into whole and fraction. A whole that exceeds `u64` is clamped.
 fn decimal(text: &str) -> Option<(u128, f64)> {
     let (whole, fraction) = match text.split_once(['.', ',']) {
         Some((whole, fraction)) => (whole, Some(fraction)),

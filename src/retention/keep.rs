@@ -1,4 +1,4 @@
-//! What each rule keeps, of times alone. The safety rules above it are in [`super::policy`].
+//! What each rule keeps, as a function of times alone. [`super::policy`] applies the safety rules on top.
 
 use std::num::NonZeroU32;
 
@@ -10,8 +10,8 @@ use super::{
 };
 
 impl Rule {
-    /// The places in `times`, which is ordered newest first, of those that the rule keeps, in
-    /// ascending order. Takes n log n at most.
+    /// Returns the indices of the times that the rule keeps, ascending. `times` must be ordered newest first.
+    /// Takes O(n log n).
     pub fn keeps(&self, times: &[Timestamp]) -> Vec<usize> {
         match self {
             Rule::Last(number) => (0..times.len().min(at_most(*number))).collect(),
@@ -31,9 +31,9 @@ fn at_most(number: NonZeroU32) -> usize {
     usize::try_from(number.get()).unwrap_or(usize::MAX)
 }
 
-/// restic's `--keep-hourly` to `--keep-yearly`: from the newest to the oldest, each whose period
-/// differs from that of the one kept before, until the number is used up. While it is not, the
-/// oldest of all is kept as well: the history reaches back as far as it can.
+/// Implements restic's `--keep-hourly` to `--keep-yearly`: from the newest to the oldest, each time whose
+/// period differs from that of the one kept before, until `number` are kept. While fewer are kept, the oldest
+/// of all is kept as well, so that the history reaches back as far as possible.
 fn newest_of_each(period: Period, number: usize, times: &[Timestamp]) -> Vec<usize> {
     let mut kept = Vec::new();
     let mut last = None;
@@ -50,7 +50,7 @@ fn newest_of_each(period: Period, number: usize, times: &[Timestamp]) -> Vec<usi
     kept
 }
 
-/// Which hour, day, week, month or year a time is in.
+/// Returns the hour, day, week, month or year that a time is in.
 fn bucket(period: Period, time: Timestamp) -> (i16, i8, i8, i8) {
     let time = TimeZone::UTC.to_datetime(time);
     match period {
@@ -65,14 +65,14 @@ fn bucket(period: Period, time: Timestamp) -> (i16, i8, i8, i8) {
     }
 }
 
-/// What k8s-snapshots keeps: the newest, and for each generation, from its far end up to the
-/// newest, the snapshot that is nearest to a point that moves on by the generation's step.
+/// Implements the expiry of k8s-snapshots. It keeps the newest snapshot and, for each generation, from its
+/// far end towards the newest, the snapshot nearest to a point that advances by the generation's step.
 ///
-/// The original moves the point step by step, which takes for ever if the step is small; this one
-/// goes straight to the first step at which another snapshot is nearer.
+/// The original advances the point one step at a time, which takes forever if the step is small. This
+/// implementation jumps to the first step at which another snapshot is nearer.
 fn nearest_to_each(deltas: &Deltas, times: &[Timestamp]) -> Vec<usize> {
-    // Ascending, with the place in `times`. Of several at one instant the first is ever the
-    // nearest, and the others never are.
+    // Ascending, with the index in `times`. Of several at the same instant, the first is always the nearest,
+    // and the others never are.
     let mut instants: Vec<(i64, usize)> =
         times.iter().enumerate().map(|(index, time)| (time.as_microsecond(), index)).collect();
     instants.dedup_by_key(|(time, _)| *time);
@@ -84,11 +84,11 @@ fn nearest_to_each(deltas: &Deltas, times: &[Timestamp]) -> Vec<usize> {
     for generation in deltas.sorted().windows(2).rev() {
         let [step, reach] = *generation else { continue };
         let mut point = newest - reach;
-        // The last that is not younger than the point; the nearest is this one or the next.
+        // The last one not after the point. The nearest is this one or the next.
         let mut at = instants.partition_point(|(time, _)| *time <= point).saturating_sub(1);
         let mut picked = None;
         while point < newest {
-            // A tie goes to the newer one.
+            // Ties go to the newer one.
             while at + 1 < instants.len() && instants[at + 1].0 - point <= point - instants[at].0 {
                 at += 1;
             }
@@ -100,7 +100,7 @@ fn nearest_to_each(deltas: &Deltas, times: &[Timestamp]) -> Vec<usize> {
                 continue;
             }
             let Some((next, _)) = instants.get(at + 1) else { break };
-            // From the middle between the two on, the next one is nearer.
+            // From the midpoint between the two on, the next one is nearer.
             let middle = time + (next - time + 1) / 2;
             let steps = ((middle - point + step - 1) / step).max(1);
             point += steps * step;

@@ -1,8 +1,7 @@
-//! Which snapshots of a claim stay, which go, and why.
+//! Decides which snapshots of a claim are kept, which are deleted, and why.
 //!
-//! [`Rules`] is what a user writes; [`judge`] applies it under the safety rules that stand above
-//! every policy. Everything here is a pure function: it knows no cluster, and the moment that it
-//! judges by is handed in.
+//! [`Rules`] is what a user writes. [`judge`] applies them, subject to the safety rules that override every
+//! policy. Everything here is a pure function: it knows no cluster, and the caller passes the current time.
 
 mod annotations;
 mod durations;

@@ -1,18 +1,17 @@
-//! The judgement: rules under the safety rules that no policy overrides.
+//! Applies the rules, subject to safety rules that no policy overrides.
 //!
 //! In order:
-//! 1. Some snapshots are never touched, and do not count: what the rules keep is kept besides them.
-//!    These are held ones, those terminating already, those that another object owns (members of a
-//!    VolumeGroupSnapshot), those whose status cannot be read, those that a claim is being restored
-//!    from, those of a previous claim of the same name, those dated in the future, and those that
-//!    another run made at the same moment as this one or later.
+//! 1. Some snapshots are never touched and do not count towards the rules: held ones, terminating ones, those
+//!    that another object owns (members of a VolumeGroupSnapshot), those whose status cannot be parsed, those
+//!    that a claim is being restored from, those of a previous claim of the same name, those dated in the
+//!    future, and those that another run created at the same time as this one or later.
 //! 2. Only ready snapshots count towards the rules.
-//! 3. The newest ready one stays whatever the rules say, and so does the one that this run made.
-//!    "Newest" is taken by the time of the data and by the API server's own clock; where the two
-//!    disagree, both stay.
-//! 4. Without a ready snapshot nothing goes.
-//! 5. One that is not ready goes only if it is older than the newest ready one, older than the
-//!    longest wait of a run, and, where a Job made it, older than any Job becomes: until then another
+//! 3. The newest ready snapshot is kept whatever the rules say, and so is the one that this run created.
+//!    "Newest" means by the time of the data and by the API server's clock. If the two disagree, both are
+//!    kept.
+//! 4. Without a ready snapshot nothing is deleted.
+//! 5. A snapshot that is not ready is deleted only if it is older than the newest ready one, older than the
+//!    longest wait of a run and, if a Job created it, older than the lifetime of a Job. Until then another
 //!    run, or that Job's next attempt, may be waiting for it.
 
 use std::{collections::HashSet, fmt, time::Duration};
@@ -25,42 +24,40 @@ use crate::{
     text,
 };
 
-/// What a claim's snapshots are judged by.
+/// The input of [`judge`] besides the snapshots.
 #[derive(Clone, Copy, Debug)]
 pub struct Judgement<'a> {
-    /// The policy.
     pub rules: &'a Rules,
-    /// The `uid` of the snapshot that this run made, which is ready and stays.
+    /// Uid of the snapshot that this run created. It is ready, and it is kept.
     pub new: Option<&'a str>,
-    /// The uids of those that were there before this run made its own although the API server,
-    /// which dates in whole seconds, gives both the same time. Two runs at once would delete each
-    /// other's otherwise, each taking its own for the newer one.
+    /// Uids of the snapshots that existed before this run created its own, although the API server, which
+    /// stores whole seconds, gives both the same time. Without this, two concurrent runs would delete each
+    /// other's snapshots, each taking its own for the newer one.
     pub seen_before: &'a [String],
-    /// The claim as it is now, if that is known.
+    /// The current claim, if it is known.
     pub claim: Option<ClaimIdentity<'a>>,
-    /// The names of the snapshots that claims of this namespace are being restored from.
+    /// Names of the snapshots that claims in this namespace are being restored from.
     pub in_use: Option<&'a HashSet<String>>,
-    /// The moment of judging: what is dated later is dated in the future. A run takes the time at
-    /// which the API server stored its own snapshot, so that no other clock matters.
+    /// The current time. Snapshots dated later are dated in the future. A run passes the time at which the
+    /// API server stored its own snapshot, so that no other clock matters.
     pub now: Timestamp,
-    /// The longest that a run waits for a snapshot (attempts × interval).
+    /// The longest time that a run waits for a snapshot (attempts × interval).
     pub longest_wait: Duration,
-    /// The longest that a Job lives, all its attempts together.
+    /// The longest lifetime of a Job, all attempts together.
     pub job_lifetime: Duration,
 }
 
-/// What tells a claim from a previous one of the same name.
+/// Distinguishes a claim from a previous one of the same name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClaimIdentity<'a> {
-    /// Its uid.
     pub uid: &'a str,
-    /// When the API server stored it, for snapshots that do not name a uid.
+    /// When the API server stored the claim. Used for snapshots without a claim uid.
     pub created: Option<Timestamp>,
 }
 
 impl ClaimIdentity<'_> {
-    /// Whether a snapshot is of a previous claim of the same name. One that names its claim's uid is
-    /// of exactly that claim; another one is if it is older than the claim.
+    /// Whether a snapshot was taken of a previous claim of the same name. If the snapshot names its claim's
+    /// uid, the uid decides; otherwise it belongs to a previous claim if it is older than this one.
     pub fn is_previous(&self, snapshot: &Snapshot) -> bool {
         match &snapshot.claim_uid {
             Some(uid) => uid != self.uid,
@@ -70,7 +67,7 @@ impl ClaimIdentity<'_> {
 }
 
 impl<'a> Judgement<'a> {
-    /// By the rules alone, at a moment: nobody waits for anything, and nothing else is known.
+    /// Judges by the rules alone: no run waits for anything, and nothing else is known.
     pub fn by_rules(rules: &'a Rules, now: Timestamp) -> Self {
         Judgement {
             rules,
@@ -85,47 +82,44 @@ impl<'a> Judgement<'a> {
     }
 }
 
-/// What is to happen to one snapshot.
+/// The verdict on one snapshot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decision<'s, 'r> {
-    /// The snapshot.
     pub snapshot: &'s Snapshot,
-    /// Whether it stays, and why.
     pub verdict: Verdict<'r>,
 }
 
-/// Whether a snapshot stays, and why. `Display` gives the reason in words.
+/// Whether a snapshot is kept or deleted, and why. `Display` prints the reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict<'r> {
-    /// Stays: it is deleted already and waits for its finalizers.
+    /// Kept: already deleted, waiting for its finalizers.
     Terminating,
-    /// Stays: somebody holds it.
     Held,
-    /// Stays: its VolumeGroupSnapshot owns it.
+    /// Kept: a VolumeGroupSnapshot owns it.
     GroupMember,
-    /// Stays: another object owns it.
+    /// Kept: another object owns it.
     OwnedByOther,
-    /// Stays: nobody can tell what it is.
+    /// Kept: its status cannot be parsed.
     Unreadable,
-    /// Stays: a claim that is not yet Bound names it as its data source.
+    /// Kept: a claim that is not Bound yet names it as its data source.
     InUse,
-    /// Stays: it was taken of a claim of the same name that is gone.
+    /// Kept: it was taken of a previous claim of the same name.
     PreviousClaim,
-    /// Stays: it is dated after the moment of judging, so some clock is wrong.
+    /// Kept: it is dated after the current time, so a clock is wrong.
     FutureDated,
-    /// Stays: another run made it, not before this run made its own.
+    /// Kept: another run created it at the same time as this run or later.
     NotOlder,
-    /// Stays: this run made it.
+    /// Kept: this run created it.
     New,
-    /// Stays: no ready one is newer.
+    /// Kept: no ready snapshot is newer.
     NewestReady,
-    /// Stays: a rule keeps it, as its n-th.
+    /// Kept: it is the n-th snapshot that the rule keeps.
     KeptBy(&'r Rule, usize),
-    /// Stays: not ready, but no newer one is ready, or another run may still wait for it.
+    /// Kept: not ready, but no newer one is ready, or another run may still wait for it.
     InProgress,
-    /// Goes: ready, superseded, and no rule keeps it.
+    /// Deleted: ready, superseded, and no rule keeps it.
     Superseded,
-    /// Goes: it never became ready, and no run waits for it any more.
+    /// Deleted: it never became ready, and no run waits for it any more.
     Leftover,
 }
 
@@ -161,16 +155,16 @@ impl fmt::Display for Verdict<'_> {
     }
 }
 
-/// Judges all owned snapshots of one claim; the decisions come newest first.
+/// Judges all snapshots of one claim that the schedule owns. Returns the decisions newest first.
 ///
-/// The order of the input does not matter. Takes n log n.
+/// The order of the input does not matter. Takes O(n log n).
 pub fn judge<'s, 'r>(snapshots: &'s [Snapshot], by: &Judgement<'r>) -> Vec<Decision<'s, 'r>> {
     let mut ranked: Vec<Ranked<'s>> = snapshots.iter().map(|snapshot| Ranked::new(snapshot, by)).collect();
     ranked.sort_by(|a, b| b.rank.cmp(&a.rank).then_with(|| a.snapshot.name.cmp(&b.snapshot.name)));
 
     let ready: Vec<usize> = (0..ranked.len()).filter(|&place| ranked[place].counts).collect();
     let newest = ready.first().copied();
-    // Of equals `max_by_key` takes the last, so from the back: the one that ranks first.
+    // `max_by_key` returns the last of equals; iterating in reverse makes that the one that ranks first.
     let last_created = ready.iter().rev().copied().max_by_key(|&place| ranked[place].rank.created);
 
     let times: Vec<Timestamp> = ready.iter().map(|&place| ranked[place].rank.time).collect();
@@ -211,22 +205,22 @@ pub fn judge<'s, 'r>(snapshots: &'s [Snapshot], by: &Judgement<'r>) -> Vec<Decis
         .collect()
 }
 
-/// A snapshot with its place in time, and with all that is asked of it once it has that place: the
-/// snapshots themselves lie about in memory in another order.
+/// A snapshot with its rank and everything that is checked after sorting. The fields are copied here because
+/// the snapshots themselves are scattered in memory.
 #[derive(Clone, Copy)]
 struct Ranked<'s> {
     snapshot: &'s Snapshot,
     rank: Rank,
-    /// Whether it is ready and may be touched: then it counts towards the rules.
+    /// Whether it counts towards the rules: it is ready and may be touched.
     counts: bool,
-    /// Why it is not to be touched, whatever the rules say.
+    /// Why it must not be touched, whatever the rules say.
     untouchable: Option<Verdict<'static>>,
-    /// Whether a Job made it, whose next attempt may go on with it.
+    /// Whether a Job created it, whose next attempt may continue with it.
     made_by_job: bool,
 }
 
-/// A place in time: by the time of the data, then by the API server's clock; of two at one instant
-/// the one that this run made is the newer.
+/// Sort key: the time of the data, then the API server's clock. Of two at the same instant, the one that this
+/// run created is the newer.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Rank {
     time: Timestamp,
@@ -237,8 +231,8 @@ struct Rank {
 impl<'s> Ranked<'s> {
     fn new(snapshot: &'s Snapshot, by: &Judgement<'_>) -> Self {
         let is_new = by.new == Some(snapshot.uid.as_str());
-        // This run's was just taken: a driver's clock that runs ahead must not make it look like a
-        // mistake of the future.
+        // This run's snapshot was just taken. A driver's clock that runs ahead must not make it count as
+        // dated in the future.
         let time = if is_new { snapshot.time().min(by.now) } else { snapshot.time() };
         let rank = Rank { time, created: snapshot.created, is_new };
         let untouchable = untouchable(snapshot, rank, by);

@@ -1,69 +1,58 @@
-//! What a user writes: `last=3,daily=7,within=14d`. What each rule keeps is in [`super::keep`].
+//! The syntax of rules: `last=3,daily=7,within=14d`. [`super::keep`] defines what each rule keeps.
 
 use std::{fmt, num::NonZeroU32, str::FromStr};
 
 use super::durations::{Deltas, Window};
 
-/// Rules of which any one keeps a snapshot.
+/// A set of rules. A snapshot is kept if any rule keeps it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rules(Vec<Rule>);
 
-/// One rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Rule {
-    /// Keeps the N newest.
     Last(NonZeroU32),
-    /// Keeps the newest of each of the last N periods that have one, as restic's `--keep-hourly`
-    /// and so on do.
+    /// Keeps the newest of each of the last N periods that have one, like restic's `--keep-hourly` to
+    /// `--keep-yearly`.
     Each(Period, NonZeroU32),
-    /// Keeps all that are younger than this, counted back from the newest.
+    /// Keeps all that are younger than this, relative to the newest.
     Within(Window),
-    /// Keeps what k8s-snapshots keeps.
     Deltas(Deltas),
-    /// Keeps everything.
     All,
 }
 
 /// A period of the calendar, in UTC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Period {
-    /// From a full hour to the next.
     Hour,
-    /// From midnight to midnight.
     Day,
     /// An ISO 8601 week, from Monday to Sunday.
     Week,
-    /// A month.
     Month,
-    /// A year.
     Year,
 }
 
-/// Why a text is not a set of rules.
+/// A parse error, with its position.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RuleError {
-    /// Where the offending text begins, counted in characters from 1.
+    /// Position of the invalid rule, in characters, counted from 1.
     pub position: usize,
-    /// The offending text.
     pub text: String,
-    /// What is wrong with it.
     pub problem: String,
 }
 
-/// What is accepted, for error messages.
 const ACCEPTED: &str = "accepted are last=N, hourly=N, daily=N, weekly=N, monthly=N, yearly=N, within=DURATION, \
                         deltas=DURATIONS and all, comma-separated, e.g. last=3,daily=7,within=14d";
 
 impl Rules {
-    /// The rules, in the order in which they were written.
+    /// Iterates over the rules in the order in which they were written.
     pub fn iter(&self) -> impl Iterator<Item = &Rule> {
         self.0.iter()
     }
 
-    /// The one rule that a claim's annotation of k8s-snapshots stands for: `PT1H P1D P7D`.
+    /// Parses the annotation of k8s-snapshots, such as `PT1H P1D P7D`, into a `deltas` rule.
     ///
     /// # Errors
-    /// What k8s-snapshots refuses, or hangs or fails on.
+    /// Durations that k8s-snapshots rejects, or on which it hangs or fails.
     pub fn of_deltas(text: &str) -> Result<Self, RuleError> {
         match text.parse() {
             Ok(deltas) => Ok(Rules(vec![Rule::Deltas(deltas)])),
@@ -76,7 +65,7 @@ impl Rules {
 }
 
 impl Default for Rules {
-    /// `last=1`, as the bash script has it.
+    /// Returns `last=1`, the behaviour of the bash script.
     fn default() -> Self {
         Rules(vec![Rule::Last(NonZeroU32::MIN)])
     }
@@ -134,7 +123,7 @@ fn parse_rule(text: &str) -> Result<Rule, String> {
 }
 
 impl Rule {
-    /// The word that the rule is written with.
+    /// Returns the rule's keyword.
     pub fn name(&self) -> &'static str {
         match self {
             Rule::Last(_) => "last",

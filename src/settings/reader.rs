@@ -1,9 +1,17 @@
 //! From environment variables and flags to values, or to all that is wrong with them. Which
 //! variables there are is in [`super`] and [`super::restore`].
 
-use std::{ffi::OsString, fmt};
+use std::{
+    ffi::{OsStr, OsString},
+    fmt,
+    path::PathBuf,
+};
 
+use clap::{ArgMatches, Args};
 use serde::de::DeserializeOwned;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+
+use super::values::{LogFormat, ValueError};
 
 /// The variable that filters the log, by the name that Rust programs use.
 pub(super) const FILTER: &str = "RUST_LOG";
@@ -12,11 +20,49 @@ pub(super) const FILTER: &str = "RUST_LOG";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Flag {
     /// The variable that it sets.
-    pub variable: &'static str,
+    pub variable: String,
     /// The flag, for messages: `--size`.
-    pub name: &'static str,
+    pub name: String,
     /// What it was given.
     pub value: OsString,
+}
+
+/// Adds the flags of `A` to a command. Their help texts say which variables they stand in for.
+pub(super) fn add_flags<A: Args>(prefix: &str, names: &[&str], command: clap::Command) -> clap::Command {
+    A::augment_args(command).mut_args(|argument| match variable(prefix, names, &argument) {
+        Some(variable) => {
+            let help = argument.get_help().map(ToString::to_string).unwrap_or_default();
+            argument.help(format!("{help} [env: {variable}]"))
+        }
+        None => argument,
+    })
+}
+
+/// The variable that a flag stands in for: the flag's id is its name in lower case, without the prefix.
+fn variable(prefix: &str, names: &[&str], argument: &clap::Arg) -> Option<String> {
+    let variable = format!("{prefix}{}", argument.get_id().as_str().to_ascii_uppercase());
+    names.contains(&variable.as_str()).then_some(variable)
+}
+
+/// The flags of a command that were given and stand in for variables.
+pub(super) fn flags(
+    prefix: &str,
+    names: &[&str],
+    command: &clap::Command,
+    matches: &ArgMatches,
+) -> Vec<Flag> {
+    let given = |argument: &clap::Arg| {
+        let variable = variable(prefix, names, argument)?;
+        // More than one are names of claims.
+        let values: Vec<&OsStr> = matches.get_raw(argument.get_id().as_str())?.collect();
+        let name = match (argument.get_long(), argument.get_value_names()) {
+            (Some(long), _) => format!("--{long}"),
+            (None, Some([name, ..])) => name.to_string(),
+            (None, _) => variable.clone(),
+        };
+        Some(Flag { variable, name, value: values.join(OsStr::new(",")) })
+    };
+    command.get_arguments().filter_map(given).collect()
 }
 
 /// All that is wrong with the settings. `Display` gives a line for each problem.
@@ -45,6 +91,22 @@ impl Others {
     }
 }
 
+/// Where the termination message goes, and how log lines look, as far as that can be told from
+/// settings that have problems: the problems are to be reported as well.
+#[derive(Clone, Debug)]
+pub struct Fallback {
+    /// See [`super::Settings::termination_log`].
+    pub termination_log: PathBuf,
+    /// See [`super::Settings::log_format`].
+    pub log_format: Option<LogFormat>,
+}
+
+/// `info`, of this program alone: what its libraries have to say is said again in its own words, with
+/// what was tried and what follows.
+pub fn default_filter() -> Targets {
+    Targets::new().with_target(env!("CARGO_CRATE_NAME"), LevelFilter::INFO)
+}
+
 /// Collects the problems while the values are read.
 pub(super) struct Reader {
     /// What the variables' names begin with.
@@ -52,7 +114,7 @@ pub(super) struct Reader {
     /// All that there are.
     names: &'static [&'static str],
     /// The variables that flags set, with the flags.
-    flags: Vec<(&'static str, &'static str)>,
+    flags: Vec<(String, String)>,
     problems: Vec<Problem>,
 }
 
@@ -63,7 +125,7 @@ impl Reader {
     }
 
     pub(super) fn problem(&mut self, name: &str, value: Option<&str>, problem: String) {
-        let flag = self.flags.iter().find(|(variable, _)| *variable == name).map(|(_, flag)| *flag);
+        let flag = self.flags.iter().find(|(variable, _)| variable == name).map(|(_, flag)| flag.as_str());
         self.problems.push(Problem {
             name: crate::text::foreign(flag.unwrap_or(name)),
             value: value.map(crate::text::foreign),
@@ -84,7 +146,7 @@ impl Reader {
         flags: Vec<Flag>,
         excluded: &[[&str; 2]],
     ) -> (V, Others) {
-        self.flags = flags.iter().map(|flag| (flag.variable, flag.name)).collect();
+        self.flags = flags.iter().map(|flag| (flag.variable.clone(), flag.name.clone())).collect();
         let is_set = |name: &str| flags.iter().any(|flag| flag.variable == name);
         let is_overruled = |name: &OsString| {
             let name = name.to_str().unwrap_or_default();
@@ -95,7 +157,7 @@ impl Reader {
         let variables: Vec<_> = variables.into_iter().filter(|(name, _)| !is_overruled(name)).collect();
         for flag in &flags {
             if flag.value.to_str().is_some_and(|value| value.trim().is_empty()) {
-                self.problem(flag.variable, None, "the value is empty".to_owned());
+                self.problem(&flag.variable, None, "the value is empty".to_owned());
             }
         }
         let of_flags = flags.into_iter().map(|flag| (OsString::from(flag.variable), flag.value));
@@ -149,13 +211,13 @@ impl Reader {
         &mut self,
         name: &str,
         value: Option<String>,
-        parse: impl FnOnce(&str) -> Result<T, String>,
+        parse: impl FnOnce(&str) -> Result<T, ValueError>,
     ) -> Option<T> {
         let value = value?;
         match parse(&value) {
             Ok(parsed) => Some(parsed),
-            Err(problem) => {
-                self.problem(name, Some(&value), problem);
+            Err(error) => {
+                self.problem(name, Some(&value), error.to_string());
                 None
             }
         }

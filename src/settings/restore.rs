@@ -1,16 +1,16 @@
 //! The settings of a restore: environment variables `RESTORE_*` (and `RUST_LOG`) and the flags that
 //! stand in for them in, [`RestoreSettings`] or all that is wrong with them out.
 
-use std::{ffi::OsString, fmt, path::PathBuf, time::Duration};
+use std::{ffi::OsString, path::PathBuf, time::Duration};
 
+use clap::{ArgMatches, Args};
 use k8s_openapi::jiff::Timestamp;
 use serde::Deserialize;
 use tracing_subscriber::filter::Targets;
 
 use super::{
-    Fallback, LogFormat, default_filter,
-    reader::{FILTER, Flag, Problems, Reader},
-    values,
+    reader::{self, FILTER, Fallback, Flag, Problems, Reader, default_filter},
+    values::{self, LogFormat, VolumeMode},
 };
 use crate::quantity::Bytes;
 
@@ -58,6 +58,8 @@ pub struct RestoreSettings {
     pub kubeconfig: Option<PathBuf>,
     /// Its context, likewise (`--context`).
     pub context: Option<String>,
+    /// The user to act as, likewise (`--as`).
+    pub user: Option<String>,
     /// Where the termination message goes (`RESTORE_TERMINATION_LOG`).
     pub termination_log: PathBuf,
     /// How log lines look; unset for text (`RESTORE_LOG_FORMAT`).
@@ -77,44 +79,54 @@ pub enum Choice {
     Named(String),
 }
 
-/// What a volume is to the pod that uses it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum VolumeMode {
-    /// A directory.
-    Filesystem,
-    /// A device.
-    Block,
-}
-
-impl fmt::Display for VolumeMode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            VolumeMode::Filesystem => "Filesystem",
-            VolumeMode::Block => "Block",
-        })
-    }
-}
-
-/// The variables as `envy` reads them; see the settings of a run.
-#[derive(Default, Deserialize)]
+/// The variables as `envy` reads them, and the flags that stand in for them; see the settings of a run.
+#[derive(Default, Deserialize, Args)]
 #[serde(default)]
 struct Variables {
+    /// The claim whose data is wanted; it may be gone
+    #[arg(long, value_name = "CLAIM")]
     claim: Option<String>,
+    /// This snapshot [default: the latest that is ready]
+    #[arg(long, value_name = "SNAPSHOT")]
     snapshot: Option<String>,
+    /// The latest of that moment or before: 2026-11-20T08:55:00Z, or "2026-11-20 08:55" (UTC)
+    #[arg(long, value_name = "TIME", conflicts_with = "snapshot")]
     at: Option<String>,
+    /// The name of the new claim
+    #[arg(long, value_name = "NAME")]
     to: Option<String>,
+    /// Namespace [default: the pod's own, or the kubeconfig context's]
+    #[arg(short, long, value_name = "NAMESPACE")]
     namespace: Option<String>,
+    /// Only snapshots of this schedule: value of the label 'job' [default: of any]
     #[serde(rename = "job")]
+    #[arg(id = "job", long, value_name = "JOB")]
     schedule: Option<String>,
+    /// Size of the new claim: 10Gi [default: the larger of the claim's and the snapshot's]
+    #[arg(long, value_name = "SIZE")]
     size: Option<String>,
+    /// StorageClass [default: the claim's]
+    #[arg(long, value_name = "CLASS")]
     storage_class: Option<String>,
+    /// Access modes: ReadWriteOnce, or RWO,ROX [default: the claim's]
+    #[arg(long, value_name = "MODES")]
     access_modes: Option<String>,
+    /// Filesystem or Block [default: the claim's]
+    #[arg(long, value_name = "MODE")]
     volume_mode: Option<String>,
+    /// How long to wait: 30s, 5m, 2h [default: 5m]
+    #[arg(long, value_name = "TIME")]
     timeout: Option<String>,
+    /// Print the YAML of the claim that would be made, and make none
+    #[arg(long, num_args = 0, default_missing_value = "true")]
     dry_run: Option<String>,
+    #[arg(skip)]
     run_id: Option<String>,
+    #[arg(skip)]
     run_uid: Option<String>,
+    #[arg(skip)]
     termination_log: Option<String>,
+    #[arg(skip)]
     log_format: Option<String>,
 }
 
@@ -140,6 +152,16 @@ pub const RESTORE_NAMES: [&str; 17] = [
 ];
 
 impl RestoreSettings {
+    /// Adds the flags that stand in for variables to a command.
+    pub fn add_flags(command: clap::Command) -> clap::Command {
+        reader::add_flags::<Variables>(PREFIX, &RESTORE_NAMES, command)
+    }
+
+    /// Those of them that were given.
+    pub fn flags(command: &clap::Command, matches: &ArgMatches) -> Vec<Flag> {
+        reader::flags(PREFIX, &RESTORE_NAMES, command, matches)
+    }
+
     /// Reads the settings from environment variables and the flags that win over them; other
     /// variables than `RESTORE_*` and `RUST_LOG` are passed over.
     ///
@@ -210,6 +232,7 @@ impl RestoreSettings {
             run_uid: reader.optional("RESTORE_RUN_UID", run_uid, values::label_value),
             kubeconfig: None,
             context: None,
+            user: None,
             termination_log: reader
                 .optional("RESTORE_TERMINATION_LOG", termination_log, values::path)
                 .unwrap_or_else(|| PathBuf::from("/dev/termination-log")),
@@ -249,8 +272,8 @@ mod tests {
     ) -> Result<RestoreSettings, String> {
         let variables = variables.iter().map(|(name, value)| ((*name).into(), (*value).into()));
         let flag = |(name, variable, value): &(&'static str, &'static str, &str)| Flag {
-            variable,
-            name,
+            variable: (*variable).to_owned(),
+            name: (*name).to_owned(),
             value: (*value).into(),
         };
         RestoreSettings::parse(variables, flags.iter().map(flag).collect())

@@ -1,74 +1,152 @@
 //! What one value may look like: a function for each form, from text to value or to what is wrong
 //! and what would be accepted. Which variable has which form is in [`super`].
 
-use std::{collections::HashSet, path::PathBuf, time::Duration};
+use std::{collections::HashSet, fmt, path::PathBuf, time::Duration};
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
-use super::{LogFormat, restore::VolumeMode};
 use crate::{
     names::{self, is_label_value, is_namespace_name, is_object_name},
-    quantity::Bytes,
+    quantity::{Bytes, NoAmount},
+    retention::{RuleError, Rules},
 };
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// For machines: one JSON object a line.
+    Json,
+}
+
+/// What a volume is to the pod that uses it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VolumeMode {
+    /// A directory.
+    Filesystem,
+    /// A device.
+    Block,
+}
+
+impl fmt::Display for VolumeMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            VolumeMode::Filesystem => "Filesystem",
+            VolumeMode::Block => "Block",
+        })
+    }
+}
+
+/// What is wrong with a value, and what would be accepted.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ValueError {
+    #[error("not the name of an object; accepted are {OBJECT_NAME}")]
+    ObjectName,
+    #[error(
+        "not the name of a namespace; accepted are lower-case letters, digits and '-', at most 63 characters, \
+         beginning and ending with a letter or digit"
+    )]
+    Namespace,
+    #[error(
+        "not the value of a label; accepted are letters, digits, '-', '_' and '.', at most 63 characters, beginning \
+         and ending with a letter or digit"
+    )]
+    LabelValue,
+    #[error(
+        "no name can begin with that; accepted are lower-case letters, digits, '-' and '.', at most {longest} \
+         characters (the name is also a label's value), beginning with a letter or digit, e.g. volume-snapshot"
+    )]
+    NamePrefix { longest: usize },
+    #[error(
+        "a name is missing beside a comma; accepted are claims' names, comma-separated, e.g. data or data,logs"
+    )]
+    MissingName,
+    #[error(
+        "{0:?} is not the name of a claim; accepted are {OBJECT_NAME}, comma-separated, e.g. data or data,logs"
+    )]
+    ClaimName(String),
+    #[error("not a number in range; a whole number from {least} to {most} is accepted")]
+    Number { least: u32, most: u32 },
+    #[error(
+        "not a length of time of 0.1 s or more; accepted are seconds or a number with its unit, e.g. 30, 30s, 5m or \
+         1m30s"
+    )]
+    Duration,
+    #[error("neither true nor false; one of these two is accepted")]
+    Flag,
+    #[error("not a path")]
+    Path,
+    #[error("no such format; text or json is accepted")]
+    LogFormat,
+    #[error(
+        "not a log filter; accepted are error, warn, info, debug, trace or off, also by module, e.g. \
+         info,kube_client=debug"
+    )]
+    LogFilter,
+    #[error(
+        "not a moment; accepted are a date and a time, in UTC or with an offset, e.g. 2026-11-20T08:55:00Z, \
+         2026-11-20T09:55+01:00 or \"2026-11-20 08:55\""
+    )]
+    Moment,
+    #[error(
+        "{0:?} is not an access mode; accepted are ReadWriteOnce, ReadOnlyMany, ReadWriteMany and ReadWriteOncePod, \
+         comma-separated, or RWO, ROX, RWX and RWOP"
+    )]
+    AccessMode(String),
+    #[error("no such volume mode; Filesystem or Block is accepted")]
+    VolumeMode,
+    #[error(transparent)]
+    Bytes(#[from] NoAmount),
+    #[error(transparent)]
+    Retention(#[from] RuleError),
+}
 
 const OBJECT_NAME: &str = "lower-case letters, digits, '-' and '.', at most 253 characters, beginning and \
                            ending with a letter or digit";
 
-pub(super) fn object_name(text: &str) -> Result<String, String> {
+pub(super) fn object_name(text: &str) -> Result<String, ValueError> {
     match is_object_name(text) {
         true => Ok(text.to_owned()),
-        false => Err(format!("not the name of an object; accepted are {OBJECT_NAME}")),
+        false => Err(ValueError::ObjectName),
     }
 }
 
-pub(super) fn namespace(text: &str) -> Result<String, String> {
+pub(super) fn namespace(text: &str) -> Result<String, ValueError> {
     match is_namespace_name(text) {
         true => Ok(text.to_owned()),
-        false => Err("not the name of a namespace; accepted are lower-case letters, digits and '-', at \
-                      most 63 characters, beginning and ending with a letter or digit"
-            .to_owned()),
+        false => Err(ValueError::Namespace),
     }
 }
 
-pub(super) fn label_value(text: &str) -> Result<String, String> {
+pub(super) fn label_value(text: &str) -> Result<String, ValueError> {
     match is_label_value(text) {
         true => Ok(text.to_owned()),
-        false => Err("not the value of a label; accepted are letters, digits, '-', '_' and '.', at most \
-                      63 characters, beginning and ending with a letter or digit"
-            .to_owned()),
+        false => Err(ValueError::LabelValue),
     }
 }
 
 /// A prefix whose names are both an object's name and a label's value.
-pub(super) fn name_prefix(text: &str) -> Result<String, String> {
+pub(super) fn name_prefix(text: &str) -> Result<String, ValueError> {
     let longest = names::MAX_LABEL_VALUE - names::NAME_SUFFIX;
     let example = names::snapshot_name(text, 0);
     match is_object_name(&example) && is_label_value(&example) {
         true => Ok(text.to_owned()),
-        false => Err(format!(
-            "no name can begin with that; accepted are lower-case letters, digits, '-' and '.', at most \
-             {longest} characters (the name is also a label's value), beginning with a letter or digit, \
-             e.g. volume-snapshot"
-        )),
+        false => Err(ValueError::NamePrefix { longest }),
     }
 }
 
 /// Claims, each once, in the order in which they were given.
-pub(super) fn claim_names(text: &str) -> Result<Vec<String>, String> {
+pub(super) fn claim_names(text: &str) -> Result<Vec<String>, ValueError> {
     let mut seen = HashSet::new();
     let mut claims = Vec::new();
     for name in text.split(',').map(str::trim) {
         if name.is_empty() {
-            return Err("a name is missing beside a comma; accepted are claims' names, comma-separated, \
-                        e.g. data or data,logs"
-                .to_owned());
+            return Err(ValueError::MissingName);
         }
         if !is_object_name(name) {
-            return Err(format!(
-                "{name:?} is not the name of a claim; accepted are {OBJECT_NAME}, comma-separated, e.g. \
-                 data or data,logs"
-            ));
+            return Err(ValueError::ClaimName(name.to_owned()));
         }
         if seen.insert(name) {
             claims.push(name.to_owned());
@@ -77,86 +155,79 @@ pub(super) fn claim_names(text: &str) -> Result<Vec<String>, String> {
     Ok(claims)
 }
 
-pub(super) fn number(least: u32, most: u32) -> impl FnOnce(&str) -> Result<u32, String> {
+pub(super) fn number(least: u32, most: u32) -> impl FnOnce(&str) -> Result<u32, ValueError> {
     move |text| match text.parse() {
         Ok(number) if (least..=most).contains(&number) => Ok(number),
-        _ => Err(format!("not a number in range; a whole number from {least} to {most} is accepted")),
+        _ => Err(ValueError::Number { least, most }),
     }
 }
 
 /// `30` (seconds), `30s`, `5m`, `1m30s`.
-pub(super) fn duration(text: &str) -> Result<Duration, String> {
+pub(super) fn duration(text: &str) -> Result<Duration, ValueError> {
     let parsed = match text.bytes().all(|byte| byte.is_ascii_digit()) {
         true => text.parse().ok().map(Duration::from_secs),
         false => text.parse::<SignedDuration>().ok().and_then(|duration| Duration::try_from(duration).ok()),
     };
     match parsed {
         Some(duration) if duration >= Duration::from_millis(100) => Ok(duration),
-        _ => Err(
-            "not a length of time of 0.1 s or more; accepted are seconds or a number with its unit, e.g. \
-                  30, 30s, 5m or 1m30s"
-                .to_owned(),
-        ),
+        _ => Err(ValueError::Duration),
     }
 }
 
-pub(super) fn flag(text: &str) -> Result<bool, String> {
+pub(super) fn flag(text: &str) -> Result<bool, ValueError> {
     match text {
         "true" => Ok(true),
         "false" => Ok(false),
-        _ => Err("neither true nor false; one of these two is accepted".to_owned()),
+        _ => Err(ValueError::Flag),
     }
 }
 
-pub(super) fn path(text: &str) -> Result<PathBuf, String> {
+pub(super) fn path(text: &str) -> Result<PathBuf, ValueError> {
     match text.contains('\0') {
-        true => Err("not a path".to_owned()),
+        true => Err(ValueError::Path),
         false => Ok(PathBuf::from(text)),
     }
 }
 
-pub(super) fn log_format(text: &str) -> Result<LogFormat, String> {
+pub(super) fn log_format(text: &str) -> Result<LogFormat, ValueError> {
     match text {
         "text" => Ok(LogFormat::Text),
         "json" => Ok(LogFormat::Json),
-        _ => Err("no such format; text or json is accepted".to_owned()),
+        _ => Err(ValueError::LogFormat),
     }
 }
 
 /// A level, or levels by module: `debug`, `info,kube_client=debug`. A module without a level would
 /// do as well for the library, and so would a level that is misspelt: it would silence everything.
-pub(super) fn log_filter(text: &str) -> Result<Targets, String> {
+pub(super) fn log_filter(text: &str) -> Result<Targets, ValueError> {
     let is_level =
         |part: &str| part.rsplit('=').next().is_some_and(|level| level.trim().parse::<LevelFilter>().is_ok());
     match text.parse::<Targets>() {
         Ok(targets) if text.split(',').all(is_level) => Ok(targets),
-        _ => Err(
-            "not a log filter; accepted are error, warn, info, debug, trace or off, also by module, e.g. \
-                  info,kube_client=debug"
-                .to_owned(),
-        ),
+        _ => Err(ValueError::LogFilter),
     }
 }
 
 /// A moment: RFC 3339, or without an offset in UTC.
-pub(super) fn moment(text: &str) -> Result<Timestamp, String> {
+pub(super) fn moment(text: &str) -> Result<Timestamp, ValueError> {
     let in_utc = || format!("{text}Z").parse().ok();
     // A date alone would be read as its midnight, before all that was taken that day.
     let has_time = text.contains(':');
-    text.parse().ok().or_else(in_utc).filter(|_| has_time).ok_or_else(|| {
-        "not a moment; accepted are a date and a time, in UTC or with an offset, e.g. 2026-11-20T08:55:00Z, \
-         2026-11-20T09:55+01:00 or \"2026-11-20 08:55\""
-            .to_owned()
-    })
+    text.parse().ok().or_else(in_utc).filter(|_| has_time).ok_or(ValueError::Moment)
 }
 
 /// An amount of storage.
-pub(super) fn bytes(text: &str) -> Result<Bytes, String> {
-    text.parse()
+pub(super) fn bytes(text: &str) -> Result<Bytes, ValueError> {
+    Ok(text.parse()?)
+}
+
+/// Rules of retention.
+pub(super) fn rules(text: &str) -> Result<Rules, ValueError> {
+    Ok(text.parse()?)
 }
 
 /// Access modes, each once, in the order in which they were given.
-pub(super) fn access_modes(text: &str) -> Result<Vec<String>, String> {
+pub(super) fn access_modes(text: &str) -> Result<Vec<String>, ValueError> {
     const MODES: [(&str, &str); 4] = [
         ("ReadWriteOnce", "RWO"),
         ("ReadOnlyMany", "ROX"),
@@ -167,10 +238,7 @@ pub(super) fn access_modes(text: &str) -> Result<Vec<String>, String> {
     for given in text.split(',').map(str::trim) {
         let known = MODES.iter().find(|(name, short)| given == *name || given == *short);
         let Some((name, _)) = known else {
-            return Err(format!(
-                "{given:?} is not an access mode; accepted are ReadWriteOnce, ReadOnlyMany, ReadWriteMany and \
-                 ReadWriteOncePod, comma-separated, or RWO, ROX, RWX and RWOP"
-            ));
+            return Err(ValueError::AccessMode(given.to_owned()));
         };
         if !modes.iter().any(|mode| mode == name) {
             modes.push((*name).to_owned());
@@ -179,10 +247,10 @@ pub(super) fn access_modes(text: &str) -> Result<Vec<String>, String> {
     Ok(modes)
 }
 
-pub(super) fn volume_mode(text: &str) -> Result<VolumeMode, String> {
+pub(super) fn volume_mode(text: &str) -> Result<VolumeMode, ValueError> {
     match text {
         "Filesystem" => Ok(VolumeMode::Filesystem),
         "Block" => Ok(VolumeMode::Block),
-        _ => Err("no such volume mode; Filesystem or Block is accepted".to_owned()),
+        _ => Err(ValueError::VolumeMode),
     }
 }

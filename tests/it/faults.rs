@@ -101,7 +101,7 @@ fn watch_faults() -> Vec<(&'static str, Fault)> {
     ]
 }
 
-/// A claim with one ready snapshot, an hour old, on a bed of its own.
+/// A claim with one ready snapshot, an hour old, on its own fake API server.
 async fn with_one_old(scenario: impl AsyncFn(&TestCluster)) {
     embedded(Options::default(), async |cluster| {
         put_claim(cluster, "data");
@@ -418,12 +418,12 @@ async fn sigterm_at_any_step_ends_the_run_within_a_second() {
             let ran = running.finish().await;
             assert!(told.elapsed() < Duration::from_secs(1), "{asked:?} {when:?}: {:?}", told.elapsed());
             ran.assert_exit(143);
-            assert!(ran.message.contains("the run was told to stop"), "{}", ran.message);
+            assert!(ran.message.contains("a signal stopped the run"), "{}", ran.message);
             let left = match asked {
-                GET_CLAIM => "no snapshot was made",
-                LIST => "data: not begun",
-                WATCH => "was not ready yet; the Job's next attempt goes on with it",
-                CREATE => "data: stopped while its snapshot was being made",
+                GET_CLAIM => "no snapshot was created",
+                LIST => "data: not started",
+                WATCH => "was ready; the Job's next attempt continues with it",
+                CREATE => "data: stopped while its snapshot was being created",
                 _ => "is ready; stopped while older snapshots were being deleted",
             };
             assert!(ran.message.contains(left), "{asked:?} {when:?}: {}", ran.message);
@@ -452,7 +452,7 @@ async fn a_run_ends_at_its_bound_whatever_hangs() {
     let took = began.elapsed();
     assert_eq!(took.as_secs(), settings.bound().as_secs());
     assert_eq!(report.exit_code(), 1);
-    assert!(report.summary().contains("the run's time was over"), "{}", report.summary());
+    assert!(report.summary().contains("the run reached its time limit"), "{}", report.summary());
     fake.stop().await;
 }
 

@@ -1,7 +1,6 @@
-//! The container image and the workflows that release it, as far as they can be checked without a
-//! container engine: what the Dockerfile names is there, its steps work, the versions agree, and a
-//! static binary, where one has been built, is all that an empty image needs. What else a release
-//! consists of is in `crate::release`.
+//! Checks the container image and the release workflows as far as possible without a container engine: the
+//! Dockerfile's sources exist, its steps work, the versions agree, and a static binary, if one was built,
+//! needs nothing else in the image. `crate::release` checks the rest of a release.
 //!
 //! `just static` builds one; without it the tests of the binary say so and pass.
 
@@ -397,8 +396,7 @@ fn a_binary_that_needs_libraries_would_be_found() {
     }
 }
 
-/// As a container would have it: nothing but the binary, nothing can be written, no user to look
-/// up.
+/// Runs the binary as in the container: an empty root filesystem that is read-only, and no user database.
 #[test]
 fn a_static_binary_runs_in_an_empty_root_that_cannot_be_written_to() {
     for binary in static_binaries() {

@@ -1,4 +1,4 @@
-//! What may never happen, checked on what the fake API server saw happen: every deletion at its moment.
+//! Checks every deletion in the history of the fake API server against what must never happen.
 
 use std::collections::HashMap;
 
@@ -7,22 +7,22 @@ use serde_json::Value;
 
 use crate::test_cluster::name_of;
 
-/// What is known of a snapshot at a moment of the history.
+/// The state of a snapshot at a moment of the history.
 struct State {
     claim: String,
     schedule: String,
     run: String,
-    /// Its place in the order in which all were made.
+    /// Its position in the order of creation.
     order: usize,
     ready: bool,
     untouchable: bool,
     deleted: bool,
 }
 
-/// Replays a history and fails with the first thing that may not happen.
+/// Replays a history and returns the first violation.
 ///
 /// # Errors
-/// What happened, in words.
+/// A description of the violation.
 pub(crate) fn check(history: &[Milestone]) -> Result<(), String> {
     let mut states: HashMap<String, State> = HashMap::new();
     for (order, Milestone { stage, object, user, .. }) in history.iter().enumerate() {

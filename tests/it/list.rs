@@ -246,7 +246,7 @@ async fn a_suspended_schedule_and_one_that_chooses_other_claims_delete_nothing()
         let said = cluster.say(&list_rights(), &["list"]).await;
         said.assert_exit(0).assert_says("keeps last=1 (CronJob volume-snapshotter, suspended)");
         assert!(said.out.contains("would go: no rule keeps it"), "{}", said.out);
-        assert!(said.out.contains("kept: no schedule chooses the claim"), "{}", said.out);
+        assert!(said.out.contains("kept: no schedule selects the claim"), "{}", said.out);
         assert!(!said.out.contains("will go"), "{}", said.out);
     })
     .await;
@@ -318,7 +318,7 @@ async fn a_deletion_that_does_not_finish_is_a_warning() {
         cluster.older("new", "data").await;
         default_schedule(cluster).await;
         let said = cluster.say(&list_rights(), &["list"]).await;
-        said.assert_exit(0).assert_says("warning: deleted long ago and still there: old (");
+        said.assert_exit(0).assert_says("warning: deletion is stuck: old (");
         assert!(said.out.contains(" stuck "), "{}", said.out);
         assert_eq!(json_of(cluster, &[]).await["items"][1]["terminatingSince"], "2026-01-02T00:00:00Z");
     })
@@ -352,7 +352,7 @@ async fn what_is_wrong_with_a_kubeconfig_is_named_in_one_line() {
                 "exec plugin \"no-such-plugin\" cannot be started",
             ),
             (vec![format!("--kubeconfig={}", path(&failing))], "failed: exit status: 3; run it by hand"),
-            (vec![format!("--kubeconfig={}", path(&broken))], "the kubeconfig cannot be understood"),
+            (vec![format!("--kubeconfig={}", path(&broken))], "the kubeconfig cannot be parsed"),
         ] {
             let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
             let answer = cluster.say(&list_rights(), &[&["list"], arguments.as_slice()].concat()).await;
@@ -442,7 +442,7 @@ async fn without_the_right_to_read_claims_the_snapshots_are_listed_with_a_warnin
             .collect();
         let said = cluster.say(&rules(&snapshots), &["list"]).await;
         said.assert_exit(0)
-            .assert_says("warning: claims are not read, so their retention annotations are not heeded");
+            .assert_says("warning: claims cannot be read, so their retention annotations are ignored");
         assert!(said.out.contains("kept: 1st of last=1"));
         let said = cluster.say(&json!([]), &["list"]).await;
         said.assert_exit(2).assert_says("resources: [\"volumesnapshots\"], verbs: [\"list\"]");
@@ -454,14 +454,12 @@ async fn without_the_right_to_read_claims_the_snapshots_are_listed_with_a_warnin
 async fn what_is_wrong_with_the_command_line_or_the_settings_is_said_on_standard_error() {
     everywhere(async |cluster| {
         for (arguments, said) in [
-            (
-                vec!["list", "--frobnicate"],
-                "volume-snapshotter: invalid option '--frobnicate'; see list --help",
-            ),
+            (vec!["list", "--frobnicate"], "error: unexpected argument '--frobnicate' found"),
+            (vec!["list", "--namespac", "shop"], "a similar argument exists: '--namespace'"),
             (vec!["list", "--retention", "lats=1"], "--retention=\"lats=1\": there is no such rule"),
             (vec!["list", "Data"], "CLAIM=\"Data\": \"Data\" is not the name of a claim"),
             (vec!["list", "-n", ""], "--namespace: the value is empty"),
-            (vec!["liist"], "unknown argument \"liist\"; the commands are list, restore and completion"),
+            (vec!["liist"], "error: unrecognized subcommand 'liist'"),
         ] {
             let answer = cluster.say(&list_rights(), &arguments).await;
             answer.assert_exit(2).assert_says(said);
@@ -594,25 +592,39 @@ fn the_scripts_that_complete_the_command_line_are_understood_by_their_shells() {
     }
 }
 
+/// What a shell that is at the last of these words is offered.
+fn completed(shell: &str, variables: &[(&str, &str)], words: &[&str]) -> Vec<String> {
+    let mut asked = std::process::Command::new(crate::test_cluster::BINARY);
+    asked.env_clear().env("VOLUME_SNAPSHOTTER_COMPLETE", shell).envs(variables.iter().copied());
+    asked.env("_CLAP_COMPLETE_INDEX", words.len().to_string()).env("_CLAP_IFS", "\n");
+    let output = asked.args(["--", "volume-snapshotter"]).args(words).output().expect("it starts");
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+    String::from_utf8(output.stdout).expect("UTF-8").lines().map(str::to_owned).collect()
+}
+
 #[test]
-fn bash_completes_commands_flags_and_values() {
-    let script =
-        std::process::Command::new(crate::test_cluster::BINARY).args(["completion", "bash"]).output();
-    let script = String::from_utf8(script.expect("it starts").stdout).expect("UTF-8");
-    let completed = |words: &[&str]| {
-        let list = words.iter().map(|word| format!("'{word}'")).collect::<Vec<_>>().join(" ");
-        let asked = format!(
-            "{script}\nCOMP_WORDS=(volume-snapshotter {list}); COMP_CWORD={}; _volume_snapshotter; echo \"${{COMPREPLY[*]}}\"",
-            words.len()
-        );
-        let output = std::process::Command::new("bash").args(["--norc", "-c", &asked]).output().ok()?;
-        Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())
-    };
+fn commands_flags_and_values_are_completed() {
+    let bash = |words: &[&str]| completed("bash", &[], words);
+    let commands = ["list", "restore", "completion", "version", "help"];
+    assert_eq!(bash(&[""])[..5], commands);
+    assert_eq!(bash(&["re"]), ["restore"]);
+    assert_eq!(bash(&["restore", "--s"]), ["--snapshot", "--size", "--storage-class"]);
+    assert_eq!(bash(&["list", "-o", "j"]), ["json"]);
+    assert_eq!(bash(&["completion", "b"]), ["bash"]);
+    assert_eq!(completed("zsh", &[], &["re"]), ["restore:Make a new claim from a snapshot"]);
+}
+
+#[test]
+fn bash_completes_by_the_script() {
+    let binary = Path::new(crate::test_cluster::BINARY);
+    let asked = "source <(volume-snapshotter completion bash); COMP_WORDS=(volume-snapshotter restore --vol); \
+                 COMP_CWORD=2; COMP_TYPE=9; _clap_complete_volume_snapshotter volume-snapshotter --vol restore; \
+                 echo \"${COMPREPLY[*]}\"; complete -p volume-snapshotter";
+    let directory = binary.parent().expect("a directory").to_str().expect("UTF-8");
+    let path = format!("{directory}:{}", std::env::var("PATH").expect("PATH"));
+    let asked = std::process::Command::new("bash").args(["--norc", "-c", asked]).env("PATH", path).output();
     // Where there is no bash, nobody completes with it.
-    let Some(commands) = completed(&[""]) else { return };
-    assert_eq!(commands, "list restore completion --help --version");
-    assert_eq!(completed(&["re"]).as_deref(), Some("restore"));
-    assert_eq!(completed(&["restore", "--s"]).as_deref(), Some("--snapshot --size --storage-class"));
-    assert_eq!(completed(&["list", "-o", "j"]).as_deref(), Some("json"));
-    assert_eq!(completed(&["restore", "--to", ""]).as_deref(), Some(""));
+    let Ok(output) = asked else { return };
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.starts_with("--volume-mode\ncomplete "), "{output:?}");
 }

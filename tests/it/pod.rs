@@ -1,10 +1,10 @@
-//! The binary as a pod would start it: the API server's address in the environment, the
-//! ServiceAccount's token, CA and namespace in files, TLS, nothing else.
+//! The binary started as in a pod: the API server's address in the environment, the ServiceAccount's token,
+//! CA and namespace in files, TLS, and nothing else.
 //!
-//! Where those files are is fixed by Kubernetes. A private mount namespace with an empty `/run`
-//! lets a test have them there without touching the machine's own; where the system does not allow
-//! one (it is Linux's, and some sandboxes forbid it), that test says so. The other way to the same
-//! files, a kubeconfig that names them, is tested everywhere.
+//! Kubernetes fixes the paths of those files. A private mount namespace with an empty `/run` lets a test
+//! create them without touching the machine's own. Where that is not possible (it needs Linux, and some
+//! sandboxes forbid it), the test says so. Another test covers a kubeconfig that names the files, on every
+//! system.
 
 use std::{io::Write, path::Path};
 
@@ -13,8 +13,8 @@ use tokio::process::Command;
 
 use crate::test_cluster::{BINARY, Running, TestCluster, all_permissions, embedded};
 
-/// Lays the files out where a pod has them, in a mount namespace of its own, and starts the binary
-/// without the rights that the namespace was made with.
+/// Creates the files where a pod has them, in a separate mount namespace, and starts the binary without the
+/// privileges that the namespace was created with.
 const AS_IN_A_POD: &str = r#"
 set -eu
 mount -t tmpfs tmpfs /run
@@ -145,5 +145,5 @@ fn the_help_text_and_the_version_go_to_standard_output() {
     );
     let unknown = output("--frobnicate");
     assert_eq!(unknown.status.code(), Some(2));
-    assert!(String::from_utf8_lossy(&unknown.stderr).contains("see --help"));
+    assert!(String::from_utf8_lossy(&unknown.stderr).contains("try '--help'"));
 }

@@ -1,13 +1,13 @@
 //! The fake API server answers as a real cluster did.
 //!
-//! `tests/data/recordings` holds requests and what an API server of Kubernetes 1.36 with the CSI snapshot controller
-//! answered. Each is made again, over HTTP, to a bed that is in the state the cluster was in, and the answers are
-//! compared: status code, content type and body. What differs from one cluster to the next is numbered in the order of
-//! its appearance (uids, resourceVersions) or blotted out (times, continue tokens). Headers that say how the body
-//! travels are not compared.
+//! `tests/data/recordings` has requests and the answers of an API server of Kubernetes 1.36 with the CSI
+//! snapshot controller. Each request is repeated over HTTP against the fake API server in the same state, and
+//! the answers are compared: status code, content type and body. Values that differ between clusters are
+//! numbered in the order of their appearance (uids, resourceVersions) or masked (times, continue tokens).
+//! Headers about the transfer of the body are not compared.
 //!
-//! Objects that the cluster had for reasons of its own (the Events of its provisioner, snapshots halfway to readiness)
-//! are put into the bed as recorded; everything else the bed does itself.
+//! Objects that the cluster created by itself (Events of its provisioner, snapshots that are not ready yet)
+//! are put in as recorded. The fake API server creates everything else itself.
 
 use fake_apiserver::http::{self as client, Lines};
 use fake_apiserver::{FakeApiServer, Options, Pace, Plan, objects};
@@ -38,7 +38,6 @@ const CREATION: &[&str] = &[
     "48-version",
 ];
 
-/// Lists and watches.
 const READING: &[&str] = &[
     "16-list-page-1",
     "17-list-page-2",
@@ -49,7 +48,6 @@ const READING: &[&str] = &[
     "22-watch-timeout",
 ];
 
-/// Deletions.
 const DELETION: &[&str] =
     &["23-delete-wrong-uid", "24-delete-dry-run", "25-delete-with-uid", "26-delete-gone"];
 
@@ -73,7 +71,6 @@ const RESTORING: &[&str] = &[
     "39-get-while-restoring",
 ];
 
-/// Who may do what.
 const PERMISSION: &[&str] = &[
     "40-forbidden",
     "41-unauthorized",
@@ -84,7 +81,6 @@ const PERMISSION: &[&str] = &[
     "49-namespace-terminating",
 ];
 
-/// Events.
 const EVENTS: &[&str] = &["46-event-create", "47-snapshot-events"];
 
 /// A disk that the cluster did not make.
@@ -94,10 +90,9 @@ const STATIC: &[&str] = &["69-static-claim", "70-static-claim-snapshot"];
 const NEW_EVENTS: &[&str] =
     &["71-events-v1-create", "72-events-v1-bad", "73-events-v1-long-note", "80-events-forbidden"];
 
-/// Jobs and their pods.
 const JOBS: &[&str] = &["74-job-create", "75-job-pods", "76-job-delete"];
 
-/// A claim that is made anew while its snapshot is in the queue.
+/// A claim that is recreated while its snapshot is in the queue.
 const MADE_ANEW: &[&str] =
     &["94-queued-snapshot", "95-claim-made-anew", "96-queued-ready", "97-queued-content"];
 
@@ -112,16 +107,15 @@ const WAITING: &[&str] = &[
     "104-source-of-waiting-after",
 ];
 
-/// What is allowed though nobody would expect it.
+/// Objects that are unexpectedly allowed.
 const ODD: &[&str] = &["105-status-odd", "106-names-hostile", "107-names-path"];
 
-/// Admission policies.
 const POLICIES: &[&str] = &["108-delete-denied-by-policy", "109-create-relabelled"];
 
-/// What the claims are like after all of these.
+/// The claims after all of these.
 const CLAIMS: &[&str] = &["110-claims-list"];
 
-/// Recordings that the bed cannot express, and why.
+/// Recordings that the fake API server cannot reproduce, with the reason.
 const NOT_REPLAYED: &[(&str, &str)] = &[];
 
 const SNAPSHOTS: &str = "volumesnapshots";
@@ -230,7 +224,7 @@ impl<'a> Replay<'a> {
         let headers = if method == http::Method::PATCH { &merge[..] } else { &[] };
         client::request(method, &url, Some(self.token(recording)), headers, body)
             .await
-            .expect("the bed answers")
+            .expect("the fake API server answers")
     }
 
     /// Makes the request again and compares the answer, which is returned as it came.
@@ -265,7 +259,8 @@ impl<'a> Replay<'a> {
     /// Begins the recorded watch again.
     async fn watch(&self, recording: &Recording, values: &[(&str, &str)]) -> Lines {
         let url = self.url(recording, values);
-        let lines = client::lines(&url, Some(self.token(recording))).await.expect("the bed answers");
+        let lines =
+            client::lines(&url, Some(self.token(recording))).await.expect("the fake API server answers");
         assert_eq!(&Value::from(lines.status.as_u16()), recording.answer("status"), "{}", recording.name);
         assert_eq!(lines.content_type(), recording.answer("contentType"), "{}", recording.name);
         lines
@@ -322,7 +317,7 @@ fn compare(recording: &Recording, response: &client::Response) {
 fn assert_same(name: &str, found: &Value, recorded: &Value) {
     let pretty = |value| serde_json::to_string_pretty(&normal(value)).unwrap_or_default();
     let (found, recorded) = (pretty(found), pretty(recorded));
-    assert!(found == recorded, "{name}: the bed answers\n{found}\ninstead of\n{recorded}");
+    assert!(found == recorded, "{name}: the fake API server answers\n{found}\ninstead of\n{recorded}");
 }
 
 /// A value without what differs from one cluster to the next.
@@ -418,7 +413,7 @@ fn is_time(text: &str) -> bool {
         })
 }
 
-/// A bed with the recorded claim `data`, a class and a default snapshot class.
+/// A fake API server with the recorded claim `data`, a class and a default snapshot class.
 async fn fake(change: impl FnOnce(&mut Options)) -> FakeApiServer {
     // The recordings are shorter than the time between two bookmarks of a real server.
     let mut options = Options { bookmark_every: Duration::from_secs(60), ..Options::default() };
@@ -445,7 +440,7 @@ async fn create(fake: &FakeApiServer, path: &str, object: &Value) {
     let url = format!("{}{path}", fake.url());
     let response =
         client::request(http::Method::POST, &url, Some(fake.admin_token()), &[], Some(object)).await;
-    let response = response.expect("the bed answers");
+    let response = response.expect("the fake API server answers");
     assert_eq!(response.status.as_u16(), 201, "{}", body(&response));
 }
 
@@ -618,7 +613,7 @@ async fn what_may_not_be_done_is_answered_as_recorded() {
     }));
     let url = format!("{}/api/v1/namespaces/going", fake.url());
     let deleted = client::request(http::Method::DELETE, &url, Some(fake.admin_token()), &[], None).await;
-    assert_eq!(deleted.expect("the bed answers").status.as_u16(), 200);
+    assert_eq!(deleted.expect("the fake API server answers").status.as_u16(), 200);
     replay.replay("49-namespace-terminating").await;
     replay.finish(PERMISSION);
 }
@@ -703,7 +698,7 @@ async fn what_others_do_meanwhile_is_answered_as_recorded() {
     let replay = Replay::new(&fake);
     let claims = "persistentvolumeclaims";
 
-    // A claim that is made anew while the controller has not got to its snapshot.
+    // A claim that is recreated before the controller processes its snapshot.
     create_claim(&fake, "95-claim-made-anew").await;
     let old = uid_when(&fake, claims, "data", PHASE, "Bound").await;
     fake.controller_pace(Pace::Stopped);

@@ -273,9 +273,9 @@ async fn of_a_claim_that_was_made_anew_the_earlier_ones_snapshots_are_pointed_ou
         ));
         cluster.older("of-the-empty-one", "data").await;
         let said = restore(cluster, &["--claim", "data", "--to", "b"]).await;
-        said.assert_exit(0).assert_says("warning: 1 snapshot is of an earlier claim of the name data");
+        said.assert_exit(0).assert_says("warning: 1 snapshot is of a previous claim of the name data");
         let said = restore(cluster, &["--snapshot", "precious", "--to", "c"]).await;
-        said.assert_exit(0).assert_says("warning: snapshot precious is of an earlier claim of the name data");
+        said.assert_exit(0).assert_says("warning: snapshot precious is of a previous claim of the name data");
     })
     .await;
 }
@@ -365,7 +365,7 @@ async fn a_right_that_is_missing_is_named_with_the_line_to_add_to_the_role() {
             .collect();
         let said = cluster.say(&permissions, &["restore", "--claim", "data", "--to", "b"]).await;
         said.assert_exit(2)
-            .assert_says("cannot make claim b from snapshot old in namespace ")
+            .assert_says("cannot create claim b from snapshot old in namespace ")
             .assert_says("apiGroups: [\"\"], resources: [\"persistentvolumeclaims\"], verbs: [\"create\"]");
     })
     .await;
@@ -382,7 +382,7 @@ async fn a_storage_class_that_is_gone_is_noticed_before_where_it_may_be_read_and
         let said = restore(cluster, &["--claim", "data", "--to", "b", "--timeout", "1s"]).await;
         said.assert_exit(1)
             .assert_says(
-                "warning: the volume is not there yet: storageclass.storage.k8s.io \"retired\" not found",
+                "warning: the volume does not exist yet: storageclass.storage.k8s.io \"retired\" not found",
             )
             .assert_says(
                 "error: claim b was not Bound within 1 s: storageclass.storage.k8s.io \"retired\" not found",
@@ -483,7 +483,7 @@ async fn a_snapshot_dated_in_the_future_is_not_the_latest() {
         cluster.older("true", "data").await;
         let said = restore(cluster, &["--claim=data", "--to=b"]).await;
         said.assert_exit(0).assert_says(
-            "warning: snapshot of-the-future is dated in the future, 2099-01-01T00:00:00Z, and passed over",
+            "warning: snapshot of-the-future is dated in the future, 2099-01-01T00:00:00Z, and is skipped",
         );
         let name = |claim: Value| claim["spec"]["dataSource"]["name"].clone();
         assert_eq!(cluster.try_claim("b").await.map(name), Some(json!("true")));
@@ -573,7 +573,7 @@ async fn a_claim_that_was_bound_to_a_free_volume_does_not_have_the_data() {
             }
             let said = restore(cluster, &["--claim=data", "--to=b", "--size=1Mi"]).await;
             said.assert_exit(2)
-                .assert_says(&format!("volume {spare} was there before, free and of the same class"))
+                .assert_says(&format!("Kubernetes preferred volume {spare}, which existed before, was free and has the same class"))
                 .assert_says("so the claim does not have the snapshot's data. Delete the claim (kubectl delete pvc b -n ");
             assert_eq!(said.out, "");
             assert!(!said.err.contains("next:"), "{}", said.err);
@@ -642,12 +642,12 @@ async fn a_volume_that_is_not_called_after_its_claim_is_looked_at() {
         };
         // With the Role alone nobody can tell.
         let said = restored("b", None).await;
-        said.assert_exit(2).assert_says("it cannot be told whether that was made from the snapshot");
+        said.assert_exit(2).assert_says("it is not known whether that was created from the snapshot");
         assert_eq!(said.out, "");
         cluster.grant_everywhere(&rules(RESTORE_CLASS_PERMISSIONS)).await;
         restored("c", Some("2099-01-01T00:00:00Z")).await.assert_exit(0);
         let said = restored("d", Some("2020-01-01T00:00:00Z")).await;
-        said.assert_exit(2).assert_says("volume odd-d was there before");
+        said.assert_exit(2).assert_says("Kubernetes preferred volume odd-d, which existed before");
         assert_eq!(said.out, "");
     })
     .await;
@@ -764,9 +764,9 @@ async fn what_the_provisioner_complains_of_is_said_once_and_is_the_reason_when_t
         let said = restore(cluster, &["--claim", "data", "--to", "b", "--timeout", "1500ms"]).await;
         said.assert_exit(1).assert_says(
             "error: claim b was not Bound within 1.50 s: failed to provision volume with StorageClass \"hostpath\": rpc \
-             error: code = ResourceExhausted desc = no space on the storage; it is still there",
+             error: code = ResourceExhausted desc = no space on the storage; it still exists",
         );
-        assert_eq!(said.err.matches("warning: the volume is not there yet").count(), 1, "{}", said.err);
+        assert_eq!(said.err.matches("warning: the volume does not exist yet").count(), 1, "{}", said.err);
         assert!(said.took < millis(4000), "{:?}", said.took);
         assert!(cluster.try_claim("b").await.is_some(), "nothing is deleted");
     })
@@ -798,7 +798,7 @@ async fn a_snapshot_that_is_deleted_under_a_restore_ends_it() {
         cluster.delete_snapshot("old").await;
         let said = saying.finish().await;
         said.assert_exit(2).assert_says(
-            "error: somebody deleted snapshot old before claim b was Bound: error getting handle for DataSource Type \
+            "error: snapshot old was deleted before claim b was Bound: error getting handle for DataSource Type \
              VolumeSnapshot by Name old: snapshot old is currently being deleted",
         );
         assert!(said.took < millis(5000), "{:?}", said.took);
@@ -817,11 +817,7 @@ async fn a_claim_that_is_deleted_under_a_restore_ends_it() {
             cluster.begin_to_say(&restore_rights(), &[], &["restore", "--claim=data", "--to=b"]).await;
         cluster.until("the claim is made", async || cluster.try_claim("b").await.is_some()).await;
         cluster.delete_claim("b").await;
-        saying
-            .finish()
-            .await
-            .assert_exit(2)
-            .assert_says("error: somebody deleted claim b before it was Bound");
+        saying.finish().await.assert_exit(2).assert_says("error: claim b was deleted before it was Bound");
     })
     .await;
 }
@@ -842,7 +838,7 @@ async fn without_the_right_to_read_events_it_waits_all_the_same() {
             .collect();
         let said = cluster.say(&permissions, &["restore", "--claim=data", "--to=b"]).await;
         said.assert_exit(0);
-        assert_eq!(said.err.matches("what is said of the claim is not known").count(), 1, "{}", said.err);
+        assert_eq!(said.err.matches("continuing without the Events of the claim").count(), 1, "{}", said.err);
     })
     .await;
 }

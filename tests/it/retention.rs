@@ -1,5 +1,5 @@
-//! `deltas` against what k8s-snapshots keeps: its own expiry was run on the snapshots of
-//! `tests/data/retention/deltas.json`, and these are its answers.
+//! Compares `deltas` with k8s-snapshots: the answers of its expiry for the snapshots of
+//! `tests/data/retention/deltas.json`.
 
 use std::collections::BTreeSet;
 
@@ -21,12 +21,11 @@ struct Answers {
 struct Case {
     name: String,
     deltas: String,
-    /// Name and time.
     snapshots: Vec<(String, Timestamp)>,
     keep: BTreeSet<String>,
 }
 
-/// A snapshot every step, expiry after each.
+/// A snapshot at every step, with expiry after each.
 #[derive(Deserialize)]
 struct Rolling {
     deltas: String,
@@ -39,8 +38,8 @@ struct Rolling {
 #[derive(Deserialize)]
 struct Parse {
     input: String,
-    /// Whether the original both reads it and gets through expiry with it. One that it reads as
-    /// zero is refused here as well.
+    /// Whether the original parses it and completes expiry with it. Durations that it parses as zero are
+    /// rejected here as well.
     accepted: bool,
     /// How many of 60 hourly snapshots it keeps.
     keeps_of_60_hourly: Option<usize>,
@@ -54,7 +53,7 @@ fn snapshot(name: &str, time: Timestamp) -> Snapshot {
     Snapshot::ready_at(name, time)
 }
 
-/// The names of those that stay.
+/// Returns the names of the snapshots that are kept.
 fn kept(snapshots: &[Snapshot], rules: &Rules) -> BTreeSet<String> {
     let by = Judgement::by_rules(rules, Timestamp::MAX);
     let staying = judge(snapshots, &by).into_iter().filter(|decision| !decision.verdict.goes());

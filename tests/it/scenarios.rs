@@ -214,7 +214,7 @@ async fn the_next_attempt_of_a_job_takes_the_snapshot_over_and_makes_no_second_o
         assert_eq!(cluster.names().await, [name.as_str()]);
         assert_eq!(again.lines("going on with the snapshot")[0]["snapshot"], name);
         assert!(
-            again.message.contains(&format!("data: {name} ready (made by an earlier attempt)")),
+            again.message.contains(&format!("data: {name} ready (created by an earlier attempt)")),
             "{}",
             again.message
         );
@@ -384,7 +384,7 @@ async fn all_namespaces_that_match_are_snapshotted_and_none_holds_up_another() {
             [("SNAPSHOT_NAMESPACE_SELECTOR", selector.as_str()), ("SNAPSHOT_PVC_SELECTOR", "!no-such-label")];
         let ran = cluster.run_with_permissions(&json!([]), &settings).await;
         ran.assert_exit(0);
-        assert!(ran.message.contains("1 claim was passed over"), "{}", ran.message);
+        assert!(ran.message.contains("1 claim was skipped"), "{}", ran.message);
         assert_eq!(other.names().await, ["old"]);
         if std::env::var_os("SNAPSHOTTER_TEST_KUBECONFIG").is_none() {
             let requests = cluster.fake().requests();
@@ -590,8 +590,8 @@ async fn an_annotation_that_is_not_understood_keeps_everything_of_its_claim() {
         let names = cluster.names().await;
         assert_eq!(names.len(), 3, "both have a new one: {names:?}");
         assert!(names.contains(&"misspelt-old".to_owned()));
-        let said = "nothing older is deleted: the annotation volume-snapshotter/retention of claim misspelt is not \
-                    understood: there is no such rule (at character 1: \"dayly=7\")";
+        let said = "nothing older is deleted: the annotation volume-snapshotter/retention of claim misspelt is invalid: \
+                    there is no such rule (at character 1: \"dayly=7\")";
         assert!(ran.message.contains(said), "{}", ran.message);
     })
     .await;
@@ -708,7 +708,7 @@ async fn a_dry_run_says_what_it_would_do_and_changes_nothing() {
             ran.message
         );
         assert!(
-            ran.message.contains("data: would make a snapshot, delete 1 older one and keep 1"),
+            ran.message.contains("data: would create a snapshot, delete 1 older one and keep 1"),
             "{}",
             ran.message
         );
@@ -905,8 +905,8 @@ async fn sigterm_ends_the_run_within_a_second_and_says_what_is_left() {
         assert_eq!(
             ran.message,
             format!(
-                "0 of 1 claim has a new ready snapshot; the run was told to stop\n\
-                 data: stopped while {name} was not ready yet; the Job's next attempt goes on with it\n"
+                "0 of 1 claim has a new ready snapshot; a signal stopped the run\n\
+                 data: stopped before {name} was ready; the Job's next attempt continues with it\n"
             )
         );
     })

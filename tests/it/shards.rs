@@ -1,5 +1,5 @@
-//! Claims shared among the pods of an Indexed Job: each pod started as Kubernetes starts it, with
-//! its index in the environment, and the component that sets such a Job up.
+//! Claims distributed among the pods of an Indexed Job: each pod started as Kubernetes starts it, with its
+//! index in the environment, and the component that defines such a Job.
 
 use std::{collections::BTreeSet, fs, io::Write as _, path::Path, process::Command, time::Duration};
 
@@ -27,7 +27,7 @@ async fn run_all(cluster: &TestCluster, shards: u32, settings: &[(&str, &str)]) 
     ran
 }
 
-/// The claims of all snapshots that nobody has deleted, in order; one that has two is there twice.
+/// The claims of all snapshots that are not deleted, sorted; one with two snapshots occurs twice.
 fn claims_of(snapshots: &[Value]) -> Vec<String> {
     let claim = |snapshot: &Value| {
         snapshot["spec"]["source"]["persistentVolumeClaimName"].as_str().map(str::to_owned)
@@ -81,7 +81,7 @@ async fn the_pods_of_a_job_snapshot_every_claim_once_and_prune_each_their_own() 
             assert!(!own.is_empty() && made == own, "{shard}: {made:?} instead of {own:?}");
             assert!(ran.message.contains(&format!("snapshot, in {shard}\n")), "{}", ran.message);
         }
-        // What each pod costs the API server: its lists and its watch, and of the rest its own part.
+        // The requests of each pod: its lists and its watch, and otherwise only those of its own claims.
         let mut requests = cluster.fake().requests();
         requests.retain(|request| request.user.contains("serviceaccount"));
         let verbs = |verb: &str| requests.iter().filter(|request| request.verb == verb).count();
@@ -96,7 +96,9 @@ async fn a_pod_without_claims_succeeds_but_a_choice_without_any_does_not() {
     everywhere(async |cluster| {
         cluster.labelled_claim("data", json!({"app": "web"})).await;
         let id = ClaimId { namespace: cluster.namespace.clone(), name: "data".to_owned() };
-        let its = (0..3).find(|index| Shard::new(*index, 3).is_some_and(|shard| shard.holds(&id))).expect("a shard");
+        let its = (0..3)
+            .find(|index| Shard::new(*index, 3).is_some_and(|shard| shard.holds(&id)))
+            .expect("a shard");
         for choice in [("SNAPSHOT_PVC_SELECTOR", "app=web"), ("SNAPSHOT_PVC_NAMES", "data")] {
             let before = cluster.names().await;
             let ran = run_all(cluster, 3, &[choice, ("SNAPSHOT_RETENTION", "all")]).await;
@@ -105,7 +107,9 @@ async fn a_pod_without_claims_succeeds_but_a_choice_without_any_does_not() {
                 if index != its {
                     assert_eq!(
                         ran.message,
-                        format!("no snapshot was made: none of the chosen claims is in shard {index} (of 0 to 2)\n")
+                        format!(
+                            "no snapshot was created: none of the targets is in shard {index} (of 0 to 2)\n"
+                        )
                     );
                 }
             }

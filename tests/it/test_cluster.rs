@@ -1,9 +1,9 @@
-//! Where a scenario takes place: the fake API server, or a real cluster if `SNAPSHOTTER_TEST_KUBECONFIG`
-//! names a kubeconfig; and the binary, started as a process with a role and a token of its own.
+//! Runs scenarios on the fake API server, or on a real cluster if `SNAPSHOTTER_TEST_KUBECONFIG` names a
+//! kubeconfig. Starts the binary as a process with its own role and token.
 //!
-//! Scenarios do everything through the API, so that they are the same in both places. What only
-//! the fake API server can do (speed and errors of the snapshot controller, dates in the past) is reached
-//! through [`TestCluster::fake`], in scenarios that are [`embedded`].
+//! Scenarios do everything through the API, so that they are the same on both. What only the fake API server
+//! can do (speed and errors of the snapshot controller, dates in the past) is available through
+//! [`TestCluster::fake`], in scenarios that are [`embedded`].
 
 use std::{
     collections::BTreeMap,
@@ -30,12 +30,12 @@ use serde_json::{Value, json};
 use tokio::{process::Command, time::sleep};
 use volume_snapshotter::cluster::{PERMISSIONS, Permission};
 
-/// How long a scenario waits for what a cluster does in its own time.
+/// How long a scenario waits for the cluster.
 const LONGEST_WAIT: Duration = Duration::from_secs(90);
 
 const ACCOUNT: &str = "volume-snapshotter";
 
-/// Where a scenario takes place.
+/// The cluster of a scenario.
 pub(crate) struct TestCluster {
     admin: Client,
     pub(crate) namespace: String,
@@ -49,20 +49,17 @@ pub(crate) struct TestCluster {
     outside: Mutex<Vec<String>>,
 }
 
-/// What a run of the binary left behind.
+/// The result of a run of the binary.
 #[derive(Debug)]
 pub(crate) struct Ran {
-    /// The exit code.
     pub(crate) code: i32,
-    /// The termination message.
     pub(crate) message: String,
     /// The log, a JSON object a line.
     pub(crate) log: Vec<Value>,
-    /// How long it took.
     pub(crate) took: Duration,
 }
 
-/// Plays a scenario on the fake API server, and on a real cluster if there is one.
+/// Runs a scenario on the fake API server, and on a real cluster if there is one.
 pub(crate) async fn everywhere(scenario: impl AsyncFn(&TestCluster)) {
     embedded(Options::default(), &scenario).await;
     if let Some(kubeconfig) = env::var_os("SNAPSHOTTER_TEST_KUBECONFIG") {
@@ -70,12 +67,12 @@ pub(crate) async fn everywhere(scenario: impl AsyncFn(&TestCluster)) {
     }
 }
 
-/// Plays a scenario on the fake API server only.
+/// Runs a scenario on the fake API server only.
 pub(crate) async fn embedded(options: Options, scenario: impl AsyncFn(&TestCluster)) {
     play(TestCluster::embedded(options).await, &scenario).await;
 }
 
-/// As [`embedded`], for a scenario that cannot be had of a real cluster; says so.
+/// Like [`embedded`], for a scenario that is impossible on a real cluster, with a message that says so.
 pub(crate) async fn embedded_only(options: Options, reason: &str, scenario: impl AsyncFn(&TestCluster)) {
     if env::var_os("SNAPSHOTTER_TEST_KUBECONFIG").is_some() {
         let name = std::thread::current().name().unwrap_or("a scenario").to_owned();
@@ -181,7 +178,7 @@ impl TestCluster {
 
     // --- What a person would do with kubectl -------------------------------------------------------
 
-    /// The same place, but another namespace, made with these labels.
+    /// The same cluster with another namespace, which is created with these labels.
     pub(crate) async fn another_namespace(&self, suffix: &str, labels: Value) -> TestCluster {
         let namespace = format!("{}-{suffix}", self.namespace);
         self.post(
@@ -207,7 +204,7 @@ impl TestCluster {
         }
     }
 
-    /// Gives the binary's ServiceAccount rights in all namespaces.
+    /// Grants the binary's ServiceAccount permissions in all namespaces.
     pub(crate) async fn grant_everywhere(&self, rules: &Value) {
         const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
         let metadata = json!({"name": self.namespace});
@@ -283,7 +280,7 @@ impl TestCluster {
         self.try_read(&format!("{}/{name}", self.claims_path())).await
     }
 
-    /// Makes a claim that nothing will ever give a volume.
+    /// Creates a claim that never becomes Bound.
     pub(crate) async fn pending_claim(&self, name: &str) {
         self.new_claim(name, json!({}), "no-such-class").await;
     }
@@ -295,7 +292,6 @@ impl TestCluster {
         self.until(&format!("claim {name} is gone"), async || self.try_read(&path).await.is_none()).await;
     }
 
-    /// Annotates a claim.
     pub(crate) async fn annotate_claim(&self, name: &str, annotations: Value) {
         let path = format!("{}/{name}", self.claims_path());
         self.patch(&path, &json!({"metadata": {"annotations": annotations}})).await;
@@ -346,12 +342,10 @@ impl TestCluster {
         .await;
     }
 
-    /// Changes a snapshot.
     pub(crate) async fn patch_snapshot(&self, name: &str, patch: Value) {
         self.patch(&format!("{}/{name}", self.snapshots_path()), &patch).await;
     }
 
-    /// Changes a snapshot's status.
     pub(crate) async fn patch_snapshot_status(&self, name: &str, status: Value) {
         let path = format!("{}/{name}/status", self.snapshots_path());
         self.patch(&path, &json!({"status": status})).await;
@@ -375,12 +369,10 @@ impl TestCluster {
         self.delete(&format!("/api/v1/namespaces/{}", self.namespace)).await;
     }
 
-    /// Deletes a snapshot.
     pub(crate) async fn delete_snapshot(&self, name: &str) {
         self.delete(&format!("{}/{name}", self.snapshots_path())).await;
     }
 
-    /// One snapshot.
     pub(crate) async fn snapshot(&self, name: &str) -> Value {
         self.read(&format!("{}/{name}", self.snapshots_path())).await
     }
@@ -406,7 +398,7 @@ impl TestCluster {
         names
     }
 
-    /// Waits until something is so.
+    /// Waits until a condition holds.
     pub(crate) async fn until(&self, what: &str, is_so: impl AsyncFn() -> bool) {
         let began = Instant::now();
         while !is_so().await {
@@ -417,17 +409,16 @@ impl TestCluster {
 
     // --- The binary --------------------------------------------------------------------------------
 
-    /// Runs the binary once with the rights that it needs and these settings besides the class.
+    /// Runs the binary once with the permissions that it needs and these settings in addition to the class.
     pub(crate) async fn run(&self, settings: &[(&str, &str)]) -> Ran {
         self.run_with_permissions(&all_permissions(), settings).await
     }
 
-    /// Runs the binary once with other rights.
+    /// Runs the binary once with other permissions.
     pub(crate) async fn run_with_permissions(&self, rules: &Value, settings: &[(&str, &str)]) -> Ran {
         self.start(rules, settings).await.finish().await
     }
 
-    /// Starts the binary.
     pub(crate) async fn start(&self, rules: &Value, settings: &[(&str, &str)]) -> Running {
         let kubeconfig = self.kubeconfig(rules).await;
         self.start_as(&kubeconfig, settings)
@@ -439,7 +430,7 @@ impl TestCluster {
         self.start_process(Command::new(BINARY), &variables, settings)
     }
 
-    /// The file of a kubeconfig for the binary's ServiceAccount, which has these rights from now on.
+    /// Writes a kubeconfig for the binary's ServiceAccount, which gets these permissions.
     pub(crate) async fn kubeconfig(&self, rules: &Value) -> PathBuf {
         let token = self.token(rules).await;
         self.file("kubeconfig", &self.kubeconfig_for(token))
@@ -453,7 +444,7 @@ impl TestCluster {
         settings: &[(&str, &str)],
     ) -> Running {
         let message = self.file("termination-log", "");
-        // As the manifests have it, a Job of one name is one Job unless a scenario says otherwise.
+        // Like in the manifests, a Job name identifies one Job unless a scenario says otherwise.
         let id = settings
             .iter()
             .find(|(name, _)| *name == "SNAPSHOT_RUN_ID")
@@ -482,7 +473,7 @@ impl TestCluster {
         Running { process, message, began: Instant::now() }
     }
 
-    /// A token of the binary's ServiceAccount, which has these rights from now on and no others.
+    /// Returns a token of the binary's ServiceAccount, which gets exactly these permissions.
     pub(crate) async fn token(&self, rules: &Value) -> String {
         let namespace = &self.namespace;
         let accounts = format!("/api/v1/namespaces/{namespace}/serviceaccounts");
@@ -603,7 +594,6 @@ impl TestCluster {
 /// A finalizer of the scenarios' own.
 const FINALIZER: &str = "volume-snapshotter/test";
 
-/// The binary under test.
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_volume-snapshotter");
 
 /// The rules of the Role that the manifests have.
@@ -611,12 +601,12 @@ pub(crate) fn all_permissions() -> Value {
     rules(PERMISSIONS)
 }
 
-/// The rules of a Role with all rights but the right to watch.
+/// The rules of a Role with all permissions except `watch`.
 pub(crate) fn permissions_without_watch() -> Value {
     rules(&PERMISSIONS.iter().filter(|permission| permission.verb != "watch").copied().collect::<Vec<_>>())
 }
 
-/// The rules of a Role with these rights.
+/// The rules of a Role with these permissions.
 pub(crate) fn rules(permissions: &[Permission]) -> Value {
     permissions
         .iter()
@@ -647,7 +637,6 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    /// Sends a signal.
     pub(crate) fn signal(&self, signal: &str) {
         let id = self.process.id().expect("it still runs");
         let sent = std::process::Command::new("kill").args([format!("-{signal}"), id.to_string()]).status();
@@ -672,7 +661,6 @@ impl Running {
         self.process.wait().await.expect("its end").code()
     }
 
-    /// Waits for its end.
     pub(crate) async fn finish(self) -> Ran {
         let output: Output = self.process.wait_with_output().await.expect("its output");
         let took = self.began.elapsed();

@@ -1,12 +1,12 @@
 //! Watch the binary at work, without a cluster.
 //!
-//! `cargo run --package demo` starts an API server with a snapshot controller in this process, makes three claims with a
-//! few older snapshots, and runs the binary three times as an hourly schedule would, and once more on a claim with a few
-//! days of snapshots to show what calendar rules keep. `cargo run --package demo -- --serve` leaves the API server up for
-//! kubectl and for runs by hand.
+//! `cargo run --package demo` starts an API server with a snapshot controller in this process, creates three
+//! claims with a few older snapshots, and runs the binary three times like an hourly schedule. Then it runs
+//! once more on a claim with snapshots of a few days to show what calendar rules keep. `cargo run --package
+//! demo -- --serve` keeps the API server running for kubectl and manual runs.
 //!
-//! The binary is this very file, started under the binary's name: it calls the library's `main`, and nothing has to be
-//! built besides.
+//! The demo is also the binary: started under the binary's name it calls the library's `main`, so nothing
+//! else needs to be built.
 
 use std::{
     env, fs,
@@ -56,7 +56,7 @@ async fn demo() -> Result<()> {
         Some(other) => anyhow::bail!("unknown argument {other:?}; --serve is the only one"),
     };
     let fake = furnished_bed().await;
-    // The runs have the rights of the Role and no more; a person with kubectl may do everything.
+    // The runs have the permissions of the Role and no more; a person with kubectl may do everything.
     let token = match serve {
         true => fake.admin_token().to_owned(),
         false => fake.token(NAMESPACE, BINARY),
@@ -101,7 +101,7 @@ impl Files {
 
 /// Two claims, and what earlier days left behind.
 async fn furnished_bed() -> FakeApiServer {
-    // With TLS, for kubectl gives no token to a server without.
+    // With TLS, because kubectl sends tokens only over TLS.
     let mut options = Options { tls: true, ..Options::default() };
     // What a fast driver takes.
     options.controller.ready_after = Duration::from_millis(600);
@@ -213,7 +213,7 @@ fn heading(text: &str) {
     println!("\n=== {text}\n");
 }
 
-/// Makes every snapshot of data and media an hour older, for nobody wants to wait.
+/// Dates every snapshot of data and media back by an hour, instead of waiting.
 fn an_hour_later(fake: &FakeApiServer) {
     let earlier = |time: &mut Value| {
         if let Some(parsed) = time.as_str().and_then(|text| text.parse::<Timestamp>().ok()) {

@@ -1,6 +1,6 @@
-//! What happens to an object on its way into the store: metadata that the server owns, defaults, admission.
+//! Prepares objects for the store: metadata that the server owns, defaults, admission.
 //!
-//! Whether the object is valid is decided in `validation`.
+//! `validation` decides whether an object is valid.
 
 use crate::event;
 use crate::failure::Failure;
@@ -21,7 +21,7 @@ const OWNED: [&str; 7] = [
     "selfLink",
 ];
 
-/// Makes a client's new object one of the server's.
+/// Sets the fields of a new object that clients cannot set.
 pub(crate) fn prepare_new(resource: &Resource, object: &mut Value) {
     let metadata = object::metadata(object);
     for field in OWNED {
@@ -45,7 +45,7 @@ pub(crate) fn prepare_new(resource: &Resource, object: &mut Value) {
     set_defaults(resource, object);
 }
 
-/// Fills in the metadata that every stored object has.
+/// Sets the metadata that every stored object has.
 pub(crate) fn stamp(resource: &Resource, object: &mut Value) {
     let metadata = object::metadata(object);
     metadata.entry("uid").or_insert_with(|| object::new_uid().into());
@@ -58,7 +58,7 @@ pub(crate) fn stamp(resource: &Resource, object: &mut Value) {
     }
 }
 
-/// Fills in the fields that have a default.
+/// Sets defaults.
 pub(crate) fn set_defaults(resource: &Resource, object: &mut Value) {
     match resource.plural {
         "namespaces" => {
@@ -100,7 +100,7 @@ pub(crate) fn set_defaults(resource: &Resource, object: &mut Value) {
     }
 }
 
-/// Whether the cluster lets a new object in, and what it makes of it.
+/// Applies admission to a new object: rejects it, or changes it.
 pub(crate) fn admit(
     writer: &Writer<'_>,
     resource: &'static Resource,
@@ -128,7 +128,7 @@ pub(crate) fn admit(
     Ok(())
 }
 
-/// Gives a changed object the metadata that clients cannot change, from the object that it replaces.
+/// Restores the metadata of a changed object that clients cannot change.
 pub(crate) fn prepare_changed(resource: &Resource, subresource: &str, object: &mut Value, old: &Value) {
     if subresource == "status" {
         let status = object.get("status").cloned();
@@ -147,7 +147,7 @@ pub(crate) fn prepare_changed(resource: &Resource, subresource: &str, object: &m
         };
     }
     metadata.retain(|_, value| !value.is_null());
-    // Who took the last entry away took the field away.
+    // Removing the last entry removes the field.
     for field in ["labels", "annotations", "finalizers"] {
         let is_empty = match metadata.get(field) {
             Some(Value::Object(entries)) => entries.is_empty(),
@@ -159,7 +159,7 @@ pub(crate) fn prepare_changed(resource: &Resource, subresource: &str, object: &m
         }
     }
     if let (Value::Object(fields), Value::Object(old)) = (&mut *object, old) {
-        // Whoever sends an object without its status does not mean to clear it.
+        // An object without a status does not clear it.
         if resource.status || (fields.get("status").is_none() && old.contains_key("status")) {
             match old.get("status") {
                 Some(status) => fields.insert("status".into(), status.clone()),

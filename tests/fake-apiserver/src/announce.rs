@@ -1,4 +1,4 @@
-//! What the controllers say of objects, as Events.
+//! Events of the controllers.
 
 use crate::object;
 use crate::registry::known;
@@ -6,11 +6,10 @@ use crate::store::{Key, Writer};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-/// Who says what of which object.
+/// The content of an Event.
 pub(crate) struct Announcement<'a> {
     /// `apiVersion` and `kind` of the object.
     pub(crate) about: (&'a str, &'a str),
-    /// The object itself.
     pub(crate) object: &'a Value,
     pub(crate) component: &'a str,
     /// `Normal` or `Warning`.
@@ -19,12 +18,12 @@ pub(crate) struct Announcement<'a> {
     pub(crate) message: &'a str,
 }
 
-/// Writes an Event of its own.
+/// Writes a new Event.
 pub(crate) fn announce(writer: &mut Writer<'_>, said: &Announcement<'_>) {
     let (namespace, name) = (object::namespace(said.object), object::name(said.object));
     let now = object::now();
     let mut event = format!("{name}.{:016x}", Timestamp::now().as_nanosecond());
-    // Two in the same nanosecond are two still.
+    // Two Events in the same nanosecond need different names.
     while writer.get("events", &(namespace.to_owned(), event.clone())).is_some() {
         event = format!("{name}.{:016x}", object::random());
     }
@@ -61,7 +60,7 @@ pub(crate) fn announce(writer: &mut Writer<'_>, said: &Announcement<'_>) {
     );
 }
 
-/// Writes an Event, or counts the one that says the same already, as those do who say a thing again and again.
+/// Writes an Event, or increments the count of an existing one with the same content.
 pub(crate) fn repeat(writer: &mut Writer<'_>, said: &Announcement<'_>) {
     let uid = object::uid(said.object);
     let is_same = |event: &Value| {

@@ -1,18 +1,18 @@
-//! Who makes a request: the tokens that the server knows and the users behind them.
+//! Authentication: the tokens that the server accepts, and their users.
 //!
-//! What a user may do is decided in `rbac`.
+//! `rbac` decides what a user may do.
 
 use crate::object;
 use crate::store::Store;
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
-/// Who a request comes from.
+/// The user that makes a request.
 #[derive(Debug, Clone)]
 pub(crate) struct User {
     pub(crate) name: String,
     pub(crate) groups: Vec<String>,
-    /// Namespace and name, if it is a ServiceAccount.
+    /// Namespace and name of a ServiceAccount.
     pub(crate) service_account: Option<(String, String)>,
 }
 
@@ -50,11 +50,11 @@ impl User {
     }
 }
 
-/// The tokens that were given out.
+/// The tokens that were issued.
 #[derive(Debug)]
 pub(crate) struct Tokens {
     admin: String,
-    /// The namespace and name of the ServiceAccount behind each.
+    /// Namespace and name of each token's ServiceAccount.
     given: Mutex<HashMap<String, (String, String)>>,
 }
 
@@ -63,12 +63,12 @@ impl Tokens {
         Tokens { admin: format!("admin.{}", object::new_uid()), given: Mutex::default() }
     }
 
-    /// The token of a user that may do everything.
+    /// Returns the token of a user with all permissions.
     pub(crate) fn admin(&self) -> &str {
         &self.admin
     }
 
-    /// A new token of a ServiceAccount.
+    /// Issues a token for a ServiceAccount.
     pub(crate) fn give(&self, namespace: &str, name: &str) -> String {
         let token = format!("{namespace}.{name}.{}", object::new_uid());
         let mut given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
@@ -76,12 +76,12 @@ impl Tokens {
         token
     }
 
-    /// Makes a token one that is not valid.
+    /// Invalidates a token.
     pub(crate) fn expire(&self, token: &str) {
         self.given.lock().unwrap_or_else(PoisonError::into_inner).remove(token);
     }
 
-    /// The user of an `Authorization` header; `None` if the token is not valid.
+    /// Returns the user of an `Authorization` header, or `None` if the token is not valid.
     pub(crate) fn user(&self, store: &Store, header: Option<&str>) -> Option<User> {
         let Some(header) = header else { return Some(User::anonymous()) };
         let token = header.strip_prefix("Bearer ")?.trim();
@@ -89,7 +89,7 @@ impl Tokens {
             return Some(User::admin());
         }
         let key = self.given.lock().unwrap_or_else(PoisonError::into_inner).get(token).cloned()?;
-        // With the account its tokens go.
+        // Tokens of a deleted account are not valid.
         store.get("serviceaccounts", &key)?;
         Some(User::of_service_account(&key.0, &key.1))
     }

@@ -1,16 +1,15 @@
-//! What a request means: verb, resource, namespace, name and parameters, read from method, path, query and headers.
+//! Parses requests: verb, resource, namespace, name and parameters, from method, path, query and headers.
 //!
-//! Reading does not look whether the resource is served: permissions are judged before that.
+//! Parsing does not check whether the resource is served, because permissions are checked first.
 
 use crate::rbac::Deed;
 use http::{HeaderMap, Method, header};
 
-/// A request, understood.
 #[derive(Debug, Clone)]
 pub(crate) struct Call {
     pub(crate) method: Method,
     pub(crate) path: String,
-    /// Path and query as they came.
+    /// Path and query, not decoded.
     pub(crate) uri: String,
     pub(crate) query: Vec<(String, String)>,
     /// `get`, `list`, `watch`, `create`, `update`, `patch`, `delete` or `deletecollection`; for a path that is no
@@ -75,22 +74,23 @@ impl Call {
         }
     }
 
-    /// A query parameter, empty if it is missing.
+    /// Returns a query parameter, empty if it is missing.
     pub(crate) fn parameter(&self, name: &str) -> &str {
         self.query.iter().find(|(key, _)| key == name).map_or("", |(_, value)| value)
     }
 
-    /// Whether a query parameter is set to something true.
+    /// Whether a boolean query parameter is true.
     pub(crate) fn flag(&self, name: &str) -> bool {
         matches!(self.parameter(name), "true" | "1" | "True" | "TRUE" | "t" | "T")
     }
 
-    /// Whether the query asks to change nothing.
+    /// Whether this is a dry run.
     pub(crate) fn is_dry_run(&self) -> bool {
         self.query.iter().any(|(key, value)| key == "dryRun" && value == "All")
     }
 
-    /// What permissions are judged by. Like the server, a list or watch of one name is one of that name.
+    /// Returns the attributes for authorization. Like the server, treats a list or watch of one name as one
+    /// with that name.
     pub(crate) fn deed(&self) -> Deed {
         let Some(target) = &self.target else {
             return Deed { verb: self.verb.to_owned(), path: Some(self.path.clone()), ..Deed::default() };
@@ -115,7 +115,7 @@ impl Call {
 }
 
 fn decoded(segment: &str) -> String {
-    // A plus sign is no space in a path.
+    // A plus sign in a path is not a space.
     let pair = format!("{}=", segment.replace('+', "%2B"));
     form_urlencoded::parse(pair.as_bytes()).next().map(|(key, _)| key.into_owned()).unwrap_or_default()
 }
@@ -147,7 +147,7 @@ fn target(path: &str) -> Option<Target> {
     if plural.is_empty() || (is_namespace && !namespace.is_empty()) {
         return None;
     }
-    // The server attributes the request for a namespace to that namespace.
+    // The server treats a request for a namespace as one in that namespace.
     let namespace = if is_namespace { name } else { namespace };
     Some(Target {
         group: group.to_owned(),

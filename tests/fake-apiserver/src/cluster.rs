@@ -1,4 +1,4 @@
-//! What all requests and controllers share: the store, the tokens, the plans, the faults, the actions and the log.
+//! State that all requests and controllers share: store, tokens, plans, faults, actions and log.
 
 use crate::auth::Tokens;
 use crate::controller::{Orders, SnapshotData};
@@ -21,10 +21,9 @@ use tokio::sync::watch;
 type Provider = Arc<dyn Fn(&Value) -> Option<Provision> + Send + Sync>;
 type Planner = Arc<dyn Fn(&Value) -> Option<Plan> + Send + Sync>;
 
-/// How many writes are remembered, for watches and for the later pages of lists.
+/// Number of writes that watches and later pages of lists can go back.
 const HISTORY: usize = 50_000;
 
-/// One cluster.
 pub(crate) struct Cluster {
     pub(crate) options: Options,
     pub(crate) store: Store,
@@ -33,19 +32,19 @@ pub(crate) struct Cluster {
     pub(crate) faults: Faults,
     pub(crate) meanwhile: Meanwhile,
     pub(crate) policies: Policies,
-    /// How often all watches that there were have been made mute.
+    /// Number of times that all watches were muted.
     mute: AtomicU64,
-    /// How the snapshot controller is to work through its queue.
+    /// Pace of the snapshot controller.
     pub(crate) orders: watch::Sender<Orders>,
-    /// What snapshots have the data of, by their uids. It is known of those, too, that are gone.
+    /// The source of each snapshot's data, by uid. Deleted snapshots are included.
     data: Mutex<HashMap<String, SnapshotData>>,
-    /// The uids of the snapshots that volumes were made from, by the names of the volumes.
+    /// Uids of the snapshots that volumes were created from, by the volume's name.
     restored: Mutex<HashMap<String, String>>,
-    /// The claims of which snapshots are being made, with the uids of those.
+    /// The claims that are being snapshotted, with the uids of the snapshots.
     sources: Mutex<HashMap<Key, HashSet<String>>>,
     planner: Mutex<Option<Planner>>,
     provider: Mutex<Option<Provider>>,
-    /// How long a namespace's quota takes to notice that a snapshot is gone.
+    /// Delay until a namespace's quota notices that a snapshot is gone.
     quota_delays: Mutex<HashMap<String, Duration>>,
 }
 
@@ -76,22 +75,22 @@ impl Cluster {
         }
     }
 
-    /// Whether a resource is served: that of snapshots can be left out, as in a cluster without its definitions.
+    /// Whether a resource is served. Snapshots can be left out, as in a cluster without the CRDs.
     pub(crate) fn serves(&self, resource: &Resource) -> bool {
         self.options.snapshot_api || resource.group != SNAPSHOT_GROUP
     }
 
-    /// How often watches were made mute: for those to remember that begin now.
+    /// Returns how often watches were muted, for watches that start now.
     pub(crate) fn muted(&self) -> u64 {
         self.mute.load(Ordering::SeqCst)
     }
 
-    /// Makes all watches mute that there are.
+    /// Mutes all current watches.
     pub(crate) fn mute(&self) {
         self.mute.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// What a snapshot has the data of, as far as that is known.
+    /// Returns the source of a snapshot's data, if it is known.
     pub(crate) fn data(&self, snapshot: &Value) -> Option<SnapshotData> {
         let data = self.data.lock().unwrap_or_else(PoisonError::into_inner);
         data.get(object::uid(snapshot)).cloned()
@@ -101,7 +100,7 @@ impl Cluster {
         self.data.lock().unwrap_or_else(PoisonError::into_inner).insert(snapshot_uid.to_owned(), of);
     }
 
-    /// The uid of the snapshot that a volume was made from.
+    /// Returns the uid of the snapshot that a volume was created from.
     pub(crate) fn restored(&self, volume: &str) -> Option<String> {
         self.restored.lock().unwrap_or_else(PoisonError::into_inner).get(volume).cloned()
     }
@@ -111,8 +110,7 @@ impl Cluster {
         restored.insert(volume.to_owned(), snapshot_uid.to_owned());
     }
 
-    /// The claims of which snapshots are being made, with the uids of those. Whoever writes to the store as well
-    /// locks this second.
+    /// The claims that are being snapshotted, with the uids of the snapshots. Lock this after the store.
     pub(crate) fn sources(&self) -> MutexGuard<'_, HashMap<Key, HashSet<String>>> {
         self.sources.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -121,9 +119,9 @@ impl Cluster {
         *self.planner.lock().unwrap_or_else(PoisonError::into_inner) = Some(planner);
     }
 
-    /// What is to happen with a snapshot.
+    /// Returns the plan for a snapshot.
     pub(crate) fn plan(&self, snapshot: &Value) -> Plan {
-        // The closure is a test's: it runs without the lock, so that it may set another one.
+        // A test's closure runs without the lock, so that it may set another one.
         let planner = self.planner.lock().unwrap_or_else(PoisonError::into_inner).clone();
         planner
             .and_then(|planner| planner(snapshot))
@@ -134,7 +132,7 @@ impl Cluster {
         *self.provider.lock().unwrap_or_else(PoisonError::into_inner) = Some(provider);
     }
 
-    /// What is to happen with a claim.
+    /// Returns the plan for a claim.
     pub(crate) fn provision(&self, claim: &Value) -> Provision {
         let provider = self.provider.lock().unwrap_or_else(PoisonError::into_inner).clone();
         provider
@@ -147,7 +145,7 @@ impl Cluster {
         delays.insert(namespace.to_owned(), delay);
     }
 
-    /// How long a namespace's quota takes to notice that a snapshot is gone.
+    /// Delay until a namespace's quota notices that a snapshot is gone.
     pub(crate) fn quota_delay(&self, namespace: &str) -> Duration {
         let delays = self.quota_delays.lock().unwrap_or_else(PoisonError::into_inner);
         delays.get(namespace).copied().unwrap_or_default()

@@ -1,10 +1,10 @@
-//! The snapshot controller: takes new VolumeSnapshots through the states that a real one does, at the speed and with
-//! the errors that a test's [`Plan`] says, and lets deleted ones go.
+//! The snapshot controller. It takes VolumeSnapshots through the states of the real one, with the speed and
+//! errors of a test's [`Plan`], and removes deleted ones.
 //!
-//! It works on what the store reports. What there is to do waits in a queue, which is worked through at the [`Pace`] that
-//! a test chooses; a snapshot's claim is looked up by its name, and only when its turn has come. Delays count from the
-//! write that they follow, or from that turn, and each has a timer of its own, so a thousand snapshots at once are as
-//! exact as one. A snapshot that was put into the store with a status of its own is only looked after when it is deleted.
+//! It reacts to changes of the store. Work waits in a queue, which is processed at the [`Pace`] that a test
+//! chooses. A snapshot's claim is looked up by name when its turn comes. Delays count from the write that
+//! they follow, or from that turn. Each has its own timer, so a thousand concurrent snapshots are as exact as
+//! one. A snapshot that was put into the store with a status is processed only when it is deleted.
 
 use crate::announce::{Announcement, announce};
 use crate::cluster::Cluster;
@@ -24,14 +24,14 @@ const CLAIMS: &str = "persistentvolumeclaims";
 const CLASSES: &str = "volumesnapshotclasses";
 const CONTENTS: &str = "volumesnapshotcontents";
 
-/// How fast the snapshot controller is where no plan says otherwise.
+/// Default speed of the snapshot controller.
 #[derive(Debug, Clone)]
 pub struct Controller {
-    /// From a snapshot's creation until it is ready. 20 ms.
+    /// Time from a snapshot's creation until it is ready. Default: 20 ms.
     pub ready_after: Duration,
-    /// From a snapshot's deletion until it is gone. 5 ms.
+    /// Time from a snapshot's deletion until it is gone. Default: 5 ms.
     pub deletion_delay: Duration,
-    /// Whether Events are written as the real controller does. No: they would be among those that a test counts.
+    /// Whether to write Events like the real controller. Default: no, because tests count Events.
     pub events: bool,
 }
 
@@ -45,60 +45,61 @@ impl Default for Controller {
     }
 }
 
-/// What happens with one snapshot. The default is never ready, without an error.
+/// What happens to one snapshot. The default is never ready, without an error.
 #[derive(Debug, Clone, Default)]
 pub struct Plan {
-    /// From the snapshot's creation until it is ready; `None`: never. If an error of the cluster's (a missing class,
-    /// say) or the controller's [`Pace`] held it up, from when that was over.
+    /// Time from the snapshot's creation until it is ready; `None` means never. If an error of the cluster
+    /// (such as a missing class) or the controller's [`Pace`] delayed it, the time counts from the end of the
+    /// delay.
     pub ready_after: Option<Duration>,
-    /// `status.error.message` from the given times after the creation on; an empty text clears the error.
+    /// Values of `status.error.message`, each set at a time after the creation. An empty text clears the
+    /// error.
     pub errors: Vec<(Duration, String)>,
-    /// `status.creationTime` as the storage says it, instead of the time at which the snapshot was begun.
+    /// `status.creationTime`, instead of the time at which the controller started the snapshot.
     pub creation_time: Option<String>,
     /// Whether an error stays set when the snapshot becomes ready.
     pub keep_error: bool,
-    /// Whether the snapshot stays, terminating, when it is deleted.
+    /// Whether the snapshot stays terminating when it is deleted.
     pub on_delete_keep: bool,
 }
 
 impl Plan {
-    /// Ready after a delay, counted from the creation.
+    /// Returns a plan that is ready after a delay from the creation.
     pub fn ready_after(delay: Duration) -> Plan {
         Plan { ready_after: Some(delay), ..Plan::default() }
     }
 
-    /// Never ready.
     pub fn never() -> Plan {
         Plan::default()
     }
 
-    /// Never ready, with this error from the beginning.
+    /// Returns a plan that is never ready, with this error from the start.
     pub fn fails(message: &str) -> Plan {
         Plan::default().with_error(Duration::ZERO, message)
     }
 
-    /// The same with an error set at a time after the creation; an empty text clears it.
+    /// Adds an error at a time after the creation. An empty text clears it.
     #[must_use]
     pub fn with_error(mut self, at: Duration, message: &str) -> Plan {
         self.errors.push((at, message.to_owned()));
         self
     }
 
-    /// The same with a time that the storage says the snapshot was cut at, in RFC 3339.
+    /// Sets the time at which the data was taken, by the storage's clock, in RFC 3339.
     #[must_use]
     pub fn with_creation_time(mut self, time: impl ToString) -> Plan {
         self.creation_time = Some(time.to_string());
         self
     }
 
-    /// The same with an error that stays set when the snapshot is ready.
+    /// Keeps the error set when the snapshot is ready.
     #[must_use]
     pub fn keeping_error(mut self) -> Plan {
         self.keep_error = true;
         self
     }
 
-    /// The same, but it stays terminating when it is deleted.
+    /// Keeps the snapshot terminating when it is deleted.
     #[must_use]
     pub fn kept_on_delete(mut self) -> Plan {
         self.on_delete_keep = true;
@@ -106,7 +107,7 @@ impl Plan {
     }
 }
 
-/// A snapshot that exists: another of the same name is another one.
+/// Identifies a snapshot by name and uid.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Id {
     key: Key,
@@ -137,23 +138,24 @@ impl Id {
     }
 }
 
-/// How fast the snapshot controller takes snapshots out of its queue: new ones, those whose class or claim has come, and
-/// deleted ones. What the storage has begun goes on at any pace.
+/// How fast the snapshot controller processes its queue: new snapshots, those whose class or claim has
+/// appeared, and deleted ones. The pace does not affect what the storage has started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pace {
     /// As soon as they are there.
     AtOnce,
-    /// The first at once, and then this many in each second, at equal distances; none if it is 0.
+    /// The first at once, then this many per second at equal intervals; none if it is 0.
     PerSecond(u32),
-    /// Not before a test says so with [`FakeApiServer::controller_takes`](crate::TestBed::controller_takes) or another pace.
+    /// Only when a test calls [`FakeApiServer::controller_takes`](crate::FakeApiServer::controller_takes) or
+    /// sets another pace.
     Stopped,
 }
 
-/// How the queue is worked through at this moment.
+/// The current pace of the queue.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Orders {
     pub(crate) pace: Pace,
-    /// How many are to be taken whatever the pace.
+    /// Number of snapshots to process regardless of the pace.
     pub(crate) granted: usize,
 }
 
@@ -163,7 +165,7 @@ impl Default for Orders {
     }
 }
 
-/// What a snapshot holds the data of.
+/// The source of a snapshot's data.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SnapshotData {
     /// The uid of the claim.
@@ -172,30 +174,28 @@ pub struct SnapshotData {
     pub volume: String,
 }
 
-/// How far a snapshot came.
+/// The progress of a snapshot.
 enum Step {
-    /// It is bound to a content, and the storage is at work.
+    /// Bound to a content; the storage is working.
     Begun,
-    /// Something is missing that may come.
+    /// Something is missing that may appear later.
     Stuck,
     /// Nothing more is to be done.
     Over,
 }
 
-/// Something to look after.
 struct Turn {
     id: Id,
-    /// What delays count from; `None`: from when the turn comes, because it had to wait.
+    /// Start of the delays. `None` if it had to wait; then they start when its turn comes.
     since: Option<Instant>,
 }
 
 struct Worker {
     cluster: Arc<Cluster>,
-    /// By uid.
     plans: HashMap<String, Plan>,
-    /// Not begun yet, with the name of the claim, so that a change of one claim is not a reason to look at everything.
+    /// Not started yet, with the claim's name, so that a change of one claim need not check all snapshots.
     new: HashMap<Id, String>,
-    /// Deleted, but claims are being made from them.
+    /// Deleted, but claims are being created from them.
     held: HashSet<Id>,
     queue: VecDeque<Turn>,
     /// When the last one was taken from the queue.
@@ -218,7 +218,7 @@ pub(crate) async fn run(cluster: Arc<Cluster>, mut changes: UnboundedReceiver<Ar
         let due = worker.due(now);
         tokio::select! {
             biased;
-            // Changes first: what is taken from the queue is judged by all that is known.
+            // Changes first, so that the queue is processed with up-to-date state.
             change = changes.recv() => match change {
                 Some(change) => worker.see(&change),
                 None => return,
@@ -230,9 +230,9 @@ pub(crate) async fn run(cluster: Arc<Cluster>, mut changes: UnboundedReceiver<Ar
 }
 
 impl Worker {
-    /// When the next one is to be taken from the queue; `None`: not until something changes.
+    /// Returns when to process the next one; `None` if it depends on a change.
     fn due(&mut self, orders: Orders) -> Option<Instant> {
-        // One that is gone takes nobody's turn.
+        // Deleted snapshots do not take a turn.
         while self.queue.front().is_some_and(|turn| !turn.id.exists(&self.cluster)) {
             self.queue.pop_front();
         }
@@ -248,7 +248,7 @@ impl Worker {
         }
     }
 
-    /// Takes the next one from the queue, if that is still what is wanted.
+    /// Processes the next one, if its turn has come.
     fn take(&mut self) {
         let orders = *self.cluster.orders.borrow();
         if self.due(orders).is_none_or(|due| due > Instant::now()) {
@@ -266,7 +266,7 @@ impl Worker {
         }
     }
 
-    /// Puts into the queue what a change is a reason to look after.
+    /// Queues the snapshots that a change affects.
     fn see(&mut self, change: &Change) {
         let at_once = self.cluster.orders.borrow().pace == Pace::AtOnce;
         match (change.resource.plural, change.kind) {
@@ -293,7 +293,7 @@ impl Worker {
                 self.plans.remove(&id.uid);
                 self.new.remove(&id);
                 self.held.remove(&id);
-                // Whatever way the snapshot went, its content goes with it.
+                // The content is removed with the snapshot, however that was removed.
                 self.cluster.store.write(|writer| {
                     writer.remove(known(CONTENTS), &id.content());
                     release_claim(&self.cluster, writer, &change.object.value);
@@ -306,7 +306,7 @@ impl Worker {
                     .new
                     .iter()
                     .filter(|(id, claim)| of_class || (id.key.0 == *namespace && *claim == name));
-                // Those that wait for their first turn have their place in the queue already.
+                // Snapshots waiting for their first turn are already queued.
                 let again: Vec<Id> = new.map(|(id, _)| id.clone()).collect();
                 let is_source = |id: &&Id| {
                     let states = [Some(&change.object), change.before.as_ref()];
@@ -348,7 +348,7 @@ impl Worker {
     }
 }
 
-/// Brings a snapshot to where the storage begins its work, or writes down what hinders that.
+/// Binds a snapshot to a content so that the storage can start, or writes the error that prevents it.
 fn begin(cluster: &Cluster, id: &Id) -> Step {
     cluster.store.write(|writer| {
         let Some(mut snapshot) = id.get(writer) else { return Step::Over };
@@ -406,7 +406,7 @@ fn begin(cluster: &Cluster, id: &Id) -> Step {
             object::name(&snapshot)
         );
         tell(cluster, writer, id, "Normal", "CreatingSnapshot", &message);
-        // No sidecar of another driver picks the content up: nothing happens, and nobody says why.
+        // No sidecar of another driver handles the content: nothing happens, and there is no error.
         if driver.is_some_and(|driver| driver != object::text(&class, "/driver")) {
             return Step::Over;
         }
@@ -421,7 +421,7 @@ enum Hindrance {
 }
 
 impl Hindrance {
-    /// As it is said when the content is to be made.
+    /// The message when creating the content.
     fn of_content(&self, snapshot: &str) -> String {
         match self {
             Hindrance::Missing(_) => format!(
@@ -436,7 +436,7 @@ impl Hindrance {
         }
     }
 
-    /// As it is said when the default class is looked for.
+    /// The message when looking for the default class.
     fn of_class(&self) -> String {
         match self {
             Hindrance::Missing(claim) => format!(
@@ -461,7 +461,7 @@ fn bound_claim(writer: &Writer<'_>, snapshot: &Value) -> Result<Value, Hindrance
     Ok(claim.value.clone())
 }
 
-/// The driver of a claim's volume, as far as anything says it.
+/// Returns the driver of a claim's volume, if it is known.
 fn driver_of(writer: &Writer<'_>, claim: &Value) -> Option<String> {
     let cluster_wide = |plural, name: &str| writer.get(plural, &(String::new(), name.to_owned()));
     let volume = cluster_wide("persistentvolumes", object::text(claim, "/spec/volumeName"));
@@ -475,8 +475,8 @@ fn driver_of(writer: &Writer<'_>, claim: &Value) -> Option<String> {
     of_volume.or_else(of_claim).or_else(of_class).filter(|driver| !driver.is_empty())
 }
 
-/// The class that a snapshot names, or else the default one of its claim's driver; or the reason and the words of the
-/// error.
+/// Returns the class that a snapshot names, or the default one of its claim's driver; or the reason and the
+/// message of the error.
 fn class_of(writer: &Writer<'_>, snapshot: &Value) -> Result<Value, (&'static str, String)> {
     let name = object::text(snapshot, "/spec/volumeSnapshotClassName");
     if !name.is_empty() {
@@ -506,7 +506,7 @@ fn class_of(writer: &Writer<'_>, snapshot: &Value) -> Result<Value, (&'static st
     }
 }
 
-/// What a snapshot has that is made of a claim now.
+/// Returns the data that a snapshot of a claim has if it is taken now.
 pub(crate) fn data_of(claim: &Value) -> SnapshotData {
     SnapshotData {
         claim: object::uid(claim).to_owned(),
@@ -514,7 +514,7 @@ pub(crate) fn data_of(claim: &Value) -> SnapshotData {
     }
 }
 
-/// How the storage calls a claim's volume; a claim that was put in bound may have none that is known.
+/// Returns the storage's name of a claim's volume. A claim that was put in as Bound may not have one.
 fn volume_handle(writer: &Writer<'_>, claim: &Value) -> String {
     let name = object::text(claim, "/spec/volumeName");
     let volume = writer.get("persistentvolumes", &(String::new(), name.to_owned()));
@@ -522,14 +522,14 @@ fn volume_handle(writer: &Writer<'_>, claim: &Value) -> String {
     handle.filter(|handle| !handle.is_empty()).unwrap_or_else(|| name.to_owned())
 }
 
-/// Puts a claim under protection while a snapshot is being made of it.
+/// Adds the finalizer that protects a claim while it is being snapshotted.
 fn protect_claim(cluster: &Cluster, writer: &mut Writer<'_>, snapshot: &Value) {
     let key = claim_of(snapshot);
     cluster.sources().entry(key.clone()).or_default().insert(object::uid(snapshot).to_owned());
     writer.modify(known(CLAIMS), &key, |claim| object::add_finalizer(claim, CLAIM_SOURCE_PROTECTION));
 }
 
-/// Takes the protection off a snapshot's claim, unless another snapshot is still being made of it.
+/// Removes the finalizer from a snapshot's claim, unless another snapshot of it is still in progress.
 fn release_claim(cluster: &Cluster, writer: &mut Writer<'_>, snapshot: &Value) {
     let key = claim_of(snapshot);
     let mut sources = cluster.sources();
@@ -541,7 +541,7 @@ fn release_claim(cluster: &Cluster, writer: &mut Writer<'_>, snapshot: &Value) {
     }
 }
 
-/// Where a snapshot's claim is, if it is there.
+/// Returns the key of a snapshot's claim.
 fn claim_of(snapshot: &Value) -> Key {
     let name = object::text(snapshot, "/spec/source/persistentVolumeClaimName");
     (object::namespace(snapshot).to_owned(), name.to_owned())
@@ -579,7 +579,7 @@ fn content(id: &Id, snapshot: &Value, class: &Value, claim: &Value, volume_handl
     })
 }
 
-/// Writes an error down, unless it is there already: the controller tries again and again, but says it once.
+/// Sets an error, unless it is already set: the controller retries, but reports it once.
 fn set_error(writer: &mut Writer<'_>, id: &Id, message: &str, with_ready: bool) {
     id.modify(writer, |snapshot| {
         if object::text(snapshot, "/status/error/message") == message {
@@ -593,13 +593,13 @@ fn set_error(writer: &mut Writer<'_>, id: &Id, message: &str, with_ready: bool) 
     });
 }
 
-/// What a plan says happens at one time.
+/// A step of a plan.
 enum Happening {
     Error(String),
     Ready,
 }
 
-/// Carries a snapshot's plan out, each step at its time.
+/// Executes a snapshot's plan, each step at its time.
 fn follow(cluster: &Arc<Cluster>, id: Id, plan: Plan, since: Instant) {
     let cut = Timestamp::now();
     let mut planned: Vec<(Duration, Happening)> =
@@ -685,7 +685,8 @@ fn make_ready(
     ready
 }
 
-/// Lets a deleted snapshot go: one finalizer at once, the other after the delay. `false` if claims hold it.
+/// Removes the finalizers of a deleted snapshot: one at once, the other after the delay. Returns `false` if
+/// claims still use it.
 fn release(cluster: &Arc<Cluster>, id: &Id, since: Instant) -> bool {
     let (namespace, name) = &id.key;
     let uses = |claim: &Value| {
@@ -714,7 +715,7 @@ fn release(cluster: &Arc<Cluster>, id: &Id, since: Instant) -> bool {
     free
 }
 
-/// Writes an Event about a snapshot, if that is wanted.
+/// Writes an Event about a snapshot, if Events are enabled.
 fn tell(cluster: &Cluster, writer: &mut Writer<'_>, id: &Id, kind: &str, reason: &str, message: &str) {
     if !cluster.options.controller.events {
         return;

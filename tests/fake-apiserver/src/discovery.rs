@@ -1,19 +1,20 @@
-//! What the server says about itself: version, groups, resources, health.
+//! Discovery: version, groups, resources and health.
 //!
-//! Only the older, unaggregated form of discovery: clients ask for the newer one and take this instead. Of OpenAPI there
-//! is what `kubectl` looks for before it leaves validation to the server: the parameter `fieldValidation`.
+//! Only the unaggregated form of discovery is served; clients ask for the aggregated one and fall back to it.
+//! The OpenAPI document has only the parameter `fieldValidation`, which `kubectl` looks for before it leaves
+//! validation to the server.
 
 use crate::registry::{RESOURCES, Resource};
 use serde_json::{Map, Value, json};
 
-/// What a path that is no resource's answers.
+/// The answer of a path that does not belong to a resource.
 #[derive(Debug)]
 pub(crate) enum Page {
     Json(Value),
     Text(&'static str),
 }
 
-/// The page of a path, if there is one. `served` says which resources are.
+/// Returns the answer of a path, if there is one. `served` says which resources are served.
 pub(crate) fn page(path: &str, served: impl Fn(&Resource) -> bool) -> Option<Page> {
     let resources = || RESOURCES.iter().filter(|resource| served(resource));
     let segments: Vec<&str> = path.split('/').filter(|segment| !segment.is_empty()).collect();

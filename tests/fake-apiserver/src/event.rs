@@ -1,6 +1,6 @@
 //! The two forms of Events: `events.k8s.io` writes and reads other field names than the core group does.
 //!
-//! They are stored in the core form; only the conversion is here.
+//! Events are stored in the core form. This module converts between the two.
 
 use serde_json::{Map, Value, json};
 

@@ -1,27 +1,27 @@
-//! Requests that are not carried out: the `Status` objects with which the server says why.
+//! Failures: the `Status` objects of rejected requests.
 //!
-//! The wording is the API server's, so it is all in one place. Which failure applies is decided elsewhere.
+//! All messages are in this module, because they repeat the API server's wording. Other modules decide which
+//! failure applies.
 
 use crate::object;
 use crate::registry::{self, Resource};
 use serde_json::{Map, Value, json};
 
-/// A request's failure, ready to be answered.
+/// The failure of a request.
 #[derive(Debug, Clone)]
 pub(crate) struct Failure {
     pub(crate) code: u16,
-    /// `None`: an answer in plain text, as the server gives for paths that it does not know, or a page in HTML, as it
-    /// comes of those on the way to it.
+    /// `None` for an answer in plain text, as for unknown paths, or an HTML page, as from a proxy.
     pub(crate) reason: Option<&'static str>,
     pub(crate) message: String,
     pub(crate) details: Option<Value>,
-    /// A continue token with which an expired list can be gone on with.
+    /// A continue token to resume an expired list.
     pub(crate) resume: Option<String>,
-    /// Seconds after which the client may try again.
+    /// `Retry-After` in seconds.
     pub(crate) retry_after: Option<u32>,
 }
 
-/// One field of an object that is not as it must be.
+/// One invalid field of an object.
 #[derive(Debug, Clone)]
 pub(crate) struct Cause {
     pub(crate) reason: &'static str,
@@ -306,7 +306,6 @@ impl Failure {
         }
     }
 
-    /// The `Status` object.
     pub(crate) fn status(&self) -> Value {
         let mut status = json!({
             "kind": "Status",

@@ -1,7 +1,7 @@
-//! What goes wrong with requests: the faults, who gets which, and what they do to an answer.
+//! Injected faults: which request gets which, and their effect on the answer.
 //!
-//! `server` asks here when a request has arrived, lets the fault strike before and after it carries the request out,
-//! and passes the answer's body through what is left of it.
+//! `server` asks for the fault of each request, applies it before and after the request is carried out, and
+//! passes the answer's body through it.
 
 use crate::failure::Failure;
 use crate::log::{Entry, Request};
@@ -21,19 +21,19 @@ use std::time::{Duration, Instant};
 use tokio::task::yield_now;
 use tokio::time::sleep;
 
-/// On which side of carrying a request out a fault strikes.
+/// Whether a fault occurs before or after the request is carried out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum When {
     /// The request is not carried out.
     Before,
-    /// The request is carried out, but the answer does not say so.
+    /// The request is carried out, but the client does not get the answer.
     After,
 }
 
-/// Whether a server that comes back can still tell what happened before.
+/// Whether a restarted server still has its watch history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum History {
-    /// Watches go on where they were.
+    /// Watches continue where they were.
     Kept,
     /// A watch from, or the next page of a list of, any resourceVersion given out so far is answered with 410.
     Lost,
@@ -56,19 +56,18 @@ pub enum Fault {
     Error(u16, When),
     /// It is not carried out, but answered with 429 and perhaps a `Retry-After` header, in seconds.
     TooManyRequests {
-        /// The header's value.
         retry_after: Option<u32>,
         /// Whether the body is a `Status`, as where the server limits one kind of request; otherwise it is plain text,
         /// as priority and fairness says it.
         status: bool,
     },
-    /// The server restarts, as [`FakeApiServer::restart`](crate::TestBed::restart) does it, and never answers.
+    /// The server restarts, as [`FakeApiServer::restart`](crate::FakeApiServer::restart) does it, and never answers.
     Restart {
         /// Whether the request is carried out before.
         when: When,
         /// How long connections are refused.
         down_for: Duration,
-        /// Whether old resourceVersions mean something afterwards.
+        /// Whether old resourceVersions are still valid afterwards.
         history: History,
     },
     /// It is a watch, and its stream goes wrong. Any other request is answered as always.
@@ -83,16 +82,15 @@ pub enum WatchFault {
     /// It ends, as by a timeout of the server's, after this time.
     EndsAfter(Duration),
     /// Right after this many events, an ERROR event of code 410, and the end. The history is there still: see
-    /// [`FakeApiServer::compact`](crate::TestBed::compact).
+    /// [`FakeApiServer::compact`](crate::FakeApiServer::compact).
     Expires(usize),
     /// There are no events, only bookmarks, which tell of resourceVersions as if the events had been sent.
     OnlyBookmarks,
-    /// Each event comes twice.
     Twice,
-    /// It is open, and nothing ever comes, not even its end: somewhere on the way the connection was forgotten.
+    /// It stays open without any event or end, as when a connection was dropped on the way.
     Silent,
     /// As a silent one, but only after this many events: from then on no events, bookmarks or end. For all watches that
-    /// are open at a moment of the test's choice there is [`FakeApiServer::mute_watches`](crate::TestBed::mute_watches).
+    /// are open at a moment of the test's choice there is [`FakeApiServer::mute_watches`](crate::FakeApiServer::mute_watches).
     MuteAfter(usize),
     /// After this many events, half of the next one's line, and the connection is closed.
     CutLine(usize),
@@ -114,7 +112,7 @@ impl Fault {
             Fault::Cut(when) if when == now => return Err(cut()),
             Fault::Hang(when) if when == now => pending().await,
             Fault::Restart { when, down_for, history } if when == now => {
-                // In a task of its own, for this one ends with the connection.
+                // In a separate task, because this one ends with the connection.
                 drop(server.begin_restart(down_for, history));
                 pending().await
             }
@@ -283,7 +281,6 @@ impl Cold {
 
 type Rule = dyn Fn(&Request) -> Option<Fault> + Send + Sync;
 
-/// Who gets which fault.
 #[derive(Default)]
 pub(crate) struct Faults {
     rules: Mutex<Vec<Arc<Rule>>>,

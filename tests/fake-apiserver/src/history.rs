@@ -1,5 +1,5 @@
-//! What happened to snapshots and claims, whoever did it: for tests that look back after a run and ask whether each
-//! deletion was right at its moment.
+//! The history of snapshots and claims, for tests that check after a run whether each deletion was allowed
+//! when it happened.
 
 use crate::cluster::Cluster;
 use crate::controller::SnapshotData;
@@ -8,33 +8,30 @@ use crate::store::{Change, Kind};
 use serde_json::Value;
 use std::time::Instant;
 
-/// One thing that happened to a VolumeSnapshot.
+/// A milestone of a VolumeSnapshot.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Milestone {
-    /// What it was.
     pub stage: Stage,
-    /// The snapshot right after it; of one that was removed the last state.
+    /// The snapshot right after it; the last state if it was removed.
     pub object: Value,
-    /// The user who did it; empty: a controller, or the test itself with [`FakeApiServer::put`](crate::TestBed::put) and such.
+    /// The user; empty for a controller, or for the test itself with
+    /// [`FakeApiServer::put`](crate::FakeApiServer::put) and such.
     pub user: String,
-    /// When it was.
     pub at: Instant,
-    /// What the snapshot has the data of; `None`: nobody knows, or it has none yet. What is known at last is told of
-    /// all that happened to the snapshot.
+    /// The source of the snapshot's data; `None` if it is not known. All milestones of a snapshot have the
+    /// final value.
     pub data: Option<SnapshotData>,
 }
 
-/// What can happen to a snapshot, each once.
+/// The milestones of a snapshot. Each occurs at most once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
-    /// It was created.
     Created,
-    /// `status.readyToUse` became true. One that was put in ready has this right after its creation.
+    /// `status.readyToUse` became true. For a snapshot stored as ready, this comes right after its creation.
     Ready,
-    /// Its deletion was accepted. One without finalizers is removed right after.
+    /// Its deletion was accepted. Without finalizers it is removed right after.
     DeleteAccepted,
-    /// It is gone.
     Removed,
 }
 
@@ -42,19 +39,17 @@ pub enum Stage {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Write {
-    /// `volumesnapshots` or `persistentvolumeclaims`.
     pub resource: &'static str,
     /// Whether the object is gone with this write.
     pub gone: bool,
-    /// The object after the write; of one that is gone the last state.
+    /// The object after the write; the last state if it was removed.
     pub object: Value,
-    /// Who wrote it; empty: a controller, or the test itself.
+    /// The user; empty for a controller or the test itself.
     pub user: String,
     /// The resourceVersion of the write. They are in order, over all resources.
     pub version: u64,
-    /// When it was.
     pub at: Instant,
-    /// What the snapshot has the data of, as for [`Milestone::data`].
+    /// The source of the snapshot's data, as in [`Milestone::data`].
     pub data: Option<SnapshotData>,
 }
 
@@ -71,7 +66,7 @@ pub(crate) fn write(cluster: &Cluster, change: &Change) -> Write {
     }
 }
 
-/// The stages that a change of a snapshot takes it through, in order.
+/// Returns the milestones of a change of a snapshot, in order.
 pub(crate) fn stages(change: &Change) -> Vec<Stage> {
     if change.resource.plural != "volumesnapshots" {
         return Vec::new();

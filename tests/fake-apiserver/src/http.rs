@@ -1,4 +1,4 @@
-//! A small HTTP client for tests that want to see the bytes: one connection per request, no TLS, nothing retried.
+//! A small HTTP client for tests that check the bytes: one connection per request, no TLS, no retries.
 
 use http::{HeaderMap, Method, StatusCode, header};
 use http_body_util::{BodyExt, Full};
@@ -8,24 +8,21 @@ use serde_json::Value;
 use std::io;
 use tokio::net::TcpStream;
 
-/// An answer whose body has been read to its end.
+/// An answer with its complete body.
 #[derive(Debug, Clone)]
 pub struct Response {
-    /// Status code.
     pub status: StatusCode,
-    /// Headers.
     pub headers: HeaderMap,
-    /// Body.
     pub body: Bytes,
 }
 
 impl Response {
-    /// The body as JSON; `null` if it is not.
+    /// Returns the body as JSON, or `null` if it is not JSON.
     pub fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_default()
     }
 
-    /// The `Content-Type` header; empty if there is none.
+    /// Returns the `Content-Type` header, empty if there is none.
     pub fn content_type(&self) -> &str {
         content_type(&self.headers)
     }
@@ -35,10 +32,9 @@ fn content_type(headers: &HeaderMap) -> &str {
     headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default()
 }
 
-/// An answer whose body is read line by line, as a watch's is.
+/// An answer whose body is read line by line, such as a watch.
 #[derive(Debug)]
 pub struct Lines {
-    /// Status code.
     pub status: StatusCode,
     headers: HeaderMap,
     body: Incoming,
@@ -46,16 +42,16 @@ pub struct Lines {
 }
 
 impl Lines {
-    /// The `Content-Type` header; empty if there is none.
+    /// Returns the `Content-Type` header, empty if there is none.
     pub fn content_type(&self) -> &str {
         content_type(&self.headers)
     }
 
-    /// The next line as JSON; `None` at the end of the body.
+    /// Returns the next line as JSON, or `None` at the end of the body.
     ///
     /// # Errors
     ///
-    /// The connection broke, or the line is not JSON.
+    /// If the connection breaks, or the line is not JSON.
     pub async fn next(&mut self) -> io::Result<Option<Value>> {
         loop {
             if let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
@@ -112,7 +108,7 @@ async fn send(
 ///
 /// # Errors
 ///
-/// The URL is none of plain HTTP, or the connection broke.
+/// If the URL is not plain HTTP, or the connection breaks.
 pub async fn request(
     method: Method,
     url: &str,
@@ -130,7 +126,7 @@ pub async fn request(
 ///
 /// # Errors
 ///
-/// The URL is none of plain HTTP, or the connection broke.
+/// If the URL is not plain HTTP, or the connection breaks.
 pub async fn lines(url: &str, token: Option<&str>) -> io::Result<Lines> {
     let (head, body) = send(Method::GET, url, token, &[], Bytes::new()).await?.into_parts();
     Ok(Lines { status: head.status, headers: head.headers, body, buffer: Vec::new() })

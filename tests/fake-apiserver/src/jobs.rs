@@ -1,6 +1,6 @@
-//! Jobs: what the server fills in, their pods, and what becomes of those when the Job is gone.
+//! Jobs: defaults, pods, and garbage collection.
 //!
-//! Pods never run; a test that wants a Job to have an end writes its status.
+//! Pods never run. A test that needs a finished Job writes its status.
 
 use crate::cluster::Cluster;
 use crate::object;
@@ -12,7 +12,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use tokio::sync::mpsc::UnboundedReceiver;
 
-/// With which the controller sees to it that no pod goes uncounted.
+/// The finalizer with which the controller makes sure to count every pod.
 const TRACKING: &str = "batch.kubernetes.io/job-tracking";
 
 fn default(fields: &mut Map<String, Value>, values: Value) {

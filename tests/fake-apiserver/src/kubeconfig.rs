@@ -1,4 +1,4 @@
-//! Kubeconfig files for clients of a bed.
+//! Kubeconfig files for clients.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -10,7 +10,7 @@ pub(crate) enum Credentials<'a> {
     Files { token: &'a Path, ca: &'a Path },
 }
 
-/// The file's text: one cluster, one user, one context, all called `fake_apiserver`.
+/// Returns the text of the file: one cluster, one user and one context, all named `fake-apiserver`.
 pub(crate) fn text(url: &str, namespace: &str, credentials: &Credentials<'_>) -> String {
     let quoted = |text: &str| serde_json::Value::from(text).to_string();
     let (ca, token) = match credentials {
@@ -30,20 +30,20 @@ pub(crate) fn text(url: &str, namespace: &str, credentials: &Credentials<'_>) ->
         "apiVersion: v1
 kind: Config
 clusters:
-- name: testbed
+- name: fake-apiserver
   cluster:
     server: {url}{ca}
 users:
-- name: testbed
+- name: fake-apiserver
   user:
     {token}
 contexts:
-- name: testbed
+- name: fake-apiserver
   context:
-    cluster: testbed
-    user: testbed
+    cluster: fake-apiserver
+    user: fake-apiserver
     namespace: {}
-current-context: testbed
+current-context: fake-apiserver
 ",
         quoted(namespace)
     )

@@ -1,10 +1,11 @@
 //! A Kubernetes API server with a snapshot controller, in process, for tests and demonstrations.
 //!
-//! A [`FakeApiServer`] listens on a port of the loopback interface and answers real HTTP as a cluster of version 1.36 with the
-//! CSI snapshot controller does: the same status codes, bodies and messages. A test fills it through [`FakeApiServer::put`],
-//! says with [`FakeApiServer::plan`] how fast the storage is and with [`FakeApiServer::fault`] what goes wrong with requests, lets a
-//! client loose on it, and looks at what is left ([`FakeApiServer::list`]), what was asked ([`FakeApiServer::requests`]) and what
-//! became of the snapshots ([`FakeApiServer::snapshot_history`]).
+//! A [`FakeApiServer`] listens on a loopback port and answers real HTTP like a cluster of version 1.36 with
+//! the CSI snapshot controller: with the same status codes, bodies and messages. A test fills it through
+//! [`FakeApiServer::put`], sets the storage's speed with [`FakeApiServer::plan`] and injects faults with
+//! [`FakeApiServer::fault`]. Then it runs a client, and checks the remaining objects
+//! ([`FakeApiServer::list`]), the requests ([`FakeApiServer::requests`]) and the history of the snapshots
+//! ([`FakeApiServer::snapshot_history`]).
 //!
 //! # What a test can arrange
 //!
@@ -13,57 +14,57 @@
 //! | objects as a cluster has them | [`objects`], [`FakeApiServer::furnish`] |
 //! | any object, whatever a server would say of it: odd statuses, hostile names, dates in the past, finalizers and owners of others, deletions that last | [`FakeApiServer::put`], [`objects::terminating`], [`objects::kept`], [`objects::owned`], [`objects::group_member`] |
 //! | large objects | [`objects::enlarged`] |
-//! | what others do: label, annotate, change, delete | [`FakeApiServer::label`], [`FakeApiServer::annotate`], [`FakeApiServer::update`], [`FakeApiServer::delete`], [`FakeApiServer::remove`] |
+//! | changes by others: label, annotate, update, delete | [`FakeApiServer::label`], [`FakeApiServer::annotate`], [`FakeApiServer::update`], [`FakeApiServer::delete`], [`FakeApiServer::remove`] |
 //! | the same between two requests of the binary | [`FakeApiServer::before`], [`FakeApiServer::after`], [`FakeApiServer::at_each`], with [`Others`] |
-//! | a claim that is made anew under its name | [`FakeApiServer::replace_claim`] |
-//! | a snapshot controller that has a queue, and looks claims up late | [`FakeApiServer::controller_pace`], [`FakeApiServer::controller_takes`] |
-//! | snapshots that are late, failing, dated, or do not go | [`FakeApiServer::plan`] |
+//! | a claim that is recreated with the same name | [`FakeApiServer::replace_claim`] |
+//! | a snapshot controller with a queue, which looks up claims late | [`FakeApiServer::controller_pace`], [`FakeApiServer::controller_takes`] |
+//! | snapshots that are late, fail, have given dates, or stay terminating | [`FakeApiServer::plan`] |
 //! | volumes that are late or fail | [`FakeApiServer::provision`] |
 //! | a free volume that a claim gets instead of its data | [`objects::free_volume`] |
 //! | a claim that waits for its first consumer, and the consumer | [`objects::waiting_storage_class`], [`FakeApiServer::use_claim`], [`objects::pod`] |
-//! | a quota, perhaps a slow one | [`FakeApiServer::quota`], [`FakeApiServer::quota_frees_after`] |
+//! | a quota, optionally a slow one | [`FakeApiServer::quota`], [`FakeApiServer::quota_frees_after`] |
 //! | admission that changes or refuses | [`FakeApiServer::admission_changes`], [`FakeApiServer::admission_denies`] |
-//! | who may do what | [`FakeApiServer::token`], [`objects::role`], [`objects::role_binding`], [`FakeApiServer::expire_token`] |
-//! | a restarted server that does not know that yet | [`FakeApiServer::cold_after_restart`], [`FakeApiServer::cold`], [`FakeApiServer::restart`] |
+//! | permissions | [`FakeApiServer::token`], [`objects::role`], [`objects::role_binding`], [`FakeApiServer::expire_token`] |
+//! | a restarted server with cold caches | [`FakeApiServer::cold_after_restart`], [`FakeApiServer::cold`], [`FakeApiServer::restart`] |
 //! | requests that fail, are late, or carried out without an answer | [`FakeApiServer::fault`], [`FakeApiServer::fault_nth`], [`FakeApiServer::fault_times`], [`Fault`] |
 //! | watches that end, lie or go mute | [`WatchFault`], [`FakeApiServer::mute_watches`], [`FakeApiServer::end_watches`], [`FakeApiServer::expire_watches`], [`FakeApiServer::compact`] |
-//! | a server that is away | [`FakeApiServer::refuse_connections`], [`FakeApiServer::cut_connections`], [`FakeApiServer::turn_away`] |
+//! | a server that is down | [`FakeApiServer::refuse_connections`], [`FakeApiServer::cut_connections`], [`FakeApiServer::turn_away`] |
 //! | schedules and their settings | [`objects::cron_job`], [`objects::config_map`] |
 //!
 //! | to look at | there is |
 //! |---|---|
-//! | what there is | [`FakeApiServer::get`], [`FakeApiServer::list`] |
+//! | objects | [`FakeApiServer::get`], [`FakeApiServer::list`] |
 //! | what was asked, to the letter of the URL | [`FakeApiServer::requests`], [`Request::uri`] |
-//! | of which claim and volume a snapshot really is | [`FakeApiServer::snapshot_data`], [`Milestone::data`] |
-//! | which snapshot's data a claim really has | [`FakeApiServer::restored_from`] |
-//! | what became of snapshots, and who did it | [`FakeApiServer::snapshot_history`] |
-//! | what there was at any moment | [`FakeApiServer::journal`] |
+//! | the real source of a snapshot's data | [`FakeApiServer::snapshot_data`], [`Milestone::data`] |
+//! | the real source of a claim's data | [`FakeApiServer::restored_from`] |
+//! | the history of snapshots, with the users | [`FakeApiServer::snapshot_history`] |
+//! | the state at any moment | [`FakeApiServer::journal`] |
 //! | bytes, requests at once, watches | [`FakeApiServer::traffic`], [`FakeApiServer::most_in_flight`], [`FakeApiServer::most_watches`] |
 //!
-//! # Where things are
+//! # Modules
 //!
 //! | module | what |
 //! |---|---|
-//! | `server` | the port, its connections, and the way of a request through the server |
-//! | `fault` | what goes wrong with requests |
-//! | `meanwhile` | what others do around a request |
-//! | `call` | what a request means |
-//! | `auth`, `rbac` | who asks, and whether they may |
+//! | `server` | the port, its connections, and the processing of a request |
+//! | `fault` | injected faults |
+//! | `meanwhile` | actions of others around a request |
+//! | `call` | parsing of requests |
+//! | `auth`, `rbac` | authentication and authorization |
 //! | `verbs` | carrying requests out |
-//! | `admission`, `policy`, `validation` | what happens to an object on its way in, and what it must be like |
+//! | `admission`, `policy`, `validation` | defaults, admission and validation |
 //! | `watch`, `paging`, `table`, `selector`, `patch`, `event` | the parts of the API that are a topic of their own |
-//! | `failure` | every message of refusal |
+//! | `failure` | all failure messages |
 //! | `registry`, `discovery` | which resources there are |
-//! | `store` | the objects, their history, those who watch |
-//! | `controller`, `volumes`, `jobs`, `namespaces`, `quota` | what moves by itself |
-//! | `announce` | what the controllers say in Events |
-//! | `cluster` | what all of these share |
+//! | `store` | the objects, their history, and the watchers |
+//! | `controller`, `volumes`, `jobs`, `namespaces`, `quota` | controllers |
+//! | `announce` | Events of the controllers |
+//! | `cluster` | shared state |
 //! | `log`, `history`, `traffic` | what was asked, what became of the snapshots, and what went over the wire |
-//! | `tls`, `kubeconfig` | how clients get in |
-//! | [`Others`] | what happens to objects past the API |
+//! | `tls`, `kubeconfig` | client access |
+//! | [`Others`] | changes of objects without the API |
 //! | [`objects`], [`http`] | helpers for tests |
 //!
-//! The server and its controllers have threads of their own. A test may block, panic or stop its own clock.
+//! The server and its controllers have their own threads. A test may block, panic or pause its clock.
 
 mod admission;
 mod announce;
@@ -121,20 +122,21 @@ use std::time::Duration;
 use tls::Tls;
 use tokio::runtime::Runtime;
 
-/// How a bed behaves. Build it with [`Options::default`] and change what must be different.
+/// Behaviour of the server. Start with [`Options::default`] and change what a test needs.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Whether it speaks TLS, with a certificate for `localhost` and 127.0.0.1 of an authority of its own.
+    /// Whether to use TLS, with a certificate for `localhost` and 127.0.0.1 of its own authority.
     pub tls: bool,
-    /// How fast the snapshot controller is.
+    /// Speed of the snapshot controller.
     pub controller: Controller,
-    /// How fast volumes are made.
+    /// Speed of volume provisioning.
     pub provisioner: Provisioner,
-    /// Added to every request, watches too, before it is carried out. Nothing.
+    /// Delay before each request, including watches, is carried out. Default: none.
     pub latency: Duration,
-    /// From one bookmark of a watch to the next, for clients that want bookmarks. 500 ms.
+    /// Interval of bookmarks, for clients that ask for them. Default: 500 ms.
     pub bookmark_every: Duration,
-    /// Whether snapshots, their classes and contents are served. In a cluster without their definitions they are not.
+    /// Whether snapshots, their classes and contents are served. If not, the server is like a cluster without
+    /// the CRDs.
     pub snapshot_api: bool,
 }
 
@@ -153,30 +155,30 @@ impl Default for Options {
 
 /// A running API server with its controllers. It stops when it is dropped.
 ///
-/// Resources are given by their plural names: `volumesnapshots`, `persistentvolumeclaims`, `events` (in the form of the
-/// core group). The namespace of cluster-scoped objects is empty. The namespaces `default` and `kube-system` exist from
-/// the start, and nothing else does.
+/// Methods name resources by their plural: `volumesnapshots`, `persistentvolumeclaims`, `events` (in the form
+/// of the core group). The namespace of cluster-scoped objects is empty. Only the namespaces `default` and
+/// `kube-system` exist from the start.
 #[derive(Debug)]
 pub struct FakeApiServer {
     cluster: Arc<Cluster>,
     others: Others,
     server: Arc<Server>,
-    /// `None` once it is being stopped.
+    /// `None` once the server is being stopped.
     runtime: Option<Runtime>,
 }
 
 impl FakeApiServer {
-    /// Starts a bed on a free port of 127.0.0.1. It is ready for requests when this returns.
+    /// Starts a server on a free port of 127.0.0.1. It is ready for requests when this returns.
     ///
     /// # Panics
     ///
-    /// There is no port, thread or certificate to be had.
+    /// If no port, thread or certificate is available.
     pub async fn start(options: Options) -> FakeApiServer {
         let tls = options.tls.then(|| Tls::new().expect("a certificate can be made"));
-        // Two: a long list must not hold up the controllers' timers.
+        // Two threads, so that a long list does not delay the controllers' timers.
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
-            .thread_name("testbed")
+            .thread_name("fake-apiserver")
             .enable_all()
             .build()
             .expect("threads can be started");
@@ -195,74 +197,74 @@ impl FakeApiServer {
         server
     }
 
-    /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.server.address
     }
 
-    /// Where it listens, with the scheme: `http://127.0.0.1:1234`.
+    /// Returns the URL, such as `http://127.0.0.1:1234`.
     pub fn url(&self) -> String {
         let scheme = if self.ca_pem().is_some() { "https" } else { "http" };
         format!("{scheme}://{}", self.address())
     }
 
-    /// The certificate of the authority, in PEM; `None` without TLS.
+    /// Returns the certificate of the authority in PEM, or `None` without TLS.
     pub fn ca_pem(&self) -> Option<&'static str> {
         self.server.tls().map(|tls| tls.ca_pem)
     }
 
-    /// The token of a user that may do everything.
+    /// Returns the token of a user with all permissions.
     pub fn admin_token(&self) -> &str {
         self.cluster.tokens.admin()
     }
 
-    /// The text of a kubeconfig with everything in it.
+    /// Returns a kubeconfig with embedded credentials.
     pub fn kubeconfig(&self, token: &str, namespace: &str) -> String {
         let credentials = Credentials::Inline { token, ca_pem: self.ca_pem() };
         kubeconfig::text(&self.url(), namespace, &credentials)
     }
 
-    /// The text of a kubeconfig that refers to files for the token and, with TLS, the authority's certificate. The files
-    /// are not written.
+    /// Returns a kubeconfig that refers to files for the token and, with TLS, the authority's certificate.
+    /// The files are not written.
     pub fn kubeconfig_with_token_file(&self, token_file: &Path, ca_file: &Path, namespace: &str) -> String {
         let credentials = Credentials::Files { token: token_file, ca: ca_file };
         kubeconfig::text(&self.url(), namespace, &credentials)
     }
 
-    /// Puts the StorageClass `hostpath` and the VolumeSnapshotClass `default`, which is the default one, into the bed,
-    /// both of the driver [`objects::DRIVER`], and a namespace.
+    /// Stores the StorageClass `hostpath` and the default VolumeSnapshotClass `default`, both of the driver
+    /// [`objects::DRIVER`], and a namespace.
     pub fn furnish(&self, namespace: &str) {
         self.put(objects::namespace(namespace));
         self.put(objects::storage_class("hostpath"));
         self.put(objects::default_snapshot_class("default"));
     }
 
-    /// Puts an object straight into the store, past validation and admission, and answers it as stored.
+    /// Stores an object without validation and admission, and returns it as stored.
     ///
-    /// Every given field is kept, with those that a client cannot set; missing ones (uid, creationTimestamp, generation,
-    /// a phase) are filled in, and a missing namespace is made. A VolumeSnapshot with a `status` and a claim with a phase
-    /// other than Pending are left as they are; without, the controllers take them for new ones. An object that is there
-    /// already is replaced.
+    /// All given fields are kept, including those that a client cannot set. Missing ones (uid,
+    /// creationTimestamp, generation, a phase) are filled in, and a missing namespace is created.
+    /// VolumeSnapshots with a `status` and claims with a phase other than Pending are left as they are; the
+    /// controllers treat others as new. An existing object is replaced.
     ///
     /// # Panics
     ///
-    /// `apiVersion` and `kind` are of no resource, or there is no name.
+    /// If `apiVersion` and `kind` are unknown, or the name is missing.
     pub fn put(&self, object: Value) -> Value {
         self.others.put(object)
     }
 
-    /// An object as it is now.
+    /// Returns the current state of an object.
     pub fn get(&self, resource: &str, namespace: &str, name: &str) -> Option<Value> {
         self.others.get(resource, namespace, name)
     }
 
-    /// All objects of a resource, by namespace and name; of all namespaces if `namespace` is empty.
+    /// Returns all objects of a resource, sorted by namespace and name; of all namespaces if `namespace` is
+    /// empty.
     pub fn list(&self, resource: &str, namespace: &str) -> Vec<Value> {
         self.others.list(resource, namespace)
     }
 
-    /// Changes an object, past validation and admission, and answers it as stored; `None` if it is not there. Removing
-    /// the last finalizer of a deleted object takes it out.
+    /// Changes an object without validation and admission, and returns it as stored, or `None` if it does not
+    /// exist. Removing the last finalizer of a deleted object removes it.
     pub fn update(
         &self,
         resource: &str,
@@ -273,20 +275,20 @@ impl FakeApiServer {
         self.others.update(resource, namespace, name, f)
     }
 
-    /// Sets a label of an object; `None` takes it away.
+    /// Sets a label of an object; `None` removes it.
     ///
     /// # Panics
     ///
-    /// The object is not there.
+    /// If the object does not exist.
     pub fn label(&self, resource: &str, namespace: &str, name: &str, label: &str, value: Option<&str>) {
         self.others.label(resource, namespace, name, label, value);
     }
 
-    /// Sets an annotation of an object; `None` takes it away.
+    /// Sets an annotation of an object; `None` removes it.
     ///
     /// # Panics
     ///
-    /// The object is not there.
+    /// If the object does not exist.
     pub fn annotate(
         &self,
         resource: &str,
@@ -298,84 +300,87 @@ impl FakeApiServer {
         self.others.annotate(resource, namespace, name, annotation, value);
     }
 
-    /// Deletes an object as `kubectl delete` does: one with finalizers is terminating until those are gone.
+    /// Deletes an object like `kubectl delete`: one with finalizers is terminating until they are removed.
     pub fn delete(&self, resource: &str, namespace: &str, name: &str) {
         self.others.delete(resource, namespace, name);
     }
 
-    /// Takes an object out at once, whatever its finalizers, and answers its last state.
+    /// Removes an object at once, despite finalizers, and returns its last state.
     pub fn remove(&self, resource: &str, namespace: &str, name: &str) -> Option<Value> {
         self.others.remove(resource, namespace, name)
     }
 
-    /// Deletes a claim and makes it anew from the same manifest, all in one moment, and answers the new one: another
-    /// uid, and if the old one was bound, another volume. Labels, annotations and size are those of the old one.
+    /// Deletes a claim and recreates it from the same manifest atomically, and returns the new one. It has
+    /// another uid and, if the old one was Bound, another volume. Labels, annotations and size are the same.
     ///
     /// # Panics
     ///
-    /// The claim is not there.
+    /// If the claim does not exist.
     pub fn replace_claim(&self, namespace: &str, name: &str) -> Value {
         self.others.replace_claim(namespace, name)
     }
 
-    /// The same with a manifest that was changed before.
+    /// Like [`FakeApiServer::replace_claim`], with a changed manifest.
     ///
     /// # Panics
     ///
-    /// The claim is not there.
+    /// If the claim does not exist.
     pub fn replace_claim_with(&self, namespace: &str, name: &str, f: impl FnOnce(&mut Value)) -> Value {
         self.others.replace_claim_with(namespace, name, f)
     }
 
-    /// What a snapshot has the data of, which nothing on it tells: the claim that the controller found by the name when
-    /// it got to the snapshot, and that claim's volume. `None`: the controller has not got there. Of a snapshot that was
-    /// put in with a status it is the claim that was there by then; of a claim of before, say so with
-    /// [`FakeApiServer::set_snapshot_data`]. Of snapshots that are gone [`Milestone::data`] tells it.
+    /// Returns the source of a snapshot's data, which the snapshot itself does not show: the claim that the
+    /// controller found by name when it processed the snapshot, and that claim's volume. `None` if the
+    /// controller has not processed it yet. For a snapshot that was put in with a status, it is the claim
+    /// that existed then; use [`FakeApiServer::set_snapshot_data`] for a previous claim. [`Milestone::data`]
+    /// has it for deleted snapshots.
     pub fn snapshot_data(&self, namespace: &str, name: &str) -> Option<SnapshotData> {
         self.others.snapshot_data(namespace, name)
     }
 
-    /// Says what a snapshot has the data of.
+    /// Sets the source of a snapshot's data.
     ///
     /// # Panics
     ///
-    /// The snapshot is not there.
+    /// If the snapshot does not exist.
     pub fn set_snapshot_data(&self, namespace: &str, name: &str, data: SnapshotData) {
         self.others.set_snapshot_data(namespace, name, data);
     }
 
-    /// The uid of the snapshot whose data a claim has, as its volume was made from that; `None`: it has no volume yet, or
-    /// one that was made empty or was there before, whatever the claim says that it is to be made from.
+    /// Returns the uid of the snapshot that a claim's volume was created from. `None` if it has no volume
+    /// yet, or one that was created empty or existed before, whatever the claim's data source.
     pub fn restored_from(&self, namespace: &str, name: &str) -> Option<String> {
         self.others.restored_from(namespace, name)
     }
 
-    /// Lets a pod use a claim for the first time: one whose class waits for that is bound then, if it can be. The same
-    /// happens when a pod is created that has the claim among its volumes.
+    /// Makes a pod the first consumer of a claim, so that a claim whose class waits for it is bound, if
+    /// possible. Creating a pod with the claim among its volumes does the same.
     ///
     /// # Panics
     ///
-    /// The claim is not there.
+    /// If the claim does not exist.
     pub fn use_claim(&self, namespace: &str, name: &str) {
         self.others.use_claim(namespace, name);
     }
 
-    /// A handle with which others change objects, for tasks of their own.
+    /// Returns a handle to change objects from other tasks.
     pub fn others(&self) -> Others {
         self.others.clone()
     }
 
-    /// Lets the snapshot controller work through its queue at another pace from now on.
+    /// Sets the pace of the snapshot controller.
     pub fn controller_pace(&self, pace: Pace) {
         self.cluster.orders.send_modify(|orders| orders.pace = pace);
     }
 
-    /// Lets the snapshot controller take this many from its queue at once, whatever its pace: the oldest first.
+    /// Makes the snapshot controller process this many from its queue at once, oldest first, regardless of
+    /// its pace.
     pub fn controller_takes(&self, number: usize) {
         self.cluster.orders.send_modify(|orders| orders.granted += number);
     }
 
-    /// A token of a ServiceAccount, which is made if it is missing. It may do what the bindings in the bed allow.
+    /// Returns a token of a ServiceAccount, which is created if it is missing. It has the permissions of the
+    /// stored bindings.
     pub fn token(&self, namespace: &str, service_account: &str) -> String {
         if self.get("serviceaccounts", namespace, service_account).is_none() {
             self.put(json!({
@@ -387,62 +392,62 @@ impl FakeApiServer {
         self.cluster.tokens.give(namespace, service_account)
     }
 
-    /// Says what happens with each new snapshot, from now on. The closure gets the object as created; `None`: ready
-    /// after [`Controller::ready_after`]. A snapshot that was put in with a status is asked about when it is deleted.
+    /// Sets the plan for new snapshots. The closure gets the object as created; `None` means ready after
+    /// [`Controller::ready_after`]. For a snapshot that was put in with a status, it is called when the
+    /// snapshot is deleted.
     pub fn plan(&self, f: impl Fn(&Value) -> Option<Plan> + Send + Sync + 'static) {
         self.cluster.set_planner(Arc::new(f));
     }
 
-    /// Says what happens with each claim that could be bound, from now on. The closure gets the claim as it is; `None`:
-    /// bound after [`Provisioner::bound_after`]. It is asked again each time that something changes for the claim.
+    /// Sets the plan for claims that could be bound. The closure gets the current claim; `None` means bound
+    /// after [`Provisioner::bound_after`]. It is called again whenever something changes for the claim.
     pub fn provision(&self, f: impl Fn(&Value) -> Option<Provision> + Send + Sync + 'static) {
         self.cluster.set_provider(Arc::new(f));
     }
 
-    /// Allows a namespace this many snapshots, with the ResourceQuota `q`. Those that are terminating count. More of
-    /// them, of other names or on other resources, can be put in or created as in a real cluster, as long as they limit
-    /// a `count/...`.
+    /// Limits the snapshots of a namespace with the ResourceQuota `q`. Terminating ones count. Further
+    /// quotas, with other names or for other resources, can be stored or created as in a real cluster, as
+    /// long as they limit a `count/...`.
     pub fn quota(&self, namespace: &str, snapshots: usize) {
         self.put(objects::quota(namespace, "q", snapshots));
     }
 
-    /// Lets the quotas of a namespace notice only after this time that a snapshot is gone, and leave its place.
+    /// Delays the release of quota in a namespace after a snapshot is gone.
     pub fn quota_frees_after(&self, namespace: &str, delay: Duration) {
         self.cluster.set_quota_delay(namespace, delay);
     }
 
-    /// Forgets the history: a watch from, or the next page of a list of, any resourceVersion given out so far is
-    /// answered with 410. Running watches go on.
+    /// Drops the history: a watch from, or the next page of a list of, any resourceVersion so far is answered
+    /// with 410. Running watches continue.
     pub fn compact(&self) {
         self.cluster.store.compact();
     }
 
-    /// Ends every running watch with an ERROR event of code 410, and forgets the history.
+    /// Ends every running watch with an ERROR event of code 410, and drops the history.
     pub fn expire_watches(&self) {
         self.cluster.store.compact();
         let failure = self.cluster.store.expired();
         self.cluster.store.end_watches(Some(&failure));
     }
 
-    /// Ends every running watch as a timeout does: without an event.
+    /// Ends every running watch without an event, like a timeout.
     pub fn end_watches(&self) {
         self.cluster.store.end_watches(None);
     }
 
-    /// Makes every running watch mute: it stays open, and nothing comes of it any more, not even its end. Watches that
-    /// begin later are not touched.
+    /// Mutes every running watch: it stays open without any event or end. Later watches are not affected.
     pub fn mute_watches(&self) {
         self.cluster.mute();
     }
 
-    /// Lets something go wrong with requests from now on. The closure gets each as it arrives, in the order of
-    /// [`FakeApiServer::requests`], and says what. Of several closures each sees every request, and the first that was given
-    /// and has a fault for it wins.
+    /// Injects faults. The closure gets each request as it arrives, in the order of
+    /// [`FakeApiServer::requests`], and returns its fault. Every closure sees every request; the first one in
+    /// order of registration that returns a fault wins.
     pub fn fault(&self, f: impl Fn(&Request) -> Option<Fault> + Send + Sync + 'static) {
         self.cluster.faults.add(f);
     }
 
-    /// Lets something go wrong with the `n`th of the requests that match from now on; the first is 1.
+    /// Injects a fault into the `n`th matching request from now on, counted from 1.
     pub fn fault_nth(
         &self,
         matches: impl Fn(&Request) -> bool + Send + Sync + 'static,
@@ -452,7 +457,7 @@ impl FakeApiServer {
         self.fault(fault::counted(matches, n..=n, fault));
     }
 
-    /// Lets something go wrong with this many requests that match, from now on.
+    /// Injects a fault into this many matching requests from now on.
     pub fn fault_times(
         &self,
         matches: impl Fn(&Request) -> bool + Send + Sync + 'static,
@@ -462,8 +467,8 @@ impl FakeApiServer {
         self.fault(fault::counted(matches, 1..=times, fault));
     }
 
-    /// Lets the server answer requests that match with `code`, 401 or 403, after each restart from now on, as one does
-    /// whose caches are not full yet: whatever the user and its roles, in the words of a refusal that is meant.
+    /// Makes the server answer matching requests with `code`, 401 or 403, after each restart, like a server
+    /// with cold caches: regardless of the user and its roles, with the message of a real denial.
     pub fn cold_after_restart(
         &self,
         matches: impl Fn(&Request) -> bool + Send + Sync + 'static,
@@ -473,18 +478,19 @@ impl FakeApiServer {
         self.cluster.faults.chill(fault::Cold::new(matches, code, lasts), false);
     }
 
-    /// The same from now on and once, as if the server had just started.
+    /// Like [`FakeApiServer::cold_after_restart`], but once and from now on.
     pub fn cold(&self, matches: impl Fn(&Request) -> bool + Send + Sync + 'static, code: u16, lasts: Lasts) {
         self.cluster.faults.chill(fault::Cold::new(matches, code, lasts), true);
     }
 
-    /// Lets nothing go wrong with requests from now on.
+    /// Removes all faults.
     pub fn clear_faults(&self) {
         self.cluster.faults.clear();
     }
 
-    /// Lets an admission policy change what users create or write, in the requests that match from now on: labels,
-    /// annotations, the class, anything. The closure gets the object with its defaults; it is validated afterwards.
+    /// Adds an admission policy that changes the objects of matching create and update requests: labels,
+    /// annotations, the class, anything. The closure gets the object with its defaults; validation comes
+    /// afterwards.
     pub fn admission_changes(
         &self,
         matches: impl Fn(&Request) -> bool + Send + Sync + 'static,
@@ -493,8 +499,8 @@ impl FakeApiServer {
         self.cluster.policies.change(matches, change);
     }
 
-    /// Lets the ValidatingAdmissionPolicy `policy` refuse the creations, changes and deletions that match from now on.
-    /// The requests have to make sense: an object that is not there is not found, preconditions come first.
+    /// Adds the ValidatingAdmissionPolicy `policy`, which rejects matching creates, updates and deletes.
+    /// Other errors come first: missing objects, failed preconditions.
     pub fn admission_denies(
         &self,
         matches: impl Fn(&Request) -> bool + Send + Sync + 'static,
@@ -504,25 +510,26 @@ impl FakeApiServer {
         self.cluster.policies.deny(matches, policy, message);
     }
 
-    /// Takes all admission policies away.
+    /// Removes all admission policies.
     pub fn clear_admission(&self) {
         self.cluster.policies.clear();
     }
 
-    /// Lets others do something just before the `n`th of the requests that match from now on is carried out; the first is
+    /// Runs an action just before the `n`th matching request from now on is carried out, counted from 1. The
+    /// request sees the state after the action.
     /// 1. Whoever made the request reads, changes or deletes what is there after the action.
     ///
-    /// A request that a fault keeps from being carried out counts as well: then the action runs just before the answer,
-    /// or the end of the connection, and of one that hangs it does not run. So the `n`th try of a request that is
-    /// repeated is the `n`th that matches.
+    /// Requests that a fault prevents from being carried out count as well. Their action runs just before the
+    /// answer or the end of the connection; it does not run for requests that hang. So the `n`th attempt of a
+    /// repeated request is the `n`th match.
     ///
-    /// The action runs on the server's thread and must not wait. It can change everything through [`Others`], and what
-    /// the controllers make of that comes later.
+    /// The action runs on the server's thread and must not block. It can change everything through
+    /// [`Others`]; controllers react later.
     ///
     /// ```no_run
-    /// # let bed: testbed::TestBed = todo!();
+    /// # let server: fake_apiserver::FakeApiServer = todo!();
     /// // Between the look at the claims and the first deletion somebody wants everything kept.
-    /// bed.before(|request| request.is("delete", "volumesnapshots"), 1, |others| {
+    /// server.before(|request| request.is("delete", "volumesnapshots"), 1, |others| {
     ///     others.annotate("persistentvolumeclaims", "app", "data", "volume-snapshotter/retention", Some("all"));
     /// });
     /// ```
@@ -535,8 +542,8 @@ impl FakeApiServer {
         self.cluster.meanwhile.add(When::Before, matches, Some(n), meanwhile::once(action));
     }
 
-    /// The same just after it was carried out and before it is answered: whoever made the request is told what was there
-    /// before the action. A watch has begun by then.
+    /// Like [`FakeApiServer::before`], but just after the request was carried out and before it is answered,
+    /// so the client sees the state before the action. A watch has started by then.
     pub fn after(
         &self,
         matches: impl Fn(&Request) -> bool + Send + Sync + 'static,
@@ -546,7 +553,7 @@ impl FakeApiServer {
         self.cluster.meanwhile.add(When::After, matches, Some(n), meanwhile::once(action));
     }
 
-    /// The same with every request that matches, which the action gets to see.
+    /// Like [`FakeApiServer::before`], but for every matching request, which is passed to the action.
     pub fn at_each(
         &self,
         when: When,
@@ -556,64 +563,64 @@ impl FakeApiServer {
         self.cluster.meanwhile.add(when, matches, None, action);
     }
 
-    /// Lets others do nothing more with requests from now on.
+    /// Removes all actions.
     pub fn clear_actions(&self) {
         self.cluster.meanwhile.clear();
     }
 
-    /// Closes this many of the next connections as soon as they are there, without a byte.
+    /// Closes this many of the next connections at once, without sending a byte.
     pub fn turn_away(&self, connections: usize) {
         self.server.turn_away(connections);
     }
 
-    /// Closes the port: when this returns, connections are refused. Those that there are live on.
+    /// Closes the port: when this returns, new connections are refused. Existing ones stay open.
     pub async fn refuse_connections(&self) {
         self.server.close().await.expect("the port is still free");
     }
 
-    /// Opens the port again.
     pub async fn accept_connections(&self) {
         self.server.open().await.expect("a bound socket can listen");
     }
 
-    /// Closes all connections that there are.
+    /// Closes all current connections.
     pub async fn cut_connections(&self) {
         self.server.cut_connections().await;
     }
 
-    /// Restarts the server: closes the port and all connections, and opens the same port after a time. The objects, the
-    /// tokens and the controllers stay. When this returns, it listens again.
+    /// Restarts the server: closes the port and all connections, and opens the same port after a time.
+    /// Objects, tokens and controllers stay. When this returns, it listens again.
     pub async fn restart(&self, down_for: Duration, history: History) {
         self.server.begin_restart(down_for, history).await.expect("the server comes back");
     }
 
-    /// Changes to a certificate of a new authority, which [`FakeApiServer::ca_pem`] gives from now on. Connections that there
-    /// are live on.
+    /// Switches to a certificate of a new authority, which [`FakeApiServer::ca_pem`] returns from now on.
+    /// Existing connections stay open.
     ///
     /// # Panics
     ///
-    /// The bed does not speak TLS, or no certificate can be made.
+    /// If the server does not use TLS, or no certificate can be created.
     pub fn rotate_ca(&self) {
-        assert!(self.ca_pem().is_some(), "a bed without TLS has no authority");
+        assert!(self.ca_pem().is_some(), "a server without TLS has no authority");
         self.server.set_tls(Tls::new().expect("a certificate can be made"));
     }
 
-    /// Makes a token of a ServiceAccount invalid, as if its time had come. The others of the account are not touched.
+    /// Expires a token of a ServiceAccount. Other tokens of the account stay valid.
     pub fn expire_token(&self, token: &str) {
         self.cluster.tokens.expire(token);
     }
 
-    /// The resourceVersion of the last write.
+    /// Returns the resourceVersion of the last write.
     pub fn resource_version(&self) -> u64 {
         self.cluster.store.version()
     }
 
-    /// The requests since the start or the last [`FakeApiServer::clear_requests`], in the order in which they arrived.
+    /// Returns the requests since the start or the last [`FakeApiServer::clear_requests`], in the order of
+    /// their arrival.
     pub fn requests(&self) -> Vec<Request> {
         self.cluster.log.requests()
     }
 
-    /// What happened to snapshots since the start, in order.
+    /// Returns the milestones of snapshots since the start, in order.
     pub fn snapshot_history(&self) -> Vec<Milestone> {
         self.cluster
             .store
@@ -623,43 +630,43 @@ impl FakeApiServer {
             .collect()
     }
 
-    /// Everything that was written of snapshots and claims since the start, in order, whoever did it: enough to know for
-    /// any moment what there was. A model that is to judge each deletion by the state of its moment goes through this.
+    /// Returns all writes of snapshots and claims since the start, in order, whoever made them. They
+    /// determine the state at any moment, so a model can check each deletion against the state at that time.
     pub fn journal(&self) -> Vec<Write> {
         self.cluster.store.journal().iter().map(|change| history::write(&self.cluster, change)).collect()
     }
 
-    /// What went over the wire since the start or the last [`FakeApiServer::clear_requests`].
+    /// Returns bytes and connections since the start or the last [`FakeApiServer::clear_requests`].
     pub fn traffic(&self) -> Traffic {
         self.server.meter.read()
     }
 
-    /// Forgets the requests, and what [`FakeApiServer::traffic`], [`FakeApiServer::most_in_flight`] and [`FakeApiServer::most_watches`]
-    /// count.
+    /// Clears the requests, and resets [`FakeApiServer::traffic`], [`FakeApiServer::most_in_flight`] and
+    /// [`FakeApiServer::most_watches`].
     pub fn clear_requests(&self) {
         self.cluster.log.clear();
         self.server.meter.clear();
     }
 
-    /// The most requests that were under way at once, not counting watches.
+    /// Returns the maximum number of concurrent requests, without watches.
     pub fn most_in_flight(&self) -> usize {
         self.cluster.log.most_in_flight()
     }
 
-    /// The most watches that were open at once.
+    /// Returns the maximum number of concurrent watches.
     pub fn most_watches(&self) -> usize {
         self.cluster.log.most_watches()
     }
 
-    /// The watches that are open now.
+    /// Returns the number of open watches.
     pub fn watches(&self) -> usize {
         self.cluster.log.watches()
     }
 
-    /// Stops: when this returns, the port is closed and every connection is cut.
+    /// Stops the server: when this returns, the port and all connections are closed.
     pub async fn stop(mut self) {
         if let Some(runtime) = self.runtime.take() {
-            // Waits for the threads, which an async task must not do itself.
+            // Waiting for the threads blocks, which an async task must not do.
             let stopped =
                 tokio::task::spawn_blocking(move || runtime.shutdown_timeout(Duration::from_secs(5)));
             let _ = stopped.await;

@@ -1,6 +1,6 @@
-//! The log of requests, and how many were under way at once.
+//! The log of requests, and the number of concurrent ones.
 //!
-//! Requests are logged when they arrive; their outcome is filled in later.
+//! Requests are logged when they arrive; the outcome is added later.
 
 use crate::call::Call;
 use crate::fault::Fault;
@@ -14,13 +14,11 @@ use std::time::Instant;
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Request {
-    /// When it arrived.
     pub at: Instant,
-    /// HTTP method.
     pub method: String,
-    /// Path without the query, as it came.
+    /// Path without the query, not decoded.
     pub path: String,
-    /// Path and query as they came: nothing is decoded.
+    /// Path and query, not decoded.
     pub uri: String,
     /// Query parameters, decoded, in order.
     pub query: Vec<(String, String)>,
@@ -36,18 +34,18 @@ pub struct Request {
     pub namespace: String,
     /// Name in the path; of a creation, the name in the body. Empty if there is none.
     pub name: String,
-    /// Status code of the answer; 0 as long as there is none.
+    /// Status code of the answer; 0 until there is one.
     pub status: u16,
     /// The request's body as JSON; `None` if it has none or it is not JSON.
     pub body: Option<Value>,
-    /// Bytes of the answer's body that were handed to the connection; of a watch, so far.
+    /// Bytes of the answer's body that were sent; for a watch, so far.
     pub received: u64,
-    /// How many requests with the same verb and resource had come before, since the start or the last
-    /// [`FakeApiServer::clear_requests`](crate::TestBed::clear_requests).
+    /// Number of earlier requests with the same verb and resource, since the start or the last
+    /// [`FakeApiServer::clear_requests`](crate::FakeApiServer::clear_requests).
     pub earlier: usize,
-    /// What went wrong with it.
+    /// The injected fault.
     pub fault: Option<Fault>,
-    /// Whether the server did what was asked, whatever the client was told.
+    /// Whether the request was carried out, regardless of the answer.
     pub carried_out: bool,
 }
 
@@ -57,7 +55,6 @@ impl Request {
         self.verb == verb && self.resource == resource
     }
 
-    /// A query parameter.
     pub fn parameter(&self, name: &str) -> Option<&str> {
         self.query.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
@@ -79,7 +76,7 @@ impl Entry {
     }
 
     pub(crate) fn suffers(&self, fault: Fault) {
-        // Nobody sets it twice.
+        // Set only once.
         let _ = self.fault.set(fault);
     }
 
@@ -100,7 +97,7 @@ impl Entry {
     }
 }
 
-/// A number that goes up and down, and the most it was.
+/// A counter with its maximum.
 #[derive(Debug, Default)]
 struct Gauge {
     now: AtomicUsize,
@@ -126,7 +123,7 @@ impl Gauge {
     }
 }
 
-/// Counts as long as it lives.
+/// Counts until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Running(Arc<Gauge>);
 
@@ -202,7 +199,6 @@ impl Log {
         Running(self.requests.clone())
     }
 
-    /// A watch is open.
     pub(crate) fn begin_watch(&self) -> Running {
         self.watches.up();
         Running(self.watches.clone())

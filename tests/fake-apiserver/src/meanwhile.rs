@@ -1,7 +1,7 @@
-//! What others do while somebody's requests are under way: actions of a test's that run just before or just after a
-//! request is carried out.
+//! Concurrent changes by others: a test's actions that run just before or just after a request is carried
+//! out.
 //!
-//! `server` asks here when a request has arrived which actions go with it, and runs them when the time has come.
+//! `server` asks for the actions of each request when it arrives, and runs them at their time.
 
 use crate::fault::When;
 use crate::log::Request;
@@ -11,11 +11,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 type Action = dyn Fn(&Others, &Request) + Send + Sync;
 
-/// One action, and which requests it goes with.
+/// An action, and the requests that trigger it.
 struct Hook {
     when: When,
     matches: Box<dyn Fn(&Request) -> bool + Send + Sync>,
-    /// The number among those that match; `None`: all of them.
+    /// The index among the matching requests; `None` means all.
     only: Option<usize>,
     seen: AtomicUsize,
     action: Arc<Action>,
@@ -33,7 +33,7 @@ impl Actions {
     }
 }
 
-/// All hooks of a bed.
+/// All actions of a server.
 #[derive(Default)]
 pub(crate) struct Meanwhile(Mutex<Vec<Arc<Hook>>>);
 
@@ -56,7 +56,7 @@ impl Meanwhile {
 
     /// The actions for a request that has arrived. Called for one request after the other.
     pub(crate) fn choose(&self, request: &Request) -> Actions {
-        // The closures are a test's: they run without the lock.
+        // A test's closures run without the lock.
         let hooks = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let hit = hooks.iter().filter(|hook| {
             (hook.matches)(request) && {

@@ -1,20 +1,20 @@
-//! Reading and writing the parts that every Kubernetes object has, plus names, uids and times.
+//! Access to the parts that every Kubernetes object has, and generation of names, uids and times.
 //!
-//! Nothing here knows a resource or the store. Readers answer with an empty value where a field is missing or has
-//! another type: clients may send anything.
+//! This module knows no resources and no store. Getters return an empty value if a field is missing or has
+//! another type, because clients may send anything.
 
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use std::hash::{BuildHasher, Hasher, RandomState};
 
-/// Puts snapshots under protection while a claim is being made from them.
+/// Finalizer that protects a snapshot while a claim is being created from it.
 pub(crate) const SOURCE_PROTECTION: &str =
     "snapshot.storage.kubernetes.io/volumesnapshot-as-source-protection";
-/// Puts snapshots under protection while their content exists.
+/// Finalizer that protects a snapshot while its content exists.
 pub(crate) const BOUND_PROTECTION: &str = "snapshot.storage.kubernetes.io/volumesnapshot-bound-protection";
-/// Puts claims under protection while a snapshot is being made of them.
+/// Finalizer that protects a claim while it is being snapshotted.
 pub(crate) const CLAIM_SOURCE_PROTECTION: &str = "snapshot.storage.kubernetes.io/pvc-as-source-protection";
-/// Puts claims under protection while they are used.
+/// Finalizer that protects a claim while it is in use.
 pub(crate) const CLAIM_PROTECTION: &str = "kubernetes.io/pvc-protection";
 
 /// The text at a path, or an empty one.
@@ -130,8 +130,8 @@ pub(crate) fn now() -> String {
     time(Timestamp::now())
 }
 
-/// A number nobody can guess from the one before. The standard library seeds its hashers randomly, which is enough
-/// for names that must not repeat and saves a dependency.
+/// A random number. The standard library seeds its hashers randomly, which is enough for unique names and
+/// saves a dependency.
 pub(crate) fn random() -> u64 {
     let mut hasher = RandomState::new().build_hasher();
     hasher.write_u64(0);

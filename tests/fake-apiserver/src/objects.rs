@@ -1,13 +1,12 @@
-//! Objects as a cluster has them, for tests to put into a bed.
+//! Typical objects of a cluster, for tests.
 //!
-//! They are plain values: change what a test needs different before putting them in.
+//! They are plain values. Tests change them as needed before storing them.
 
 use serde_json::{Value, json};
 
-/// Name of the driver that all objects here are of.
+/// Name of the driver of all objects in this module.
 pub const DRIVER: &str = "hostpath.csi.k8s.io";
 
-/// A namespace.
 pub fn namespace(name: &str) -> Value {
     json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
 }
@@ -24,22 +23,22 @@ pub fn storage_class(name: &str) -> Value {
     })
 }
 
-/// A StorageClass of [`DRIVER`] that claims without a class get.
+/// The default StorageClass, of [`DRIVER`].
 pub fn default_storage_class(name: &str) -> Value {
     let mut class = storage_class(name);
     class["metadata"]["annotations"] = json!({"storageclass.kubernetes.io/is-default-class": "true"});
     class
 }
 
-/// A StorageClass of [`DRIVER`] that binds a claim only when a pod uses it.
+/// A StorageClass of [`DRIVER`] that waits for the first consumer.
 pub fn waiting_storage_class(name: &str) -> Value {
     let mut class = storage_class(name);
     class["volumeBindingMode"] = "WaitForFirstConsumer".into();
     class
 }
 
-/// A volume of a class that nobody has claimed. A claim of the class that fits in is bound to it, whatever the claim is to
-/// be made from; when the claim is gone the volume is kept.
+/// A free volume of a class. A matching claim of the class is bound to it, whatever the claim's data source.
+/// When the claim is deleted, the volume is retained.
 pub fn free_volume(name: &str, class: &str, size: &str) -> Value {
     json!({
         "apiVersion": "v1",
@@ -57,7 +56,6 @@ pub fn free_volume(name: &str, class: &str, size: &str) -> Value {
     })
 }
 
-/// A VolumeSnapshotClass of [`DRIVER`].
 pub fn snapshot_class(name: &str) -> Value {
     json!({
         "apiVersion": "snapshot.storage.k8s.io/v1",
@@ -68,7 +66,7 @@ pub fn snapshot_class(name: &str) -> Value {
     })
 }
 
-/// A VolumeSnapshotClass of [`DRIVER`] that snapshots without a class get.
+/// The default VolumeSnapshotClass, of [`DRIVER`].
 pub fn default_snapshot_class(name: &str) -> Value {
     let mut class = snapshot_class(name);
     class["metadata"]["annotations"] = json!({"snapshot.storage.kubernetes.io/is-default-class": "true"});
@@ -122,7 +120,7 @@ pub fn enlarged(mut object: Value, bytes: usize) -> Value {
     object
 }
 
-/// A claim as a client creates it, to be made from a snapshot of its namespace.
+/// A claim as a client creates it, with a snapshot of its namespace as data source.
 pub fn claim_from_snapshot(namespace: &str, name: &str, snapshot: &str) -> Value {
     let mut claim = claim(namespace, name);
     claim["spec"]["dataSource"] =
@@ -147,7 +145,7 @@ pub fn snapshot(namespace: &str, name: &str, claim: &str) -> Value {
     })
 }
 
-/// A snapshot that is ready, created and cut at a time in RFC 3339.
+/// A ready snapshot, created and taken at a time in RFC 3339.
 pub fn ready_snapshot(namespace: &str, name: &str, claim: &str, time: impl ToString) -> Value {
     let time = time.to_string();
     let mut snapshot = unready_snapshot(namespace, name, claim, &time);
@@ -157,7 +155,7 @@ pub fn ready_snapshot(namespace: &str, name: &str, claim: &str, time: impl ToStr
     snapshot
 }
 
-/// A snapshot that was created at a time in RFC 3339 and is not ready; the controller leaves it so.
+/// A snapshot created at a time in RFC 3339 that is not ready; the controller ignores it.
 pub fn unready_snapshot(namespace: &str, name: &str, claim: &str, time: impl ToString) -> Value {
     let mut snapshot = snapshot(namespace, name, claim);
     let uid = crate::object::new_uid();
@@ -172,7 +170,6 @@ pub fn unready_snapshot(namespace: &str, name: &str, claim: &str, time: impl ToS
     snapshot
 }
 
-/// A ConfigMap.
 pub fn config_map(namespace: &str, name: &str, data: &[(&str, &str)]) -> Value {
     let data: serde_json::Map<String, Value> =
         data.iter().map(|(key, value)| ((*key).to_owned(), (*value).into())).collect();
@@ -225,7 +222,7 @@ pub fn pod(namespace: &str, name: &str, claim: &str) -> Value {
     })
 }
 
-/// An object that belongs to others, as `ownerReferences` say it; the first is its controller.
+/// Adds `ownerReferences` to an object. The first one is its controller.
 #[must_use]
 pub fn owned(mut object: Value, owners: &[&Value]) -> Value {
     let references: Vec<Value> = owners
@@ -266,14 +263,14 @@ pub fn group_member(namespace: &str, name: &str, claim: &str, group: &str, time:
     snapshot
 }
 
-/// An object with one more finalizer, of nobody who will ever take it off.
+/// Adds a finalizer that nothing removes.
 #[must_use]
 pub fn kept(mut object: Value) -> Value {
     crate::object::add_finalizer(&mut object, "example.com/stays");
     object
 }
 
-/// An object that has been terminating since a time in RFC 3339, and stays so.
+/// An object that has been terminating since a time in RFC 3339, and stays terminating.
 #[must_use]
 pub fn terminating(object: Value, since: impl ToString) -> Value {
     let mut object = kept(object);

@@ -1,4 +1,4 @@
-//! What others do to the objects of a bed.
+//! Changes that other clients and controllers make.
 
 use crate::admission;
 use crate::cluster::Cluster;
@@ -13,19 +13,19 @@ use crate::volumes;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-/// What others do to the objects of a bed, at once and past validation, admission and permissions: for tests that
-/// arrange a cluster, and for what a test lets happen in the middle of somebody's requests
-/// ([`FakeApiServer::before`](crate::TestBed::before), [`FakeApiServer::after`](crate::TestBed::after)).
+/// Changes objects at once, without validation, admission and permissions: to prepare a cluster, and for
+/// actions in the middle of a client's requests ([`FakeApiServer::before`](crate::FakeApiServer::before),
+/// [`FakeApiServer::after`](crate::FakeApiServer::after)).
 ///
-/// A [`FakeApiServer`](crate::TestBed) has all of this as well, by the same names. This is only a handle: it can be cloned and
-/// taken to other tasks.
+/// A [`FakeApiServer`](crate::FakeApiServer) has the same methods. This is a handle that can be cloned and
+/// moved to other tasks.
 #[derive(Debug, Clone)]
 pub struct Others {
     pub(crate) cluster: Arc<Cluster>,
 }
 
 impl Others {
-    /// Puts an object straight into the store: see [`FakeApiServer::put`](crate::TestBed::put).
+    /// Puts an object straight into the store: see [`FakeApiServer::put`](crate::FakeApiServer::put).
     pub fn put(&self, mut object: Value) -> Value {
         let (api_version, kind) = (object::text(&object, "/apiVersion"), object::text(&object, "/kind"));
         let Some(resource) = registry::of_kind(api_version, kind) else {
@@ -62,7 +62,7 @@ impl Others {
         })
     }
 
-    /// A snapshot that was put in with a status was made of the claim that is there, as far as anybody knows.
+    /// A snapshot stored with a status is assumed to be of the existing claim.
     fn know_data(&self, writer: &Writer<'_>, snapshot: &Value) {
         let claim = object::text(snapshot, "/spec/source/persistentVolumeClaimName").to_owned();
         let claim = writer.get("persistentvolumeclaims", &(object::namespace(snapshot).to_owned(), claim));
@@ -154,8 +154,8 @@ impl Others {
         removed.map(|object| object.value.clone())
     }
 
-    /// Deletes a claim and makes it anew from the same manifest: see
-    /// [`FakeApiServer::replace_claim`](crate::TestBed::replace_claim).
+    /// Deletes a claim and recreates it from the same manifest: see
+    /// [`FakeApiServer::replace_claim`](crate::FakeApiServer::replace_claim).
     pub fn replace_claim(&self, namespace: &str, name: &str) -> Value {
         self.replace_claim_with(namespace, name, |_| {})
     }
@@ -179,23 +179,23 @@ impl Others {
         })
     }
 
-    /// What a snapshot has the data of: see [`FakeApiServer::snapshot_data`](crate::TestBed::snapshot_data).
+    /// What a snapshot has the data of: see [`FakeApiServer::snapshot_data`](crate::FakeApiServer::snapshot_data).
     pub fn snapshot_data(&self, namespace: &str, name: &str) -> Option<SnapshotData> {
         self.cluster.data(&self.get("volumesnapshots", namespace, name)?)
     }
 
-    /// The snapshot whose data a claim has: see [`FakeApiServer::restored_from`](crate::TestBed::restored_from).
+    /// The snapshot whose data a claim has: see [`FakeApiServer::restored_from`](crate::FakeApiServer::restored_from).
     pub fn restored_from(&self, namespace: &str, name: &str) -> Option<String> {
         let claim = self.get("persistentvolumeclaims", namespace, name)?;
         self.cluster.restored(object::text(&claim, "/spec/volumeName"))
     }
 
-    /// Lets a pod use a claim: see [`FakeApiServer::use_claim`](crate::TestBed::use_claim).
+    /// Lets a pod use a claim: see [`FakeApiServer::use_claim`](crate::FakeApiServer::use_claim).
     pub fn use_claim(&self, namespace: &str, name: &str) {
         self.annotate("persistentvolumeclaims", namespace, name, volumes::SELECTED_NODE, Some("node-1"));
     }
 
-    /// Says what a snapshot has the data of, as nobody can know it of one that was put in.
+    /// Sets the source of a snapshot's data, which is not known for one that was stored directly.
     pub fn set_snapshot_data(&self, namespace: &str, name: &str, data: SnapshotData) {
         let snapshot = self.get("volumesnapshots", namespace, name);
         let snapshot = snapshot.unwrap_or_else(|| panic!("there is no snapshot {namespace}/{name}"));

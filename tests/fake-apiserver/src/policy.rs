@@ -1,6 +1,6 @@
-//! Admission that a test chooses: policies that change or refuse what users send.
+//! Admission policies of a test: they change or reject what users send.
 //!
-//! `verbs` asks here with each creation, change and deletion.
+//! `verbs` applies them to each create, update and delete.
 
 use crate::failure::Failure;
 use crate::log::Request;
@@ -18,7 +18,7 @@ struct Policy {
     effect: Effect,
 }
 
-/// All policies of a bed.
+/// All policies of a server.
 #[derive(Default)]
 pub(crate) struct Policies(Mutex<Vec<Arc<Policy>>>);
 

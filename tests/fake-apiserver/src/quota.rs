@@ -1,4 +1,4 @@
-//! ResourceQuotas on the number of objects: who is still let in, and what the quotas say is used.
+//! ResourceQuotas on the number of objects: admission, and their status.
 //!
 //! Only `count/<resource>.<group>` is known of what a quota can limit.
 

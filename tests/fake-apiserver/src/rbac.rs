@@ -1,7 +1,7 @@
-//! What a user may do: the rules of the stored Roles, ClusterRoles and their bindings.
+//! Authorization by the stored Roles, ClusterRoles and their bindings.
 //!
-//! Of the roles that a real cluster has from the start only what every user may do is built in: review its own access,
-//! and discovery.
+//! Of the default roles of a real cluster, only those of every user are built in: reviewing the user's own
+//! access, and discovery.
 
 use crate::auth::User;
 use crate::failure::{self, Failure};
@@ -9,7 +9,7 @@ use crate::object;
 use crate::store::Store;
 use serde_json::Value;
 
-/// Something that a user wants to do.
+/// The attributes of a request for authorization.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Deed {
     pub(crate) verb: String,
@@ -23,7 +23,6 @@ pub(crate) struct Deed {
     pub(crate) path: Option<String>,
 }
 
-/// Whether and why.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Verdict {
     pub(crate) allowed: bool,
@@ -40,7 +39,7 @@ impl Deed {
         }
     }
 
-    /// What a user is told who may not.
+    /// The message for a denied request.
     pub(crate) fn forbidden(&self, user: &str, reason: &str) -> Failure {
         let why = self.refusal(user, reason);
         match &self.path {
@@ -75,7 +74,6 @@ impl Deed {
     }
 }
 
-/// Judges a deed.
 pub(crate) fn judge(store: &Store, user: &User, deed: &Deed) -> Verdict {
     let allowed = |reason: String| Verdict { allowed: true, reason };
     if user.is_in("system:masters") {

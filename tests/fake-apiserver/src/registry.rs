@@ -9,11 +9,10 @@ pub(crate) struct Resource {
     pub(crate) group: &'static str,
     /// API version within the group.
     pub(crate) version: &'static str,
-    /// Name in paths. It also names the place in the store, which the two forms of Events share.
+    /// Plural name, as in paths. The store uses it too; both forms of Events share one.
     pub(crate) plural: &'static str,
     /// Singular name, which `kubectl` accepts too.
     pub(crate) singular: &'static str,
-    /// Kind of its objects.
     pub(crate) kind: &'static str,
     /// Names that `kubectl` accepts as abbreviations.
     pub(crate) short_names: &'static [&'static str],
@@ -126,7 +125,7 @@ impl Resource {
         Resource { status: true, ..self }
     }
 
-    /// Whether its objects count how often what is wished of them was changed.
+    /// Whether its objects have a `generation`.
     pub(crate) fn has_generation(&self) -> bool {
         self.custom || self.group == "batch" || self.plural == "pods"
     }

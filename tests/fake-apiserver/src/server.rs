@@ -1,7 +1,7 @@
-//! The port, its connections, and the way of a request through the server.
+//! The port, its connections, and the processing of a request.
 //!
-//! [`answer`] is that way, step by step: read, recognise the user, log, delay, judge, carry out, answer. What disturbs
-//! a request on it is in `fault`, and what others do around it in `meanwhile`.
+//! [`answer`] processes a request: parse, authenticate, log, delay, authorize, carry out, answer. `fault`
+//! injects faults into it, and `meanwhile` actions of others.
 
 use crate::call::Call;
 use crate::cluster::Cluster;
@@ -58,7 +58,6 @@ pub(crate) struct Server {
     pub(crate) meter: Arc<Meter>,
 }
 
-/// Whether connections are accepted.
 enum Port {
     Closed,
     Open(JoinHandle<()>),
@@ -128,7 +127,6 @@ impl Server {
         Ok(())
     }
 
-    /// Closes all connections.
     pub(crate) async fn cut_connections(&self) {
         let mut connections = std::mem::take(&mut *self.connections());
         connections.shutdown().await;

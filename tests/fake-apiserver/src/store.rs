@@ -1,7 +1,7 @@
-//! The objects: one map per resource, one resourceVersion for all, a history, and those who watch.
+//! The objects: one map per resource, one resourceVersion for all, a history, and the watchers.
 //!
-//! The store knows nothing of HTTP, users or validity. Whatever must be judged and written in one go happens inside
-//! [`Store::write`], under the store's one lock; nothing waits while it is held.
+//! The store knows no HTTP, users or validation. Whatever must be checked and written atomically happens
+//! inside [`Store::write`], under the store's only lock. Nothing waits while it is held.
 
 use crate::failure::Failure;
 use crate::history;
@@ -30,7 +30,6 @@ impl Object {
         Arc::new(Object { value, json: OnceLock::new() })
     }
 
-    /// The object as JSON.
     pub(crate) fn json(&self) -> &Bytes {
         self.json.get_or_init(|| self.value.to_string().into())
     }
@@ -44,7 +43,6 @@ pub(crate) enum Kind {
     Deleted,
 }
 
-/// One write.
 #[derive(Debug)]
 pub(crate) struct Change {
     pub(crate) version: u64,
@@ -114,7 +112,6 @@ struct Watcher {
     notices: UnboundedSender<Notice>,
 }
 
-/// Where a watch begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum From {
     /// With the objects as they are.
@@ -296,7 +293,6 @@ impl Store {
         receiver
     }
 
-    /// Forgets the history.
     pub(crate) fn compact(&self) {
         let mut inner = self.lock();
         inner.history.clear();

@@ -20,7 +20,6 @@ enum Show {
     Regarding,
     /// As it is, or `<unset>`.
     OrUnset,
-    /// A number of things.
     Count,
     /// When an Event was last seen.
     LastSeen,

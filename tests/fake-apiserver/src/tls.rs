@@ -1,4 +1,4 @@
-//! The certificate authority and the server's certificate, made anew for each bed and each rotation.
+//! The certificate authority and the server's certificate, created for each server and each rotation.
 
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
@@ -22,7 +22,7 @@ impl Tls {
     /// A new authority and a certificate of it for `localhost` and 127.0.0.1.
     pub(crate) fn new() -> Result<Tls, Box<dyn Error>> {
         let mut authority = CertificateParams::new(Vec::new())?;
-        authority.distinguished_name = named("testbed-ca");
+        authority.distinguished_name = named("fake-apiserver-ca");
         authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         authority.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let authority_key = KeyPair::generate()?;
@@ -30,7 +30,7 @@ impl Tls {
         let issuer = Issuer::new(authority, authority_key);
 
         let mut server = CertificateParams::new(vec!["localhost".to_owned(), "127.0.0.1".to_owned()])?;
-        server.distinguished_name = named("testbed");
+        server.distinguished_name = named("fake-apiserver");
         server.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         server.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         let server_key = KeyPair::generate()?;

@@ -1,4 +1,4 @@
-//! What goes over the wire: the bytes of all connections, handshakes and encryption included.
+//! Counts the bytes of all connections, including handshakes and encryption.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -7,12 +7,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Bytes and connections since the start or the last [`FakeApiServer::clear_requests`](crate::TestBed::clear_requests). What
+/// Bytes and connections since the start or the last [`FakeApiServer::clear_requests`](crate::FakeApiServer::clear_requests). What
 /// TCP adds to the bytes does not count.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Traffic {
-    /// Connections that were accepted.
     pub connections: u64,
     /// Bytes from the clients to the server.
     pub to_server: u64,

@@ -1,4 +1,4 @@
-//! What an object must be like to be stored: names, labels, the schema of VolumeSnapshot and its rules.
+//! Validation: names, labels, and the schema and rules of VolumeSnapshot.
 //!
 //! Only what the server checks in objects that the tests send is here. Nothing is changed, but for
 //! [`prune`], which drops the fields that the schema does not know as the server does.

@@ -1,4 +1,4 @@
-//! Carrying requests out: get, list, create, update, patch, delete on any resource, and the few that are special.
+//! Carries requests out: get, list, create, update, patch and delete on any resource, and a few special ones.
 //!
 //! Nothing here waits. What comes before (who asks, whether they may) and after (bytes on the wire) is in `server`;
 //! watches are begun here and run in `watch`.
@@ -33,7 +33,6 @@ use std::sync::Arc;
 pub(crate) struct Answer {
     pub(crate) code: u16,
     pub(crate) content: Content,
-    /// Texts of `Warning` headers.
     pub(crate) warnings: Vec<String>,
 }
 
@@ -70,7 +69,6 @@ struct Act<'a> {
     body: &'a Bytes,
 }
 
-/// Carries a request out.
 pub(crate) fn carry_out(
     cluster: &Cluster,
     call: &Call,
@@ -156,7 +154,6 @@ pub(crate) fn shown<'a>(resource: &Resource, object: &'a Value) -> Cow<'a, Value
     if resource.is_new_event() { Cow::Owned(event::from_core(object.clone())) } else { Cow::Borrowed(object) }
 }
 
-/// The same as JSON.
 pub(crate) fn shown_json(resource: &Resource, object: &Object) -> Bytes {
     if resource.is_new_event() {
         event::from_core(object.value.clone()).to_string().into()

@@ -1,9 +1,8 @@
-//! The controllers of claims: bind them to volumes that are free, whatever the claims are to be made from, or else to
-//! volumes that they make, empty or from a snapshot; say in Events what they do and what hinders them; and let deleted
-//! ones go.
+//! The controllers of claims. They bind claims to free volumes, whatever their data source, or provision
+//! volumes, empty or from a snapshot. They write Events, and remove deleted claims and volumes.
 //!
-//! They work on what the store reports, without polling: what fails is tried again when something changed that it needs.
-//! A claim that was put into the store with a phase of its own other than Pending is left alone.
+//! They react to changes of the store, without polling: what failed is retried when something that it needs
+//! has changed. A claim that was put into the store with another phase than Pending is left alone.
 
 use crate::announce::{self, Announcement};
 use crate::cluster::Cluster;
@@ -53,7 +52,6 @@ pub struct Provision {
 }
 
 impl Provision {
-    /// Bound after a delay.
     pub fn after(delay: Duration) -> Provision {
         Provision { after: Some(delay), error: None }
     }
@@ -406,7 +404,7 @@ pub(crate) fn manifest(claim: &Value) -> Value {
     json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": metadata, "spec": spec})
 }
 
-/// Binds a claim that is made anew to a volume of its own, as the one of before was bound.
+/// Binds a recreated claim to a new volume, if the previous one was Bound.
 pub(crate) fn bind_anew(writer: &mut Writer<'_>, claim: &mut Value, old: &Value) {
     let class = (String::new(), object::text(claim, "/spec/storageClassName").to_owned());
     let of_class = writer.get(CLASSES, &class);
@@ -441,7 +439,7 @@ fn source(writer: &Writer<'_>, key: &Key) -> Result<Option<String>, String> {
         format!("error getting handle for DataSource Type VolumeSnapshot by Name {name}: {why}")
     };
     if kind != "VolumeSnapshot" {
-        return Err(format!("the bed makes no volume from a {kind}"));
+        return Err(format!("the fake API server cannot create a volume from a {kind}"));
     }
     let Some(snapshot) = writer.get(SNAPSHOTS, &(key.0.clone(), name.to_owned())) else {
         return Err(handle(format!(

@@ -1,4 +1,4 @@
-//! A running watch: its first events, what follows, bookmarks, the timeout, and the lines that all this becomes.
+//! A watch: initial events, changes, bookmarks, the timeout, and the encoding as lines.
 //!
 //! Which changes a watch sees is decided in `store`, as they happen.
 
@@ -143,7 +143,7 @@ struct Stream {
 }
 
 impl Stream {
-    /// The next chunk, or nothing for ever once the watch is mute.
+    /// Returns the next chunk; never completes once the watch is muted.
     async fn hear(&mut self) -> Option<Bytes> {
         let chunk = self.next().await;
         if self.cluster.muted() != self.muted {

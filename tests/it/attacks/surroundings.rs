@@ -157,7 +157,7 @@ async fn a_claim_without_a_volume_fails_a_run_only_if_it_was_named() {
         cluster.pending_claim("never").await;
         let ran = cluster.run(&[("SNAPSHOT_PVC_SELECTOR", "!no-such-label")]).await;
         ran.assert_exit(0);
-        assert!(ran.message.contains("1 of 1 claim has a new ready snapshot; 1 claim was passed over"));
+        assert!(ran.message.contains("1 of 1 claim has a new ready snapshot; 1 claim was skipped"));
         assert_eq!(ran.lines("1 claim is passed over")[0]["level"], "WARN");
         assert_eq!(cluster.names().await.len(), 1);
 
@@ -174,7 +174,7 @@ async fn where_no_chosen_claim_has_a_volume_yet_nothing_is_lost_and_nothing_fail
         cluster.pending_claim("never").await;
         let ran = cluster.run(&[("SNAPSHOT_PVC_SELECTOR", "!no-such-label")]).await;
         ran.assert_exit(0);
-        assert!(ran.message.starts_with("no snapshot was made; 1 claim was passed over"), "{}", ran.message);
+        assert!(ran.message.starts_with("no snapshot was created; 1 claim was skipped"), "{}", ran.message);
     })
     .await;
 }
@@ -188,7 +188,7 @@ async fn a_claim_that_is_being_deleted_fails_a_run_only_if_it_was_named() {
         cluster.fake().put(objects::terminating(going, "2026-11-20T08:00:00Z"));
         let ran = cluster.run(&[("SNAPSHOT_PVC_SELECTOR", "app=web")]).await;
         ran.assert_exit(0);
-        assert!(ran.message.contains("; 1 claim was passed over"), "{}", ran.message);
+        assert!(ran.message.contains("; 1 claim was skipped"), "{}", ran.message);
         cluster.run(&[("SNAPSHOT_PVC_NAMES", "going")]).await.assert_exit(2);
         assert!(cluster.names().await.contains(&"old-going".to_owned()));
     })
@@ -402,7 +402,7 @@ async fn a_run_that_is_told_to_stop_while_it_deletes_says_what_is_perhaps_delete
         running.signal("TERM");
         let ran = running.finish().await;
         ran.assert_exit(143);
-        assert!(ran.message.contains("0 deleted, 3 more perhaps deleted"), "{}", ran.message);
+        assert!(ran.message.contains("0 deleted, 3 more may have been deleted"), "{}", ran.message);
     })
     .await;
 }

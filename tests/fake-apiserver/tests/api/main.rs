@@ -23,7 +23,7 @@ use tokio::time::{sleep, timeout};
 const SNAPSHOTS: &str = "volumesnapshots";
 const PATH: &str = "/apis/snapshot.storage.k8s.io/v1/namespaces/app/volumesnapshots";
 
-/// A bed with a class, a default snapshot class and the bound claim `data` in the namespace `app`.
+/// A server with a class, a default snapshot class and the bound claim `data` in the namespace `app`.
 async fn server(change: impl FnOnce(&mut Options)) -> FakeApiServer {
     let mut options = Options::default();
     change(&mut options);

@@ -1,4 +1,4 @@
-//! Objects that are not as anybody would expect: odd statuses, hostile names, large ones.
+//! Unusual objects: odd statuses, hostile names, large ones.
 
 use crate::{PATH, SNAPSHOTS, create, raw, send, server, until};
 use fake_apiserver::{http as client, objects};

@@ -1,4 +1,4 @@
-//! A snapshot controller that comes late, and claims that are made anew before it does.
+//! A slow snapshot controller, and claims that are recreated before it processes their snapshots.
 
 use crate::{PATH, SNAPSHOTS, create, is_ready, send, server, until};
 use fake_apiserver::{FakeApiServer, Options, Pace, Plan, SnapshotData, Stage, objects};
@@ -16,7 +16,7 @@ fn claim(server: &FakeApiServer, name: &str) -> Value {
     server.get(CLAIMS, "app", name).expect("a claim")
 }
 
-/// A bed whose snapshots are ready as soon as the controller has taken them.
+/// A server whose snapshots are ready as soon as the controller has taken them.
 async fn quick_bed() -> FakeApiServer {
     server(|options: &mut Options| options.controller.ready_after = Duration::ZERO).await
 }

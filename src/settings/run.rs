@@ -1,0 +1,459 @@
+//! The settings of a run: environment variables `SNAPSHOT_*` in, [`Settings`] or all that is wrong with
+//! them out. `list` reads the same ones, some of them from flags.
+
+use std::{ffi::OsString, path::PathBuf, time::Duration};
+
+use clap::{ArgAction, ArgMatches, Args};
+use serde::Deserialize;
+use tracing_subscriber::filter::Targets;
+
+use super::{
+    reader::{self, FILTER, Fallback, Flag, Problems, Reader, default_filter},
+    values::{self, LogFormat},
+};
+use crate::{names, retention::Rules, shard::Shard};
+
+/// What the variables' names begin with.
+const PREFIX: &str = "SNAPSHOT_";
+
+/// The variable in which Kubernetes tells each pod of an Indexed Job which one it is, from 0.
+const INDEX: &str = "JOB_COMPLETION_INDEX";
+
+/// The most shards. What many pods gain over few is less than what they cost: each lists all
+/// snapshots.
+const MAX_SHARDS: u32 = 1000;
+
+/// How long a run may take besides waiting for snapshots: finding, listing, creating and pruning,
+/// with all their repetitions. Five minutes are 4,000 claims with a create and a delete each at
+/// the default concurrency of 8 and 300 ms a request.
+const ALLOWANCE: Duration = Duration::from_secs(300);
+
+/// The pauses between the attempts of a Job, finding a node and pulling the image included.
+const JOB_PAUSES: Duration = Duration::from_secs(600);
+
+/// What the manifests give every Job at most.
+const SHORTEST_JOB_LIFETIME: Duration = Duration::from_secs(3600);
+
+/// The longest that a run may be told to wait for a snapshot.
+const MAX_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// All that a user can choose.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Which claims (`SNAPSHOT_PVC_NAMES` or `SNAPSHOT_PVC_SELECTOR`).
+    pub claims: ClaimChoice,
+    /// The namespace; unset for the pod's own, or the kubeconfig context's
+    /// (`SNAPSHOT_NAMESPACE`).
+    pub namespace: Option<String>,
+    /// All namespaces that a label selector matches, instead of one (`SNAPSHOT_NAMESPACE_SELECTOR`).
+    pub namespace_selector: Option<String>,
+    /// The VolumeSnapshotClass; unset for the cluster's default (`SNAPSHOT_CLASS_NAME`).
+    pub class: Option<String>,
+    /// What the snapshots' names begin with (`SNAPSHOT_NAME_PREFIX`).
+    pub name_prefix: String,
+    /// The schedule: value of the label `schedule` (`SNAPSHOT_JOB`).
+    pub schedule: String,
+    /// How many windows to wait (`SNAPSHOT_READY_ATTEMPTS`).
+    pub ready_attempts: u32,
+    /// How long one window is (`SNAPSHOT_READY_INTERVAL`).
+    pub ready_interval: Duration,
+    /// Which snapshots stay (`SNAPSHOT_RETENTION`).
+    pub retention: Rules,
+    /// Whether somebody said so, and it is not the default.
+    pub is_retention_given: bool,
+    /// Whether to prune even where claims may not be read, as the bash script did
+    /// (`SNAPSHOT_PRUNE_UNREAD_CLAIMS`).
+    pub prune_unread_claims: bool,
+    /// The most requests in flight at a time (`SNAPSHOT_CONCURRENCY`).
+    pub concurrency: usize,
+    /// Whether to change nothing (`SNAPSHOT_DRY_RUN`).
+    pub dry_run: bool,
+    /// Whether to hold what this run makes (`SNAPSHOT_HOLD`).
+    pub hold: bool,
+    /// The part of the chosen claims that this pod takes (`SNAPSHOT_SHARDS` and
+    /// `JOB_COMPLETION_INDEX`).
+    pub shard: Shard,
+    /// The name of the Job that this pod belongs to; unset for a random one (`SNAPSHOT_RUN_ID`).
+    pub run_id: Option<String>,
+    /// The uid of the Job, by which its next attempt finds what this one made; unset where nothing is to
+    /// be taken over (`SNAPSHOT_RUN_UID`).
+    pub run_uid: Option<String>,
+    /// Where the termination message goes (`SNAPSHOT_TERMINATION_LOG`).
+    pub termination_log: PathBuf,
+    /// How log lines look; unset for text on a terminal and JSON elsewhere
+    /// (`SNAPSHOT_LOG_FORMAT`).
+    pub log_format: Option<LogFormat>,
+    /// Which log lines are written (`RUST_LOG`).
+    pub log_filter: Targets,
+}
+
+/// Which claims are snapshotted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ClaimChoice {
+    /// These, each once, in the order in which they were given.
+    Names(Vec<String>),
+    /// Those that a label selector matches; the API server reads it.
+    Selector(String),
+}
+
+/// The variables as `envy` reads them, and the flags of `list` that stand in for some of them. Every
+/// field is text: what each may hold is checked by the project's own parsers, so that the messages give
+/// the whole name of the variable or flag, and all problems come at once.
+#[derive(Default, Deserialize, Args)]
+#[serde(default)]
+struct Variables {
+    /// These claims [default: all]
+    #[arg(value_name = "CLAIM", action = ArgAction::Append, conflicts_with = "pvc_selector")]
+    pvc_names: Option<String>,
+    /// Claims by label selector: app=web
+    #[arg(short = 'l', long = "selector", value_name = "SELECTOR")]
+    pvc_selector: Option<String>,
+    /// Namespace [default: the pod's own, or the kubeconfig context's]
+    #[arg(short, long, value_name = "NAMESPACE")]
+    namespace: Option<String>,
+    #[arg(skip)]
+    namespace_selector: Option<String>,
+    #[arg(skip)]
+    class_name: Option<String>,
+    #[arg(skip)]
+    name_prefix: Option<String>,
+    /// Only this schedule: value of the label 'job' [default: all that are found]
+    #[serde(rename = "job")]
+    #[arg(id = "job", long, value_name = "JOB")]
+    schedule: Option<String>,
+    #[arg(skip)]
+    ready_attempts: Option<String>,
+    #[arg(skip)]
+    ready_interval: Option<String>,
+    /// Show what these rules would keep: hourly=24,daily=7
+    #[arg(long, value_name = "RULES")]
+    retention: Option<String>,
+    #[arg(skip)]
+    prune_unread_claims: Option<String>,
+    #[arg(skip)]
+    concurrency: Option<String>,
+    #[arg(skip)]
+    dry_run: Option<String>,
+    #[arg(skip)]
+    hold: Option<String>,
+    #[arg(skip)]
+    shards: Option<String>,
+    #[arg(skip)]
+    run_id: Option<String>,
+    #[arg(skip)]
+    run_uid: Option<String>,
+    #[arg(skip)]
+    termination_log: Option<String>,
+    #[arg(skip)]
+    log_format: Option<String>,
+}
+
+/// A variable as the help text gives it.
+#[derive(Clone, Copy, Debug)]
+pub struct Variable {
+    /// Its whole name.
+    pub name: &'static str,
+    /// What it means.
+    pub meaning: &'static str,
+    /// What holds without it, in words; empty where it has no default.
+    pub default: &'static str,
+}
+
+const fn variable(name: &'static str, default: &'static str, meaning: &'static str) -> Variable {
+    Variable { name, meaning, default }
+}
+
+/// All variables of a run, in the order in which the documentation gives them.
+pub const VARIABLES: [Variable; 21] = [
+    variable("SNAPSHOT_PVC_NAMES", "", "claims, comma-separated: data or data,logs"),
+    variable("SNAPSHOT_PVC_SELECTOR", "", "claims by label selector: app=web"),
+    variable("SNAPSHOT_NAMESPACE", "the pod's own, or the kubeconfig context's", "namespace"),
+    variable("SNAPSHOT_NAMESPACE_SELECTOR", "", "all namespaces that match, instead of one"),
+    variable("SNAPSHOT_CLASS_NAME", "the cluster's default", "VolumeSnapshotClass"),
+    variable("SNAPSHOT_NAME_PREFIX", "volume-snapshot", "what names begin with"),
+    variable("SNAPSHOT_JOB", "volume-snapshotter", "label 'job': the schedule that owns them"),
+    variable("SNAPSHOT_READY_ATTEMPTS", "3", "how many windows to wait"),
+    variable("SNAPSHOT_READY_INTERVAL", "30s", "how long one is: 30, 30s, 5m, 1m30s"),
+    variable(
+        "SNAPSHOT_RETENTION",
+        "last=1; outside a pod nothing is deleted unless this is set",
+        "what stays, if any rule keeps it: last=N, hourly=N, daily=N, weekly=N, monthly=N, yearly=N, within=14d, \
+         deltas=PT1H P1D P7D, all",
+    ),
+    variable(
+        "SNAPSHOT_PRUNE_UNREAD_CLAIMS",
+        "false",
+        "true: delete also where claims may not be read, and their annotations are not known",
+    ),
+    variable("SNAPSHOT_CONCURRENCY", "8", "requests in flight"),
+    variable("SNAPSHOT_DRY_RUN", "false", "true: say what would happen, change nothing"),
+    variable("SNAPSHOT_HOLD", "false", "true: no schedule ever deletes what this run makes"),
+    variable("SNAPSHOT_SHARDS", "1", "pods of an Indexed Job that share the claims"),
+    variable(INDEX, "", "which of them this one is, from 0; set by Kubernetes"),
+    variable("SNAPSHOT_RUN_ID", "random", "the Job's name, for people and labels"),
+    variable(
+        "SNAPSHOT_RUN_UID",
+        "nothing is taken over",
+        "the Job's uid, by which its next attempt goes on with the same snapshots",
+    ),
+    variable("SNAPSHOT_TERMINATION_LOG", "/dev/termination-log", "file for the final message"),
+    variable("SNAPSHOT_LOG_FORMAT", "text on a terminal, else json", "text or json"),
+    variable(FILTER, "info", "log filter"),
+];
+
+/// The names of [`VARIABLES`].
+pub const NAMES: [&str; VARIABLES.len()] = {
+    let mut names = [""; VARIABLES.len()];
+    let mut index = 0;
+    while index < names.len() {
+        names[index] = VARIABLES[index].name;
+        index += 1;
+    }
+    names
+};
+
+/// Of which two a flag that sets the one overrules the other's variable.
+const EXCLUDING: [[&str; 2]; 2] =
+    [["SNAPSHOT_PVC_NAMES", "SNAPSHOT_PVC_SELECTOR"], ["SNAPSHOT_NAMESPACE", "SNAPSHOT_NAMESPACE_SELECTOR"]];
+
+impl Settings {
+    /// Reads the settings from environment variables; others than `SNAPSHOT_*`, `RUST_LOG` and
+    /// `JOB_COMPLETION_INDEX` are passed over.
+    ///
+    /// # Errors
+    /// Every problem that there is, at once: unknown names, values that cannot be understood,
+    /// settings that exclude each other.
+    pub fn parse(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Result<Self, Problems> {
+        Self::parse_or_fallback(variables).map_err(|(problems, _)| problems)
+    }
+
+    /// Like [`Settings::parse`], with what can be told all the same of how to report the problems.
+    ///
+    /// # Errors
+    /// As [`Settings::parse`].
+    pub fn parse_or_fallback(
+        variables: impl IntoIterator<Item = (OsString, OsString)>,
+    ) -> Result<Self, (Problems, Fallback)> {
+        Self::read(variables, Vec::new(), false)
+    }
+
+    /// Adds the flags of `list` that stand in for variables to a command.
+    pub fn add_list_flags(command: clap::Command) -> clap::Command {
+        reader::add_flags::<Variables>(PREFIX, &NAMES, command)
+    }
+
+    /// Those of them that were given.
+    pub fn list_flags(command: &clap::Command, matches: &ArgMatches) -> Vec<Flag> {
+        reader::flags(PREFIX, &NAMES, command, matches)
+    }
+
+    /// The settings as `volume-snapshotter list` takes them: flags win over variables, and where
+    /// no claim is chosen all are.
+    ///
+    /// # Errors
+    /// As [`Settings::parse`].
+    pub fn parse_for_list(
+        variables: impl IntoIterator<Item = (OsString, OsString)>,
+        flags: Vec<Flag>,
+    ) -> Result<Self, Problems> {
+        Self::read(variables, flags, true).map_err(|(problems, _)| problems)
+    }
+
+    fn read(
+        variables: impl IntoIterator<Item = (OsString, OsString)>,
+        flags: Vec<Flag>,
+        for_list: bool,
+    ) -> Result<Self, (Problems, Fallback)> {
+        let mut reader = Reader::new(PREFIX, &NAMES);
+        let (variables, mut others) = reader.read::<Variables>(variables, flags, &EXCLUDING);
+        let (filter, index) = (others.take(FILTER), others.take(INDEX));
+        // Destructured, so that a variable that is added cannot be forgotten here.
+        let Variables {
+            pvc_names,
+            pvc_selector,
+            namespace,
+            namespace_selector,
+            class_name,
+            name_prefix,
+            schedule,
+            ready_attempts,
+            ready_interval,
+            retention,
+            prune_unread_claims,
+            concurrency,
+            dry_run,
+            hold,
+            shards,
+            run_id,
+            run_uid,
+            termination_log,
+            log_format,
+        } = variables;
+
+        if namespace.is_some() && namespace_selector.is_some() {
+            reader.problem(
+                "SNAPSHOT_NAMESPACE",
+                None,
+                "SNAPSHOT_NAMESPACE and SNAPSHOT_NAMESPACE_SELECTOR are both set; set one of the two at most"
+                    .to_owned(),
+            );
+        }
+        let is_retention_given = retention.is_some();
+        let settings = Settings {
+            claims: claims(&mut reader, pvc_names, pvc_selector, for_list),
+            namespace: reader.optional("SNAPSHOT_NAMESPACE", namespace, values::namespace),
+            // The API server reads selectors; it knows more forms than anybody remembers.
+            namespace_selector,
+            class: reader.optional("SNAPSHOT_CLASS_NAME", class_name, values::object_name),
+            name_prefix: reader
+                .optional("SNAPSHOT_NAME_PREFIX", name_prefix, values::name_prefix)
+                .unwrap_or_else(|| "volume-snapshot".to_owned()),
+            schedule: reader
+                .optional("SNAPSHOT_JOB", schedule, values::label_value)
+                .unwrap_or_else(|| names::PROGRAM.to_owned()),
+            ready_attempts: reader
+                .optional("SNAPSHOT_READY_ATTEMPTS", ready_attempts, values::number(1, 1000))
+                .unwrap_or(3),
+            ready_interval: reader
+                .optional("SNAPSHOT_READY_INTERVAL", ready_interval, values::duration)
+                .unwrap_or(Duration::from_secs(30)),
+            retention: reader.optional("SNAPSHOT_RETENTION", retention, values::rules).unwrap_or_default(),
+            is_retention_given,
+            prune_unread_claims: reader
+                .optional("SNAPSHOT_PRUNE_UNREAD_CLAIMS", prune_unread_claims, values::flag)
+                .unwrap_or(false),
+            concurrency: reader
+                .optional("SNAPSHOT_CONCURRENCY", concurrency, values::number(1, 256))
+                .unwrap_or(8) as usize,
+            dry_run: reader.optional("SNAPSHOT_DRY_RUN", dry_run, values::flag).unwrap_or(false),
+            hold: reader.optional("SNAPSHOT_HOLD", hold, values::flag).unwrap_or(false),
+            // A list is of all claims, whichever pod takes them.
+            shard: if for_list { Shard::WHOLE } else { shard(&mut reader, shards, index) },
+            run_id: reader.optional("SNAPSHOT_RUN_ID", run_id, values::label_value),
+            run_uid: reader.optional("SNAPSHOT_RUN_UID", run_uid, values::label_value),
+            termination_log: reader
+                .optional("SNAPSHOT_TERMINATION_LOG", termination_log, values::path)
+                .unwrap_or_else(|| PathBuf::from("/dev/termination-log")),
+            log_format: reader.optional("SNAPSHOT_LOG_FORMAT", log_format, values::log_format),
+            log_filter: reader.optional(FILTER, filter, values::log_filter).unwrap_or_else(default_filter),
+        };
+        if settings.longest_wait() > MAX_WAIT {
+            reader.problem(
+                "SNAPSHOT_READY_INTERVAL",
+                None,
+                format!(
+                    "{} windows of {} are a wait of more than a day; at most 24 h are accepted for \
+                     SNAPSHOT_READY_ATTEMPTS × SNAPSHOT_READY_INTERVAL",
+                    settings.ready_attempts,
+                    crate::text::duration(settings.ready_interval)
+                ),
+            );
+        }
+        match reader.finish() {
+            None => Ok(settings),
+            Some(problems) => {
+                let fallback =
+                    Fallback { termination_log: settings.termination_log, log_format: settings.log_format };
+                Err((problems, fallback))
+            }
+        }
+    }
+
+    /// The longest that a run waits for one snapshot: attempts × interval. A snapshot that is not
+    /// ready after that is waited for by nobody.
+    pub fn longest_wait(&self) -> Duration {
+        self.ready_interval.saturating_mul(self.ready_attempts)
+    }
+
+    /// The longest that a Job of this schedule lives, all its attempts together; what it made may be taken
+    /// over until then. The manifests end every Job within an hour (`activeDeadlineSeconds`) and allow
+    /// three attempts.
+    pub fn job_lifetime(&self) -> Duration {
+        (self.bound() * 3 + JOB_PAUSES).max(SHORTEST_JOB_LIFETIME)
+    }
+
+    /// The longest that a whole run takes, whatever happens: it ends itself then. The CronJob's
+    /// `activeDeadlineSeconds` has to leave room for this, once for each attempt of the Job.
+    pub fn bound(&self) -> Duration {
+        self.longest_wait() + ALLOWANCE
+    }
+}
+
+/// A pod that does not know its part would take another's, or none: then nothing is done.
+fn shard(reader: &mut Reader, shards: Option<String>, index: Option<String>) -> Shard {
+    const SHARDS: &str = "SNAPSHOT_SHARDS";
+    let is_set = shards.is_some();
+    let Some(count) =
+        reader.optional(SHARDS, shards, values::number(1, MAX_SHARDS)).or((!is_set).then_some(1))
+    else {
+        return Shard::WHOLE;
+    };
+    let Some(text) = index else {
+        if count > 1 {
+            reader.problem(
+                INDEX,
+                None,
+                format!(
+                    "not set, but {SHARDS} is {count}: Kubernetes sets it in the pods of a Job with completionMode: \
+                     Indexed; accepted is a whole number from 0 to {}",
+                    count - 1
+                ),
+            );
+        }
+        return Shard::WHOLE;
+    };
+    let shard = text.parse().ok().and_then(|index| Shard::new(index, count));
+    if shard.is_none() {
+        let accepted = match count {
+            1 => "0 is accepted, for there is one shard".to_owned(),
+            _ => format!("a whole number from 0 to {} is accepted", count - 1),
+        };
+        reader.problem(
+            INDEX,
+            Some(&text),
+            format!("not the index of a shard; {accepted}; {SHARDS} has to be the Job's completions"),
+        );
+    }
+    shard.unwrap_or_default()
+}
+
+fn claims(
+    reader: &mut Reader,
+    names: Option<String>,
+    selector: Option<String>,
+    all_by_default: bool,
+) -> ClaimChoice {
+    const NAMES: &str = "SNAPSHOT_PVC_NAMES";
+    const SELECTOR: &str = "SNAPSHOT_PVC_SELECTOR";
+    match (names, selector) {
+        (Some(names), None) => {
+            let names = reader.optional(NAMES, Some(names), values::claim_names);
+            ClaimChoice::Names(names.unwrap_or_default())
+        }
+        (None, Some(selector)) => ClaimChoice::Selector(selector),
+        (Some(_), Some(_)) => {
+            reader.problem(
+                NAMES,
+                None,
+                format!("{NAMES} and {SELECTOR} are both set; set exactly one of the two"),
+            );
+            ClaimChoice::Names(Vec::new())
+        }
+        // An empty selector matches everything.
+        (None, None) if all_by_default => ClaimChoice::Selector(String::new()),
+        (None, None) => {
+            reader.problem(
+                NAMES,
+                None,
+                format!(
+                    "neither {NAMES} nor {SELECTOR} is set; set one of the two, e.g. \
+                         {NAMES}=data or {SELECTOR}=app=web"
+                ),
+            );
+            ClaimChoice::Names(Vec::new())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
