@@ -4,11 +4,12 @@ use std::{
     io,
     pin::{Pin, pin},
     process::ExitCode,
+    time::Duration,
 };
 
 use crate::{
-    cluster::{self, Access, Cluster},
-    command::{self, ClusterFlags, Command, ListCommand, Output, RestoreCommand},
+    cluster::{self, Access, Cluster, Scope},
+    command::{self, ClusterFlags, Command, Line, ListCommand, Output, RestoreCommand, Wanted},
     list::{self, Given, Listing, Look},
     names, process,
     report::{EXIT_DONE, EXIT_PERMANENT, EXIT_TRANSIENT, Failure, Report, RestoreReport, Stop},
@@ -16,16 +17,20 @@ use crate::{
     settings::{self, RestoreSettings, Settings},
 };
 use k8s_openapi::jiff::Timestamp;
+use tokio::time::timeout;
 
 /// How many requests of `list` and `restore` may be in flight: they make one after the other.
 const ONE_AT_A_TIME: usize = 1;
+
+/// How long a person who presses a key waits for names from the cluster.
+const COMPLETION_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What the binary does, by the arguments and variables of this process; the exit code is to be its own.
 ///
 /// It is here and not in `main.rs` so that the demo is the binary as well, without a second build.
 pub fn main() -> ExitCode {
     // A shell asks what may stand next.
-    match command::complete(std::env::args_os()) {
+    match command::complete(std::env::args_os(), existing) {
         Ok(false) => {}
         Ok(true) => return ExitCode::SUCCESS,
         Err(_) => return ExitCode::FAILURE,
@@ -186,6 +191,38 @@ fn restore_once(command: RestoreCommand) -> u8 {
     };
     process::publish_restore(&report, settings.log_format, &settings.termination_log);
     report.exit_code()
+}
+
+/// The names that there are, for completion; none if the cluster does not tell soon.
+fn existing(wanted: Wanted, line: &Line) -> Vec<String> {
+    let access = Access {
+        namespace: line.namespace.as_deref(),
+        kubeconfig: line.cluster.kubeconfig.as_deref(),
+        context: line.cluster.context.as_deref(),
+        impersonate: line.cluster.user.as_deref(),
+        concurrency: ONE_AT_A_TIME,
+        budget: Duration::ZERO,
+    };
+    let names = async |cluster: Cluster, _: Stopping<'_>| {
+        let scope = Scope::Namespace(cluster.namespace().to_owned());
+        let names = async {
+            match wanted {
+                Wanted::Claims => cluster.claims(&scope, "", |claim| Some(claim.metadata.name)).await,
+                Wanted::Namespaces => cluster.namespaces("").await,
+                Wanted::Snapshots => {
+                    let is_of = |claim: &Option<String>| line.claim.is_none() || line.claim == *claim;
+                    let records = cluster.records(&scope, "").await?;
+                    let of_claim = records.into_iter().filter(|record| is_of(&record.claim));
+                    Ok(of_claim.map(|record| record.snapshot.name).collect())
+                }
+            }
+        };
+        timeout(COMPLETION_TIMEOUT, names).await
+    };
+    match with_cluster(access, names) {
+        Ok(Ok(Ok(names))) => names,
+        _ => Vec::new(),
+    }
 }
 
 /// Ends when the process is told to stop.

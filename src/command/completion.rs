@@ -3,11 +3,18 @@
 //! The script is a few lines that run this program with a variable set, and the words so far. So what is
 //! offered is always what this very program understands.
 
-use std::{ffi::OsString, io};
+use std::{
+    ffi::{OsStr, OsString},
+    io,
+};
 
-use clap::{Args, ValueEnum};
-use clap_complete::env::{Bash, CompleteEnv, EnvCompleter, Fish, Shells, Zsh};
+use clap::{Arg, Args, FromArgMatches, ValueEnum};
+use clap_complete::{
+    ArgValueCompleter, CompletionCandidate,
+    env::{Bash, CompleteEnv, EnvCompleter, Fish, Shells, Zsh},
+};
 
+use super::ClusterFlags;
 use crate::names;
 
 /// The variable by which a shell asks.
@@ -44,13 +51,111 @@ impl CompletionFlags {
     }
 }
 
-/// Answers a shell on standard output, if it is one that asks.
+/// What only the cluster knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// Names of claims.
+    Claims,
+    /// Names of namespaces.
+    Namespaces,
+    /// Names of snapshots.
+    Snapshots,
+}
+
+/// What the words that are there already say of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Line {
+    /// Which cluster.
+    pub cluster: ClusterFlags,
+    /// The namespace.
+    pub namespace: Option<String>,
+    /// The claim.
+    pub claim: Option<String>,
+}
+
+/// Answers a shell on standard output, if it is one that asks. `ask` gives the names that there are.
 ///
 /// # Errors
 /// If it cannot be answered.
-pub fn complete(arguments: impl IntoIterator<Item = OsString>) -> Result<bool, clap::Error> {
-    CompleteEnv::with_factory(|| super::program(names::PROGRAM))
+pub fn complete(
+    arguments: impl IntoIterator<Item = OsString>,
+    ask: fn(Wanted, &Line) -> Vec<String>,
+) -> Result<bool, clap::Error> {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let program = || {
+        let line = line(&arguments);
+        ["list", "restore"].into_iter().fold(super::program(names::PROGRAM), |program, name| {
+            program.mut_subcommand(name, |command| {
+                command.mut_args(|argument| match wanted(&argument) {
+                    Some(wanted) => argument.add(completer(wanted, line.clone(), ask)),
+                    None => argument,
+                })
+            })
+        })
+    };
+    CompleteEnv::with_factory(program)
         .var(VARIABLE)
         .shells(SHELLS)
-        .try_complete(arguments, std::env::current_dir().ok().as_deref())
+        .try_complete(arguments.clone(), std::env::current_dir().ok().as_deref())
+}
+
+/// What a flag takes, by its id.
+fn wanted(argument: &Arg) -> Option<Wanted> {
+    match argument.get_id().as_str() {
+        "claim" | "pvc_names" => Some(Wanted::Claims),
+        "namespace" => Some(Wanted::Namespaces),
+        "snapshot" => Some(Wanted::Snapshots),
+        _ => None,
+    }
+}
+
+fn completer(wanted: Wanted, line: Line, ask: fn(Wanted, &Line) -> Vec<String>) -> ArgValueCompleter {
+    ArgValueCompleter::new(move |current: &OsStr| {
+        let begun = current.to_string_lossy();
+        let mut names = ask(wanted, &line);
+        // Nothing else can be one, and a shell would do with it whatever it says.
+        names.retain(|name| names::is_object_name(name) && name.starts_with(begun.as_ref()));
+        names.sort();
+        names.dedup();
+        names.into_iter().map(CompletionCandidate::new).collect()
+    })
+}
+
+/// Reads the words behind `--`, as far as they can be understood yet.
+fn line(arguments: &[OsString]) -> Line {
+    let words = arguments.iter().skip_while(|word| *word != "--").skip(1);
+    let program = super::program(names::PROGRAM).ignore_errors(true);
+    let Ok(matches) = program.try_get_matches_from(words) else { return Line::default() };
+    // The others have none of these flags.
+    let Some(("list" | "restore", matches)) = matches.subcommand() else { return Line::default() };
+    let text = |id: &str| matches.try_get_one::<String>(id).ok().flatten().cloned();
+    Line {
+        cluster: ClusterFlags::from_arg_matches(matches).unwrap_or_default(),
+        namespace: text("namespace"),
+        claim: text("claim"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_words_say_already_is_known_before_they_are_complete() {
+        let read = |words: &str| line(&words.split(' ').map(OsString::from).collect::<Vec<_>>());
+        let shop = Line {
+            cluster: ClusterFlags { context: Some("prod".to_owned()), ..ClusterFlags::default() },
+            namespace: Some("shop".to_owned()),
+            claim: Some("data".to_owned()),
+        };
+        let begin = "volume-snapshotter -- volume-snapshotter";
+        assert_eq!(read(&format!("{begin} restore -n shop --context=prod --claim data --snapshot ")), shop);
+        assert_eq!(read(&format!("{begin} restore -n shop --context prod --claim data --snapshot")), shop);
+        assert_eq!(read(&format!("{begin} list -n shop da")).namespace, shop.namespace);
+        let others =
+            ["li", "--help", "completion b", "version", "help list"].map(|words| format!("{begin} {words}"));
+        for nothing in others.iter().map(String::as_str).chain(["volume-snapshotter", begin]) {
+            assert_eq!(read(nothing), Line::default(), "{nothing}");
+        }
+    }
 }

@@ -1,7 +1,8 @@
-//! The command line: from arguments to what they ask for, or to what is wrong with them. Pure.
+//! The command line: from arguments to what they ask for, or to what is wrong with them.
 //!
 //! Flags stand for settings: which flags there are and what a value may be is decided where the variable
-//! of the same meaning is read, in [`crate::settings`].
+//! of the same meaning is read, in [`crate::settings`]. Pure but for completion, which answers a shell and asks
+//! the cluster by a function that it is given.
 
 mod completion;
 mod help;
@@ -14,7 +15,7 @@ use std::{
 use clap::{ArgMatches, Args, FromArgMatches, ValueEnum, error::ErrorKind};
 
 use completion::CompletionFlags;
-pub use completion::complete;
+pub use completion::{Line, Wanted, complete};
 
 use crate::{
     list::Extent,

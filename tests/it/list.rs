@@ -9,7 +9,7 @@ use fake_apiserver::{Options, Plan, objects};
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 use volume_snapshotter::{
-    cluster::{PERMISSIONS, SCHEDULE_PERMISSIONS},
+    cluster::{NAMESPACE_PERMISSIONS, PERMISSIONS, SCHEDULE_PERMISSIONS},
     list::{self, Location, Look, Origin, Question, Retention, Schedule},
     settings::Settings,
     snapshot::Record,
@@ -593,25 +593,64 @@ fn the_scripts_that_complete_the_command_line_are_understood_by_their_shells() {
 }
 
 /// What a shell that is at the last of these words is offered.
-fn completed(shell: &str, variables: &[(&str, &str)], words: &[&str]) -> Vec<String> {
-    let mut asked = std::process::Command::new(crate::test_cluster::BINARY);
+async fn completed(shell: &str, variables: &[(&str, &str)], words: &[&str]) -> Vec<String> {
+    let mut asked = tokio::process::Command::new(crate::test_cluster::BINARY);
     asked.env_clear().env("VOLUME_SNAPSHOTTER_COMPLETE", shell).envs(variables.iter().copied());
     asked.env("_CLAP_COMPLETE_INDEX", words.len().to_string()).env("_CLAP_IFS", "\n");
-    let output = asked.args(["--", "volume-snapshotter"]).args(words).output().expect("it starts");
+    let output = asked.args(["--", "volume-snapshotter"]).args(words).output().await.expect("it starts");
     assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
     String::from_utf8(output.stdout).expect("UTF-8").lines().map(str::to_owned).collect()
 }
 
-#[test]
-fn commands_flags_and_values_are_completed() {
-    let bash = |words: &[&str]| completed("bash", &[], words);
+#[tokio::test]
+async fn commands_flags_and_values_are_completed() {
+    let bash = async |words: &[&str]| completed("bash", &[], words).await;
     let commands = ["list", "restore", "completion", "version", "help"];
-    assert_eq!(bash(&[""])[..5], commands);
-    assert_eq!(bash(&["re"]), ["restore"]);
-    assert_eq!(bash(&["restore", "--s"]), ["--snapshot", "--size", "--storage-class"]);
-    assert_eq!(bash(&["list", "-o", "j"]), ["json"]);
-    assert_eq!(bash(&["completion", "b"]), ["bash"]);
-    assert_eq!(completed("zsh", &[], &["re"]), ["restore:Make a new claim from a snapshot"]);
+    assert_eq!(bash(&[""]).await[..5], commands);
+    assert_eq!(bash(&["re"]).await, ["restore"]);
+    assert_eq!(bash(&["restore", "--s"]).await, ["--snapshot", "--size", "--storage-class"]);
+    assert_eq!(bash(&["list", "-o", "j"]).await, ["json"]);
+    assert_eq!(bash(&["completion", "b"]).await, ["bash"]);
+    assert_eq!(completed("zsh", &[], &["re"]).await, ["restore:Make a new claim from a snapshot"]);
+}
+
+#[tokio::test]
+async fn claims_snapshots_and_namespaces_are_completed_by_what_the_cluster_has() {
+    embedded_only(Options::default(), "it completes whatever others have", async |cluster| {
+        for claim in ["data", "database", "logs"] {
+            cluster.claim(claim).await;
+        }
+        cluster.older("snap-a", "data").await;
+        cluster.older("snap-b", "logs").await;
+        let token = cluster.token(&list_rights()).await;
+        let kubeconfig = cluster.file("kubeconfig", &cluster.kubeconfig_for(token));
+        let kubeconfig = kubeconfig.to_str().expect("UTF-8");
+        let bash = async |words: &[&str]| completed("bash", &[("KUBECONFIG", kubeconfig)], words).await;
+        assert_eq!(bash(&["list", "da"]).await, ["data", "database"]);
+        assert_eq!(bash(&["restore", "--claim", "l"]).await, ["logs"]);
+        assert_eq!(bash(&["restore", "--snapshot", ""]).await, ["snap-a", "snap-b"]);
+        assert_eq!(bash(&["restore", "--claim", "logs", "--snapshot", ""]).await, ["snap-b"]);
+        // Which namespaces there are, this account may not know.
+        assert_eq!(bash(&["list", "-n", ""]).await, [""; 0]);
+        cluster.grant_everywhere(&rules(NAMESPACE_PERMISSIONS)).await;
+        assert!(bash(&["list", "-n", &cluster.namespace[..3]]).await.contains(&cluster.namespace));
+        assert_eq!(bash(&["list", "-n", "elsewhere", "da"]).await, [""; 0]);
+        // A cluster that cannot be reached is no reason to hold up a shell.
+        assert_eq!(completed("bash", &[("KUBECONFIG", "/nowhere")], &["list", "da"]).await, [""; 0]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn names_are_listed_as_kubectl_takes_them() {
+    everywhere(async |cluster| {
+        cluster.claim("data").await;
+        cluster.older("snap-a", "data").await;
+        let said = cluster.say(&list_rights(), &["list", "-o", "name", "data"]).await;
+        said.assert_exit(0);
+        assert_eq!(said.out, "volumesnapshot.snapshot.storage.k8s.io/snap-a\n");
+    })
+    .await;
 }
 
 #[test]
