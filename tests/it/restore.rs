@@ -521,8 +521,14 @@ async fn names_that_others_wrote_reach_neither_a_url_nor_the_terminal() {
             ("query", "?labelSelector=a"),
             ("forged", "data\u{1b}[2K\r\nmaking claim b\u{202e}"),
         ] {
-            // What the snapshot controller makes of it is of no interest: it has to be ready to be restored.
+            // The controller finds no such claim and sets an error. The snapshot is made ready after that, because
+            // the error makes it not ready.
             cluster.new_snapshot(name, claim, json!({"job": "volume-snapshotter"})).await;
+            cluster
+                .until("the controller has set its error", async || {
+                    !cluster.snapshot(name).await["status"]["error"].is_null()
+                })
+                .await;
             cluster.patch_snapshot_status(name, json!({"readyToUse": true, "restoreSize": "1Mi"})).await;
             let said = restore(
                 cluster,
