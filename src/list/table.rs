@@ -151,6 +151,8 @@ fn cells(row: &Row, look: Look, now: Timestamp) -> Vec<Cell> {
         cells.push(Cell::name(record.class.as_deref()));
     }
     cells.push(match retention {
+        // Nobody keeps what is going: it waits for its finalizers.
+        Retention::Kept(_) if snapshot.is_terminating() => Cell::new("being deleted", Style::Plain),
         Retention::Kept(reason) => Cell::new(format!("kept: {reason}"), Style::Plain),
         Retention::Goes(reason) => Cell::new(format!("will go: {reason}"), Style::Warning),
         Retention::WouldGo(reason) => Cell::new(format!("would go: {reason}"), Style::Warning),

@@ -74,7 +74,7 @@ pub(super) async fn targets(
             }
             Found::Failed(failure) => report.fail(&called, failure),
             Found::PassedOver(why) => {
-                tracing::debug!(claim = called, "passed over: {why}");
+                tracing::debug!(claim = called, "skipped: {why}");
                 passed_over += 1;
                 report.update(|report| report.end = End::PassedOver(why));
             }
@@ -82,7 +82,7 @@ pub(super) async fn targets(
     }
     if passed_over > 0 {
         tracing::warn!(
-            "{} passed over: no volume yet, or being deleted; RUST_LOG=debug names them",
+            "{} skipped: no volume yet, or being deleted; RUST_LOG=debug names them",
             match passed_over {
                 1 => "1 claim is".to_owned(),
                 many => format!("{many} claims are"),
