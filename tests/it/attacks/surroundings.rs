@@ -158,7 +158,7 @@ async fn a_claim_without_a_volume_fails_a_run_only_if_it_was_named() {
         let ran = cluster.run(&[("SNAPSHOT_PVC_SELECTOR", "!no-such-label")]).await;
         ran.assert_exit(0);
         assert!(ran.message.contains("1 of 1 claim has a new ready snapshot; 1 claim was skipped"));
-        assert_eq!(ran.lines("1 claim is passed over")[0]["level"], "WARN");
+        assert_eq!(ran.lines("1 claim is skipped")[0]["level"], "WARN");
         assert_eq!(cluster.names().await.len(), 1);
 
         let named = cluster.run(&[("SNAPSHOT_PVC_NAMES", "data,never")]).await;
