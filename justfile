@@ -56,10 +56,10 @@ static $target=(arch() + "-unknown-linux-musl"):
 kind:
     deploy/overlays/kind/run
 
-# Update the rendered overlays in tests/golden.
+# Update the rendered overlays and the output of list in tests/golden, and the man pages.
 golden:
-    UPDATE_GOLDEN=1 cargo test --locked --test it manifests
-    git --no-pager diff --stat -- tests/golden
+    UPDATE_GOLDEN=1 cargo test --locked --test it -- manifests list:: man_pages
+    git --no-pager diff --stat -- docs/man tests/golden
 
 # Print the manifests of an overlay.
 render $overlay="gardener":

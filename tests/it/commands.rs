@@ -6,8 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use clap_mangen::Man;
 use serde_json::Value;
 use tokio::process::{Child, Command};
+use volume_snapshotter::command;
 
 use crate::test_cluster::{BINARY, TestCluster};
 
@@ -103,5 +105,29 @@ impl Said {
     pub(crate) fn assert_says(&self, text: &str) -> &Self {
         assert!(self.err.contains(text), "not said: {text}\n--- out\n{}\n--- err\n{}", self.out, self.err);
         self
+    }
+}
+
+/// `UPDATE_GOLDEN=1 cargo test --test it man_pages` renews them.
+#[test]
+fn the_man_pages_are_those_of_the_command_line() {
+    const PROGRAM: &str = "volume-snapshotter";
+    let program = command::program(PROGRAM);
+    let pages = [("list", "volume-snapshotter-list"), ("restore", "volume-snapshotter-restore")];
+    let pages = pages.into_iter().map(|(name, title)| {
+        let subcommand = program.find_subcommand(name).expect("a subcommand").clone();
+        (title, subcommand.name(title).bin_name(format!("{PROGRAM} {name}")).display_name(title))
+    });
+    for (title, page) in pages.chain([(PROGRAM, program.clone())]) {
+        let mut made = Vec::new();
+        Man::new(page).render(&mut made).expect("a page");
+        let path = format!("{}/docs/man/{title}.1", env!("CARGO_MANIFEST_DIR"));
+        if std::env::var_os("UPDATE_GOLDEN").is_some() {
+            std::fs::write(&path, &made).expect("a page that can be written");
+        }
+        let kept = std::fs::read(&path).unwrap_or_default();
+        let lines =
+            |page: &[u8]| String::from_utf8_lossy(page).lines().map(str::to_owned).collect::<Vec<_>>();
+        assert_eq!(lines(&made), lines(&kept), "{path}: renew it with UPDATE_GOLDEN=1");
     }
 }

@@ -163,7 +163,13 @@ fn an_archive_has_the_binary_and_the_licence_and_is_the_same_each_time() {
             entries.iter().map(|entry| (entry[0], entry[1], entry[entry.len() - 1])).collect();
         assert_eq!(
             found,
-            [("-rw-r--r--", "0/0", "LICENSE"), ("-rwxr-xr-x", "0/0", "volume-snapshotter")],
+            [
+                ("-rw-r--r--", "0/0", "LICENSE"),
+                ("-rwxr-xr-x", "0/0", "volume-snapshotter"),
+                ("-rw-r--r--", "0/0", "volume-snapshotter.1"),
+                ("-rw-r--r--", "0/0", "volume-snapshotter-list.1"),
+                ("-rw-r--r--", "0/0", "volume-snapshotter-restore.1"),
+            ],
             "{archive}"
         );
         let binary =

@@ -64,7 +64,20 @@ pub(crate) async fn everywhere(scenario: impl AsyncFn(&TestCluster)) {
     embedded(Options::default(), &scenario).await;
     if let Some(kubeconfig) = env::var_os("SNAPSHOTTER_TEST_KUBECONFIG") {
         play(TestCluster::real(Path::new(&kubeconfig)).await, &scenario).await;
+        tally(&PLAYED);
     }
+}
+
+/// How many scenarios were played on the real cluster, and how many cannot be.
+static PLAYED: AtomicUsize = AtomicUsize::new(0);
+static ONLY_EMBEDDED: AtomicUsize = AtomicUsize::new(0);
+
+/// Counts a scenario, and says how many there were: the last line of a test run is the result.
+fn tally(counter: &AtomicUsize) {
+    counter.fetch_add(1, Ordering::Relaxed);
+    let (played, embedded) = (PLAYED.load(Ordering::Relaxed), ONLY_EMBEDDED.load(Ordering::Relaxed));
+    // Past the capture of the test harness, which shows nothing of a test that passes.
+    let _ = writeln!(std::io::stderr(), "on the real cluster: {played} played, {embedded} only embedded");
 }
 
 /// Runs a scenario on the fake API server only.
@@ -78,6 +91,7 @@ pub(crate) async fn embedded_only(options: Options, reason: &str, scenario: impl
         let name = std::thread::current().name().unwrap_or("a scenario").to_owned();
         // Past the capture of the test harness, which shows nothing of a test that passes.
         let _ = writeln!(std::io::stderr(), "SKIPPED on the real cluster: {name}: {reason}");
+        tally(&ONLY_EMBEDDED);
     }
     embedded(options, scenario).await;
 }
