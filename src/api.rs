@@ -13,7 +13,7 @@ use serde::{
 };
 use serde_json::{Value, json};
 
-use crate::{names, snapshot::ClaimId};
+use crate::names;
 
 /// API group of the snapshot API, as a Role names it.
 pub const SNAPSHOT_GROUP: &str = "snapshot.storage.k8s.io";
@@ -164,12 +164,6 @@ pub struct Claim {
     pub metadata: ClaimMetadata,
     pub spec: ClaimSpec,
     pub status: ClaimStatus,
-}
-
-impl Claim {
-    pub fn id(&self) -> ClaimId {
-        ClaimId { namespace: self.metadata.namespace.clone(), name: self.metadata.name.clone() }
-    }
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]

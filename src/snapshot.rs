@@ -4,7 +4,7 @@
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use crate::{
-    api::{Lenient, VolumeSnapshot},
+    api::{Claim, Lenient, VolumeSnapshot},
     names, text,
 };
 
@@ -13,6 +13,13 @@ use crate::{
 pub struct ClaimId {
     pub namespace: String,
     pub name: String,
+}
+
+impl ClaimId {
+    /// The identity of a claim that was read.
+    pub fn of(claim: &Claim) -> Self {
+        ClaimId { namespace: claim.metadata.namespace.clone(), name: claim.metadata.name.clone() }
+    }
 }
 
 /// A VolumeSnapshot, reduced to what this program uses.

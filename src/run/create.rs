@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{
     Run, prune,
-    target::{KnownClaim, Target},
+    target::{KnownClaim, New, Target},
 };
 use crate::{
     api::{Lenient, VolumeSnapshot, VolumeSnapshotStatus},
@@ -28,19 +28,6 @@ const QUOTA_WAIT: Duration = Duration::from_secs(20);
 
 /// How often it is tried to take back a snapshot that admission has changed.
 const TAKE_BACK_ATTEMPTS: usize = 3;
-
-/// The snapshot that this run makes of a claim.
-pub(super) struct New {
-    pub(super) name: String,
-    pub(super) uid: String,
-    /// The uids of those that were there before it, as far as the time alone does not tell: the
-    /// API server dates in whole seconds.
-    pub(super) seen_before: Vec<String>,
-    /// When its time to become ready began.
-    pub(super) began: Instant,
-    /// Whether an earlier attempt of this Job made it.
-    pub(super) is_taken_over: bool,
-}
 
 /// Makes the snapshot, unless an earlier attempt of this Job did.
 ///

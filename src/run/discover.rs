@@ -168,7 +168,7 @@ async fn by_selector(
     settings: &Settings,
 ) -> Result<Vec<(ClaimId, Found)>, Failure> {
     let found = list_claims(cluster, namespaces, selector, |claim| {
-        let id = claim.id();
+        let id = ClaimId::of(&claim);
         Some(settings.shard.holds(&id).then(|| (id, usable(claim, settings, Chosen::BySelector))))
     });
     let found = found.await?;
@@ -202,7 +202,7 @@ async fn by_name(
     if ids.len() > READ_ONE_BY_ONE {
         let wanted: HashSet<&ClaimId> = ids.iter().collect();
         let listed = list_claims(cluster, namespaces, "", |claim| {
-            let id = claim.id();
+            let id = ClaimId::of(&claim);
             wanted.contains(&id).then(|| (id, usable(claim, settings, Chosen::ByName)))
         });
         match listed.await {
@@ -271,7 +271,7 @@ enum Chosen {
 /// One that a selector matched and that has no volume yet, or is being deleted, is no failure: there is
 /// nothing to lose, or somebody wants to lose it.
 fn usable(claim: Claim, settings: &Settings, chosen: Chosen) -> Found {
-    let ClaimId { namespace, name } = claim.id();
+    let ClaimId { namespace, name } = ClaimId::of(&claim);
     let (problem, is_transient, is_failure) = match claim.status.phase.as_str() {
         _ if claim.metadata.deletion_timestamp.is_some() => ("is being deleted", false, false),
         "Bound" => return Found::Usable(Some(KnownClaim::of(claim, &settings.schedule))),

@@ -40,7 +40,7 @@ use crate::{
 use cache::SnapshotCache;
 use recheck::Rechecks;
 use shared::Shared;
-use target::{ReportSlot, Target};
+use target::{New, ReportSlot, Target};
 
 /// How many targets may create or prune at a time, for each request that may be in flight. More than one,
 /// because a request that pauses before it is repeated holds no slot, and must not hold up the others.
@@ -238,7 +238,7 @@ async fn snapshot_and_prune(run: &Run<'_>, target: &Target) {
     }
 }
 
-async fn create_and_wait(run: &Run<'_>, target: &Target) -> Result<create::New, Failure> {
+async fn create_and_wait(run: &Run<'_>, target: &Target) -> Result<New, Failure> {
     let report = &target.report;
     let new = {
         let Ok(_active) = run.active.acquire().await else {

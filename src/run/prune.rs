@@ -12,10 +12,8 @@ use tokio::time::Instant;
 
 use super::{
     Run,
-    create::New,
     recheck::{Recheck, Urgency},
-    target::{KnownClaim, Policy, Target},
-    wait::gone,
+    target::{KnownClaim, New, Policy, Target, gone},
 };
 use crate::{
     api::VolumeSnapshot,

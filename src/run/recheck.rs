@@ -189,7 +189,7 @@ struct Listed {
 async fn list(run: &Run<'_>, namespace: &str) -> Result<Vec<Listed>, Error> {
     let scope = Scope::Namespace(namespace.to_owned());
     let keep = |claim: Claim| {
-        let (id, sources) = (claim.id(), sources(&claim));
+        let (id, sources) = (ClaimId::of(&claim), sources(&claim));
         let known = run.targets.contains(&id).then(|| KnownClaim::of(claim, &run.settings.schedule));
         (known.is_some() || !sources.is_empty()).then_some(Listed { id, known, sources })
     };

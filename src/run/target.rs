@@ -104,6 +104,29 @@ impl ReportSlot {
     }
 }
 
+/// The snapshot that this run makes of a claim.
+pub(super) struct New {
+    pub(super) name: String,
+    pub(super) uid: String,
+    /// The uids of those that were there before it, as far as the time alone does not tell: the
+    /// API server dates in whole seconds.
+    pub(super) seen_before: Vec<String>,
+    /// When its time to become ready began.
+    pub(super) began: Instant,
+    /// Whether an earlier attempt of this Job made it.
+    pub(super) is_taken_over: bool,
+}
+
+/// The run's new snapshot went away while it was waited for, or while others were deleted in its favour.
+pub(super) fn gone(claim: &str, snapshot: &str) -> Failure {
+    Failure {
+        message: format!(
+            "somebody deleted snapshot {snapshot} of claim {claim} during the run; older snapshots stay"
+        ),
+        is_transient: true,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;

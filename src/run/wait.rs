@@ -2,7 +2,10 @@
 
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::{Run, create::New, millis, target::Target};
+use super::{
+    Run, millis,
+    target::{New, Target, gone},
+};
 use crate::{
     cluster::{Error, ErrorKind},
     names,
@@ -169,14 +172,4 @@ fn is_ready(
         *reported = error;
     }
     Ok(known.ready)
-}
-
-/// The run's new snapshot went away while it was waited for, or while others were deleted in its favour.
-pub(super) fn gone(claim: &str, snapshot: &str) -> Failure {
-    Failure {
-        message: format!(
-            "somebody deleted snapshot {snapshot} of claim {claim} during the run; older snapshots stay"
-        ),
-        is_transient: true,
-    }
 }
