@@ -512,10 +512,8 @@ async fn a_snapshot_of_a_storage_whose_clock_is_behind_is_the_latest_all_the_sam
 
 #[tokio::test]
 async fn names_that_others_wrote_reach_neither_a_url_nor_the_terminal() {
-    let reason = "a snapshot controller writes to the status of a snapshot whose claim it does not find";
-    embedded_only(Options::default(), reason, async |cluster| {
+    everywhere(async |cluster| {
         cluster.claim("data").await;
-        cluster.fake().controller_pace(fake_apiserver::Pace::Stopped);
         for (name, claim) in [
             ("path", "../../victim"),
             ("query", "?labelSelector=a"),
