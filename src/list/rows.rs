@@ -334,8 +334,10 @@ impl Judging<'_> {
                     }
                     Err(problem) => {
                         let name = text::name(&id.name);
-                        warnings
-                            .push(format!("nothing of claim {name} is deleted: {}", text::foreign(&problem)));
+                        warnings.push(format!(
+                            "nothing of claim {name} is deleted: {}",
+                            text::foreign(&problem.to_string())
+                        ));
                         why_kept = Some("the claim's annotation is invalid");
                     }
                 }

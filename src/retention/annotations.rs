@@ -1,10 +1,19 @@
 //! Which rules apply to a claim. [`super::rules`] defines the syntax.
 
-use super::Rules;
+use super::{RuleError, Rules};
 use crate::{
     api::ClaimAnnotations,
     names::{DELTAS_ANNOTATION, RETENTION_ANNOTATION},
 };
+
+/// An annotation of a claim that holds no rules.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the annotation {annotation} of claim {claim} is invalid: {source}")]
+pub struct AnnotationError {
+    annotation: String,
+    claim: String,
+    source: RuleError,
+}
 
 /// Returns the rules for a claim in a schedule: the annotation for this schedule, else the one for all
 /// schedules, else the one of k8s-snapshots. `None` if the claim has none of them, so that the settings
@@ -12,12 +21,12 @@ use crate::{
 /// keep.
 ///
 /// # Errors
-/// A message that names the annotation, the claim and the problem.
+/// The annotation that is invalid, and why.
 pub fn rules_of_claim(
     claim: &str,
     annotations: &ClaimAnnotations,
     schedule: &str,
-) -> Result<Option<Rules>, String> {
+) -> Result<Option<Rules>, AnnotationError> {
     let of_schedule = annotations.retention_of.iter().find(|(name, _)| name == schedule);
     let (annotation, rules) = if let Some((name, text)) = of_schedule {
         (format!("{RETENTION_ANNOTATION}.{name}"), text.parse())
@@ -28,9 +37,7 @@ pub fn rules_of_claim(
     } else {
         return Ok(None);
     };
-    rules
-        .map(Some)
-        .map_err(|error| format!("the annotation {annotation} of claim {claim} is invalid: {error}"))
+    rules.map(Some).map_err(|source| AnnotationError { annotation, claim: claim.to_owned(), source })
 }
 
 #[cfg(test)]
@@ -68,7 +75,9 @@ mod tests {
             &[("backup.kubernetes.io/deltas", "")],
             &[("backup.kubernetes.io/deltas", "P1D")],
         ] {
-            let problem = rules_of_claim("data", &annotations(pairs), "hourly").expect_err("not understood");
+            let problem = rules_of_claim("data", &annotations(pairs), "hourly")
+                .expect_err("not understood")
+                .to_string();
             let begins = format!("the annotation {} of claim data is invalid: ", pairs[0].0);
             assert!(problem.starts_with(&begins), "{problem}");
         }

@@ -9,7 +9,7 @@ mod keep;
 mod policy;
 mod rules;
 
-pub use annotations::rules_of_claim;
+pub use annotations::{AnnotationError, rules_of_claim};
 pub use durations::{Deltas, Window};
 pub use policy::{ClaimIdentity, Decision, Judgement, Verdict, judge};
 pub use rules::{Period, Rule, RuleError, Rules};

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use crate::{
     api::Claim,
     report::{ClaimReport, End, Failure},
-    retention::{ClaimIdentity, Rules, rules_of_claim},
+    retention::{AnnotationError, ClaimIdentity, Rules, rules_of_claim},
     settings::Settings,
     snapshot::ClaimId,
 };
@@ -35,7 +35,7 @@ pub(super) struct KnownClaim {
     /// Whether somebody deleted it; it stays while a pod uses it.
     pub(super) is_terminating: bool,
     /// The rules that it is annotated with, if any, or what is wrong with them.
-    pub(super) rules: Result<Option<Rules>, String>,
+    pub(super) rules: Result<Option<Rules>, AnnotationError>,
 }
 
 impl KnownClaim {
@@ -69,7 +69,7 @@ impl Policy {
     /// cluster's schedule: its snapshots go only by rules that somebody gave.
     pub(super) fn of(claim: Option<&KnownClaim>, settings: &Settings, is_in_pod: bool) -> Self {
         match claim.map(|claim| &claim.rules) {
-            Some(Err(problem)) => Policy::Broken(problem.clone()),
+            Some(Err(problem)) => Policy::Broken(problem.to_string()),
             Some(Ok(Some(rules))) => Policy::Rules(rules.clone()),
             Some(Ok(None)) | None if is_in_pod || settings.is_retention_given => {
                 Policy::Rules(settings.retention.clone())
