@@ -24,7 +24,7 @@ use serde::de::DeserializeOwned;
 pub use backoff::Backoff;
 pub use connect::{Access, INTERACTIVE_RETRY_BUDGET, RETRY_BUDGET, connect};
 pub use error::{Error, ErrorKind};
-pub use request::Slot;
+pub use request::{DENIED_FOR, Slot};
 
 use crate::{
     api::{

@@ -32,7 +32,7 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long a 401 or 403 has to repeat until it is believed. An API server that has just started
 /// refuses what it allows, until it has read all roles and tokens.
-const DENIED_FOR: Duration = Duration::from_secs(10);
+pub const DENIED_FOR: Duration = Duration::from_secs(10);
 
 /// The most bytes of an answer. A page of 500 snapshots is 1.3 MB; a single object is never larger
 /// than what etcd stores, 1.5 MiB by default.

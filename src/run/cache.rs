@@ -156,14 +156,14 @@ impl SnapshotCache {
 
     /// Notes which of a claim's snapshots are going to be deleted, and returns the claim's revision: while
     /// it stays the same, no other snapshot of the claim came, changed or went.
-    pub(super) fn condemn(&self, claim: &ClaimId, uids: impl IntoIterator<Item = String>) -> u64 {
+    pub(super) fn mark_for_deletion(&self, claim: &ClaimId, uids: impl IntoIterator<Item = String>) -> u64 {
         let mut claims = self.claims.borrow_mut();
         let Some(entry) = claims.get_mut(claim) else { return 0 };
         entry.to_delete = uids.into_iter().collect();
         entry.revision
     }
 
-    /// See [`SnapshotCache::condemn`].
+    /// See [`SnapshotCache::mark_for_deletion`].
     pub(super) fn revision(&self, claim: &ClaimId) -> u64 {
         self.claims.borrow().get(claim).map_or(0, |entry| entry.revision)
     }
@@ -354,7 +354,7 @@ mod tests {
         let cache = cache();
         cache.apply(object("keep", "1", "hourly"));
         cache.apply(object("old", "2", "hourly"));
-        let judged = cache.condemn(&data(), ["old".to_owned()]);
+        let judged = cache.mark_for_deletion(&data(), ["old".to_owned()]);
         cache.apply(object("old", "3", "hourly"));
         cache.remove(&object("old", "4", "hourly"));
         assert_eq!(cache.revision(&data()), judged);
@@ -362,10 +362,10 @@ mod tests {
         assert_eq!(cache.revision(&data()), judged, "it is what it was");
         cache.remove(&object("keep", "5", "hourly"));
         assert_ne!(cache.revision(&data()), judged);
-        let judged = cache.condemn(&data(), []);
+        let judged = cache.mark_for_deletion(&data(), []);
         cache.apply(object("new", "6", "hourly"));
         assert_ne!(cache.revision(&data()), judged);
-        let judged = cache.condemn(&data(), []);
+        let judged = cache.mark_for_deletion(&data(), []);
         cache.replace(Vec::new(), "9", Instant::now());
         assert_ne!(cache.revision(&data()), judged);
     }

@@ -182,6 +182,10 @@ pub(super) async fn make_room(run: &Run<'_>, target: &Target) -> usize {
     let before = target.report.get().deleted;
     for _ in 0..IDLE_ROUNDS {
         let recheck = run.rechecks.after(run, &target.id.namespace, target.read, Urgency::AtOnce).await;
+        // Neighbours that others deleted meanwhile would still count as copies.
+        if recheck.unread_snapshots.is_some() {
+            break;
+        }
         let known = run.cache.of_claim(&target.id);
         let Ok(Some(claim)) = recheck.claim(&target.id) else { break };
         let is_same = target.claim.as_ref().is_some_and(|before| before.uid == claim.uid);
@@ -393,7 +397,8 @@ impl Pruning<'_> {
         let survey = self.survey();
         survey.say(run, target);
         let to_delete = survey.to_delete;
-        let revision = run.cache.condemn(&target.id, to_delete.iter().map(|snapshot| snapshot.uid.clone()));
+        let revision =
+            run.cache.mark_for_deletion(&target.id, to_delete.iter().map(|snapshot| snapshot.uid.clone()));
         let mut deletions = stream::iter(to_delete)
             .map(|snapshot| self.delete(snapshot, recheck, revision))
             .buffer_unordered(run.settings.concurrency);
@@ -539,11 +544,11 @@ impl Pruning<'_> {
             let Keeper { name, uid, .. } = self.keeper;
             match run.cluster.snapshot_in(slot, &target.id.namespace, name).await {
                 Ok(object) => {
-                    if !is_ready_keeper(&object, uid) {
-                        run.cache.apply(object);
+                    let is_ready = is_ready_keeper(&object, uid);
+                    run.cache.apply(object);
+                    if !is_ready {
                         return Some(Pruned::Lost);
                     }
-                    run.cache.apply(object);
                 }
                 Err(error) if error.kind() == ErrorKind::NotFound => return Some(Pruned::Lost),
                 Err(error) => {

@@ -8,15 +8,12 @@ use tokio::time::{Instant, sleep};
 
 use super::Run;
 use crate::{
-    cluster::{Backoff, Error, ErrorKind, Event},
+    cluster::{Backoff, DENIED_FOR, Error, ErrorKind, Event},
     snapshot::{ClaimId, Snapshot},
 };
 
 /// A watch that lasted this long was a good one: the next that breaks does so for other reasons.
 const GOOD_WATCH: Duration = Duration::from_secs(10);
-
-/// How long a watch has to be denied until that is believed; see [`Cluster`](crate::cluster::Cluster).
-const DENIED_FOR: Duration = Duration::from_secs(10);
 
 /// Why a watch is over.
 enum Over {

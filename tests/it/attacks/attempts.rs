@@ -1,7 +1,7 @@
 //! Jobs whose names are used again, snapshots that only look like an attempt's, quotas that are full, leftovers
 //! of others, admission that changes what was asked for.
 
-use fake_apiserver::{Fault, Options, Plan, Request, When, objects};
+use fake_apiserver::{Fault, Options, Plan, Request, WatchFault, When, objects};
 use k8s_openapi::jiff::{SignedDuration, Timestamp, Unit};
 use serde_json::{Value, json};
 
@@ -160,6 +160,33 @@ async fn after_an_outage_that_filled_the_quota_the_next_run_succeeds() {
         ran.assert_exit(0);
         let names = cluster.names().await;
         assert!(names.len() == 1 && names[0].starts_with("volume-snapshot-"), "{names:?}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_quota_takes_no_copy_while_it_is_not_known_what_others_deleted() {
+    embedded_only(Options::default(), NEEDS_PAST, async |cluster| {
+        put_claim(cluster, "data");
+        for (name, hours) in [("old-1", 3), ("old-2", 2), ("old-3", 1)] {
+            put_ready(cluster, name, "data", hours);
+        }
+        cluster.fake().quota(&cluster.namespace, 2);
+        let namespace = cluster.namespace.clone();
+        // The second newest goes behind a watch that tells nothing, and the list that would tell fails.
+        cluster.fake().before(asks("create", SNAPSHOTS), 1, move |others| {
+            others.remove(SNAPSHOTS, &namespace, "old-2");
+        });
+        cluster.fake().fault(|request| {
+            asks("watch", SNAPSHOTS)(request).then_some(Fault::Watch(WatchFault::MuteAfter(0)))
+        });
+        cluster
+            .fake()
+            .fault(|request| asks("create", SNAPSHOTS)(request).then_some(Fault::Delay(millis(2500))));
+        cluster.fake().fault_nth(asks("list", SNAPSHOTS), 2, Fault::Error(400, When::Before));
+        let ran = cluster.run(&[("SNAPSHOT_PVC_NAMES", "data"), ("SNAPSHOT_RETENTION", "last=2")]).await;
+        ran.assert_exit(1);
+        assert_eq!(cluster.names().await, ["old-1", "old-3"], "{}", ran.message);
     })
     .await;
 }
