@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{StreamExt, stream};
 use tokio::time::Instant;
 
 use super::{
@@ -56,7 +56,9 @@ pub(super) async fn targets(
     let read = Instant::now();
     let found = match &settings.claims {
         ClaimChoice::Names(names) => by_name(cluster, &namespaces, names, settings).await?,
-        ClaimChoice::Selector(selector) => by_selector(cluster, &namespaces, selector, settings).await?,
+        ClaimChoice::Selector(selector) => {
+            by_selector(cluster, &namespaces, selector, settings, progress).await?
+        }
     };
     let mut targets = Vec::new();
     let mut passed_over = 0;
@@ -142,23 +144,22 @@ async fn namespaces(cluster: &Cluster, selector: &str) -> Result<Vec<String>, Fa
     Ok(namespaces)
 }
 
-/// Lists claims, and only those of the given namespaces.
-///
-/// # Errors
-/// As [`Cluster::claims`].
+/// Lists the claims of each of the given namespaces. What is wrong in one holds up no other.
 async fn list_claims<T>(
     cluster: &Cluster,
     namespaces: &[String],
     selector: &str,
     keep: impl Fn(Claim) -> Option<T>,
-) -> Result<Vec<T>, Error> {
+) -> Vec<(String, Result<Vec<T>, Error>)> {
     let keep = &keep;
-    let lists: Vec<Vec<T>> = stream::iter(namespaces.to_vec())
-        .map(async |namespace| cluster.claims(&Scope::Namespace(namespace), selector, keep).await)
+    stream::iter(namespaces.to_vec())
+        .map(async |namespace| {
+            let listed = cluster.claims(&Scope::Namespace(namespace.clone()), selector, keep).await;
+            (namespace, listed)
+        })
         .buffered(NAMESPACES_AT_A_TIME)
-        .try_collect()
-        .await?;
-    Ok(lists.into_iter().flatten().collect())
+        .collect()
+        .await
 }
 
 async fn by_selector(
@@ -166,14 +167,26 @@ async fn by_selector(
     namespaces: &[String],
     selector: &str,
     settings: &Settings,
+    progress: &Progress,
 ) -> Result<Vec<(ClaimId, Found)>, Failure> {
-    let found = list_claims(cluster, namespaces, selector, |claim| {
+    let lists = list_claims(cluster, namespaces, selector, |claim| {
         let id = ClaimId::of(&claim);
         Some(settings.shard.holds(&id).then(|| (id, usable(claim, settings, Chosen::BySelector))))
     });
-    let found = found.await?;
-    // Of all shards together: that one of them has none is in the nature of sharing.
-    if found.is_empty() {
+    let (mut found, mut unread) = (Vec::new(), Vec::new());
+    for (namespace, listed) in lists.await {
+        match listed {
+            Ok(listed) => found.extend(listed),
+            Err(error) => unread.push((namespace, error)),
+        }
+    }
+    if let Some(failure) = unread_namespaces(&unread, namespaces.len()) {
+        if unread.len() == namespaces.len() {
+            return Err(failure);
+        }
+        progress.trouble.set(Some(failure));
+    } else if found.is_empty() {
+        // Of all shards together: that one of them has none is in the nature of sharing.
         let place = match namespaces {
             [namespace] => format!("namespace {namespace}"),
             many => text::count(many.len(), "chosen namespace"),
@@ -186,6 +199,27 @@ async fn by_selector(
         });
     }
     Ok(found.into_iter().flatten().collect())
+}
+
+/// Says of each namespace why its claims are not known, and returns what that means for the run.
+fn unread_namespaces(unread: &[(String, Error)], namespaces: usize) -> Option<Failure> {
+    let (_, first) = unread.first()?;
+    let failure = Failure::from(first.clone());
+    if namespaces == 1 {
+        return Some(failure);
+    }
+    for (namespace, error) in unread {
+        tracing::error!(namespace, "{error}");
+    }
+    Some(Failure {
+        message: format!(
+            "no claim was snapshotted in {} of {}: {}",
+            unread.len(),
+            text::count(namespaces, "namespace"),
+            failure.message
+        ),
+        is_transient: unread.iter().any(|(_, error)| Failure::from(error.clone()).is_transient),
+    })
 }
 
 async fn by_name(
@@ -201,22 +235,32 @@ async fn by_name(
     let ids: Vec<ClaimId> = namespaces.iter().flat_map(of).collect();
     if ids.len() > READ_ONE_BY_ONE {
         let wanted: HashSet<&ClaimId> = ids.iter().collect();
-        let listed = list_claims(cluster, namespaces, "", |claim| {
+        let lists = list_claims(cluster, namespaces, "", |claim| {
             let id = ClaimId::of(&claim);
             wanted.contains(&id).then(|| (id, usable(claim, settings, Chosen::ByName)))
         });
-        match listed.await {
-            Ok(listed) => {
-                let mut listed: HashMap<ClaimId, Found> = listed.into_iter().collect();
+        let (mut listed, mut unread) = (HashMap::new(), HashMap::new());
+        for (namespace, claims) in lists.await {
+            match claims {
+                Ok(claims) => listed.extend(claims),
+                Err(error) => drop(unread.insert(namespace, error)),
+            }
+        }
+        // Whoever may not list may still be allowed to read them one by one.
+        match unread.values().find(|error| error.kind() == ErrorKind::Forbidden) {
+            Some(error) => tracing::debug!("{error}"),
+            None => {
                 let found = |id: ClaimId| {
-                    let found = listed.remove(&id).unwrap_or_else(|| Found::Failed(missing(&id)));
+                    let found = listed.remove(&id).unwrap_or_else(|| {
+                        Found::Failed(match unread.get(&id.namespace) {
+                            Some(error) => error.clone().into(),
+                            None => missing(&id),
+                        })
+                    });
                     (id, found)
                 };
                 return Ok(ids.into_iter().map(found).collect());
             }
-            // Whoever may not list may still be allowed to read them one by one.
-            Err(error) if error.kind() == ErrorKind::Forbidden => tracing::debug!("{error}"),
-            Err(error) => return Err(error.into()),
         }
     }
     let answers: Vec<_> = stream::iter(&ids)

@@ -130,7 +130,9 @@ pub async fn run(
         stop = stop => Some(stop),
         () = sleep(settings.bound()) => Some(Stop::OutOfTime),
         trouble = steps(cluster, settings, id, &progress) => {
-            progress.trouble.set(trouble.err());
+            if let Err(trouble) = trouble {
+                progress.trouble.set(Some(trouble));
+            }
             None
         }
     };

@@ -118,11 +118,10 @@ pub(super) async fn prune(run: &Run<'_>, target: &Target, new: &New) -> Result<E
         urgency = Urgency::AtOnce;
         let claim = match claim_now(run, target, new, &recheck)? {
             ClaimNow::Known(claim) => claim,
+            ClaimNow::Unread(error) if goes_none => return confirm(run, target, new, error).await,
             ClaimNow::NotPruned(_) if goes_none => return Ok(End::Done),
-            ClaimNow::NotPruned(why) => {
-                tracing::error!(claim = target.called, "{why}");
-                return Ok(End::NotPruned(why));
-            }
+            ClaimNow::Unread(error) => return Ok(say_not_pruned(target, &error.to_string())),
+            ClaimNow::NotPruned(why) => return Ok(say_not_pruned(target, &why)),
         };
         let policy = Policy::of(claim, run.settings, run.cluster.is_in_pod());
         let rules = match &policy {
@@ -226,11 +225,14 @@ fn counts(verdict: &Verdict<'_>) -> bool {
 enum ClaimNow<'a> {
     /// `None` where it may not be read, and somebody has said that this is not to matter.
     Known(Option<&'a KnownClaim>),
+    /// It is the same, as far as that was ever known.
     NotPruned(String),
+    /// Whether it is the same is not known.
+    Unread(&'a Error),
 }
 
-/// Whether the claim is still the one that was read before the snapshot was made. The snapshot controller
-/// looks it up by its name only when it gets there.
+/// Returns the claim as it is now, if it is still the one that was read before the snapshot was made. The
+/// snapshot controller looks it up by its name only when it gets there.
 ///
 /// # Errors
 /// If it is not: nobody can tell which claim's data the new snapshot has.
@@ -240,17 +242,35 @@ fn claim_now<'a>(
     new: &New,
     recheck: &'a Recheck,
 ) -> Result<ClaimNow<'a>, Failure> {
-    let nothing_goes = |error: &Error| format!("nothing older is deleted: {error}");
-    if let Some(error) = &recheck.unread_snapshots {
-        return Ok(ClaimNow::NotPruned(nothing_goes(error)));
-    }
     let now = match recheck.claim(&target.id) {
         Ok(now) => now,
         Err(error) if error.kind() == ErrorKind::Forbidden && run.settings.prune_unread_claims => {
             return Ok(ClaimNow::Known(None));
         }
-        Err(error) => return Ok(ClaimNow::NotPruned(nothing_goes(error))),
+        Err(error) => return Ok(ClaimNow::Unread(error)),
     };
+    let now = same_claim(target, new, now)?;
+    Ok(if let Some(error) = &recheck.unread_snapshots {
+        ClaimNow::NotPruned(error.to_string())
+    } else if now.is_terminating {
+        ClaimNow::NotPruned("the claim is being deleted, and these are what remains of it".to_owned())
+    } else if target.claim.is_none() {
+        // Which claim the snapshot is of was never known.
+        ClaimNow::NotPruned("claims could not be read before the snapshot was made".to_owned())
+    } else {
+        ClaimNow::Known(Some(now))
+    })
+}
+
+/// Returns `now` if it is the claim that was read before the snapshot was made.
+///
+/// # Errors
+/// If it is another, or gone.
+fn same_claim<'a>(
+    target: &Target,
+    new: &New,
+    now: Option<&'a KnownClaim>,
+) -> Result<&'a KnownClaim, Failure> {
     let (claim, snapshot) = (target.called.as_str(), new.name.as_str());
     let replaced = |what: &str| Failure {
         message: format!(
@@ -262,16 +282,42 @@ fn claim_now<'a>(
     match (now, &target.claim) {
         (None, _) => Err(replaced("deleted")),
         (Some(now), Some(before)) if now.uid != before.uid => Err(replaced("deleted and made anew")),
-        (Some(now), _) if now.is_terminating => Ok(ClaimNow::NotPruned(
-            "nothing older is deleted: the claim is being deleted, and these are what remains of it"
-                .to_owned(),
-        )),
-        (Some(now), Some(_)) => Ok(ClaimNow::Known(Some(now))),
-        // It could not be read before: which claim the snapshot is of was never known.
-        (Some(_), None) => Ok(ClaimNow::NotPruned(
-            "nothing older is deleted: claims could not be read before the snapshot was made".to_owned(),
-        )),
+        (Some(now), _) => Ok(now),
     }
+}
+
+/// Ends a target of which nothing has to go, where `error` kept its namespace's claims from being listed: a
+/// success says that the snapshot is of the claim that was read, so that one is read again.
+///
+/// # Errors
+/// If the claim is another now, or cannot be read.
+async fn confirm(run: &Run<'_>, target: &Target, new: &New, error: &Error) -> Result<End, Failure> {
+    if target.claim.is_none() {
+        return Ok(End::Done);
+    }
+    let read = match error.kind() {
+        // Whoever may not list may still be allowed to read one.
+        ErrorKind::Forbidden => run.cluster.claim(&target.id).await,
+        _ => Err(error.clone()),
+    };
+    let now = match read {
+        Ok(claim) => Some(KnownClaim::of(claim, &run.settings.schedule)),
+        Err(error) if error.kind() == ErrorKind::NotFound => None,
+        Err(error) => {
+            let Failure { message, is_transient } = error.into();
+            let message = format!(
+                "snapshot {} is ready, but nobody knows whether claim {} is still the same: {message}",
+                new.name, target.called
+            );
+            return Err(Failure { message, is_transient });
+        }
+    };
+    same_claim(target, new, now.as_ref()).map(|_| End::Done)
+}
+
+fn say_not_pruned(target: &Target, problem: &str) -> End {
+    tracing::error!(claim = target.called, "nothing older is deleted: {problem}");
+    not_pruned(problem)
 }
 
 fn not_pruned(problem: &str) -> End {

@@ -138,6 +138,54 @@ async fn a_claim_that_is_made_anew_has_no_new_snapshot_even_if_there_is_nothing_
     .await;
 }
 
+/// Success says that the snapshot is of the claim that was read, also where nothing has to go.
+#[tokio::test]
+async fn a_claim_that_cannot_be_read_again_has_no_success_even_if_there_is_nothing_to_delete() {
+    embedded_only(slow(millis(2500)), NEEDS_OTHER_HAND, async |cluster| {
+        put_claim(cluster, "data");
+        cluster
+            .fake()
+            .fault(|request| asks("list", CLAIMS)(request).then_some(Fault::Error(400, When::Before)));
+        let settings = [("SNAPSHOT_PVC_NAMES", "data"), ("SNAPSHOT_RUN_UID", "a-job")];
+        let ran = cluster.run(&settings).await;
+        ran.assert_exit(2);
+        assert!(
+            ran.message.contains("is ready, but nobody knows whether claim data is still"),
+            "{}",
+            ran.message
+        );
+        cluster.fake().clear_faults();
+        let again = cluster.run(&settings).await;
+        again.assert_exit(0);
+        assert_eq!(cluster.names().await.len(), 1, "the Job's next attempt takes it over");
+    })
+    .await;
+}
+
+/// Who may read a claim but not list claims learns from a single reading whether it is the same.
+#[tokio::test]
+async fn a_claim_is_read_alone_where_claims_may_not_be_listed() {
+    let some: Vec<_> =
+        PERMISSIONS.iter().filter(|one| (one.verb, one.resource) != ("list", CLAIMS)).copied().collect();
+    for (is_replaced, code) in [(false, 0), (true, 1)] {
+        embedded_only(Options::default(), NEEDS_QUEUE, async |cluster| {
+            put_claim(cluster, "data");
+            cluster.fake().controller_pace(Pace::Stopped);
+            let running = cluster.start(&rules(&some), &[("SNAPSHOT_PVC_NAMES", "data")]).await;
+            cluster.until("a snapshot waits", async || cluster.names().await.len() == 1).await;
+            tokio::time::sleep(millis(2500)).await;
+            if is_replaced {
+                cluster.fake().replace_claim(&cluster.namespace, "data");
+            }
+            cluster.fake().controller_pace(Pace::AtOnce);
+            let ran = running.finish().await;
+            ran.assert_exit(code);
+            assert_eq!(ran.message.contains("deleted and made anew"), is_replaced, "{}", ran.message);
+        })
+        .await;
+    }
+}
+
 #[tokio::test]
 async fn a_claim_that_is_made_anew_is_no_matter_to_one_of_its_name_in_another_namespace() {
     embedded_only(slow(millis(60)), NEEDS_OTHER_HAND, async |cluster| {

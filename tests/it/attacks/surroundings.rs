@@ -228,6 +228,36 @@ async fn one_large_namespace_does_not_starve_the_others() {
     .await;
 }
 
+#[tokio::test]
+async fn a_namespace_whose_claims_cannot_be_listed_holds_up_no_other() {
+    for (choice, names) in [("SNAPSHOT_PVC_SELECTOR", "app=web"), ("SNAPSHOT_PVC_NAMES", "a,b,c,d,e")] {
+        embedded_only(Options::default(), NEEDS_OTHER_HAND, async |cluster| {
+            let mark = json!({"snapshots": "yes"});
+            let shop = cluster.another_namespace("shop", mark.clone()).await;
+            let blog = cluster.another_namespace("blog", mark).await;
+            for namespace in [&shop, &blog] {
+                for name in ["a", "b", "c", "d", "e"] {
+                    cluster.fake().put(objects::bound_claim(&namespace.namespace, name, &[("app", "web")]));
+                }
+            }
+            cluster.grant_everywhere(&rules(&[PERMISSIONS, NAMESPACE_PERMISSIONS].concat())).await;
+            let broken = blog.namespace.clone();
+            cluster.fake().fault(move |request| {
+                let lists = asks("list", CLAIMS)(request) && request.namespace == broken;
+                lists.then_some(Fault::Error(400, When::Before))
+            });
+            let settings = [("SNAPSHOT_NAMESPACE_SELECTOR", "snapshots=yes"), (choice, names)];
+            let ran = cluster.run_with_permissions(&json!([]), &settings).await;
+            ran.assert_exit(2);
+            assert!(ran.message.starts_with("5 of "), "{}", ran.message);
+            assert!(ran.message.contains("cannot list the claims"), "{}", ran.message);
+            assert!(!ran.message.contains("there is no claim"), "{}", ran.message);
+            assert_eq!((shop.names().await.len(), blog.names().await.len()), (5, 0));
+        })
+        .await;
+    }
+}
+
 // --- Not a pod -------------------------------------------------------------------------------------
 
 #[tokio::test]
