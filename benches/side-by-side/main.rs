@@ -35,7 +35,7 @@ const SCRIPT: &str = include_str!("script.sh");
 const TOOLS: [&str; 3] = ["bash", "kubectl", "openssl"];
 
 /// Claims and older snapshots, at scale.
-const SCALE: [(usize, usize); 9] = [
+const SCALE: [(usize, usize); 11] = [
     (1, 10),
     (1, 1_000),
     (1, 10_000),
@@ -45,6 +45,8 @@ const SCALE: [(usize, usize); 9] = [
     (1_000, 10),
     (1_000, 1_000),
     (1_000, 10_000),
+    (5_000, 50_000),
+    (10_000, 100_000),
 ];
 
 /// What is to be done.
@@ -228,7 +230,7 @@ async fn at_scale(files: &Path, binary: &Path, rounds: usize) -> Result<()> {
     ]);
     for (claims, snapshots) in SCALE {
         let mut samples = Vec::new();
-        let mut expected = 0;
+        let mut expected = 0..=0;
         for _ in 0..rounds {
             let setting = Setting::furnish(files, claims, snapshots).await?;
             expected = setting.expected_requests(snapshots);
@@ -238,8 +240,8 @@ async fn at_scale(files: &Path, binary: &Path, rounds: usize) -> Result<()> {
         }
         let requests = median(samples.iter().map(|one| one.requests));
         ensure!(
-            requests == expected,
-            "{requests} requests instead of {expected}: {claims} claims, {snapshots} snapshots"
+            expected.contains(&requests),
+            "{requests} requests instead of {expected:?}: {claims} claims, {snapshots} snapshots"
         );
         let cpu = least(samples.iter().map(|one| one.usage.cpu)).as_secs_f64();
         table.row(vec![

@@ -2,6 +2,7 @@
 //! exactly the permissions of the manifests' Role.
 
 use std::{
+    ops::RangeInclusive,
     path::{Path, PathBuf},
     time::{Duration, Instant, SystemTime},
 };
@@ -168,12 +169,16 @@ impl Setting {
         Ok(())
     }
 
-    /// How many requests a run needs.
-    pub(crate) fn expected_requests(&self, snapshots: usize) -> usize {
+    /// How many requests a run needs: the least, and the most where what is to be deleted takes so long that
+    /// everything is listed again, up to twice.
+    pub(crate) fn expected_requests(&self, snapshots: usize) -> RangeInclusive<usize> {
         let pages = |objects: usize| objects.div_ceil(500).max(1);
         let find = if self.claims == 1 { 1 } else { pages(self.claims) };
         let deletions = snapshots - self.left;
-        find + pages(snapshots) + 1 + self.claims + deletions
+        let recheck = if deletions > 0 { pages(self.claims) } else { 0 };
+        let least = find + pages(snapshots) + 1 + self.claims + recheck + deletions;
+        let again = if self.claims > 1_000 { 2 * (recheck + pages(snapshots + self.claims)) } else { 0 };
+        least..=least + again
     }
 
     pub(crate) async fn leave(self) {
