@@ -124,6 +124,8 @@ pub struct VolumeSnapshotStatus {
     pub creation_time: Option<Timestamp>,
     /// The last error the controller saw. It is not final: the controller keeps trying.
     pub error: Option<VolumeSnapshotError>,
+    /// The VolumeSnapshotContent that the controller made for the snapshot.
+    pub bound_volume_snapshot_content_name: Option<String>,
     /// The VolumeGroupSnapshot that this snapshot is a member of.
     pub volume_group_snapshot_name: Option<String>,
     /// Minimum size of a volume created from the snapshot. Absent if the driver does not report it.

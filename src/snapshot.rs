@@ -36,6 +36,8 @@ pub struct Snapshot {
     /// When the data was taken, by the storage system's clock (`status.creationTime`). `None` if the driver
     /// has not reported it.
     pub taken_at: Option<Timestamp>,
+    /// Whether the snapshot controller has made content for it.
+    pub taken_up: bool,
     /// Whether a volume can be created from the snapshot.
     pub ready: bool,
     /// Whether the status cannot be parsed. Such a snapshot is not ready, and never touched.
@@ -78,6 +80,7 @@ impl Snapshot {
             resource_version: "1".to_owned(),
             created: time,
             taken_at: Some(time),
+            taken_up: true,
             ready: true,
             unreadable: false,
             held: false,
@@ -192,6 +195,7 @@ impl From<VolumeSnapshot> for Snapshot {
             created: metadata.creation_timestamp.unwrap_or(Timestamp::MAX),
             // The controller turns a missing time of the driver into the Unix epoch.
             taken_at: status.creation_time.filter(|taken_at| *taken_at > Timestamp::UNIX_EPOCH),
+            taken_up: status.bound_volume_snapshot_content_name.is_some_and(|content| !content.is_empty()),
             ready: status.ready_to_use == Some(true),
             unreadable,
             terminating_since: metadata.deletion_timestamp,
@@ -231,7 +235,10 @@ mod tests {
                 "managedFields": [{"manager": "x", "fieldsV1": {"f:spec": {}}}],
             },
             "spec": {"source": {"persistentVolumeClaimName": "data"}, "volumeSnapshotClassName": "default"},
-            "status": {"creationTime": "2026-11-20T08:55:12Z", "readyToUse": true, "restoreSize": "1Gi"},
+            "status": {
+                "boundVolumeSnapshotContentName": "snapcontent-8e3e", "creationTime": "2026-11-20T08:55:12Z",
+                "readyToUse": true, "restoreSize": "1Gi",
+            },
         })));
         assert_eq!(
             read,
@@ -241,6 +248,7 @@ mod tests {
                 resource_version: "420".into(),
                 created: "2026-11-20T08:55:11Z".parse().expect("a time"),
                 taken_at: Some("2026-11-20T08:55:12Z".parse().expect("a time")),
+                taken_up: true,
                 ready: true,
                 unreadable: false,
                 held: false,

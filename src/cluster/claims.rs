@@ -72,7 +72,7 @@ impl Cluster {
     pub async fn storage_classes(&self) -> Result<Vec<StorageClass>, Error> {
         let operation =
             Operation::new("list the StorageClasses".to_owned(), &Scope::All, LIST_CLASSES).optional();
-        let (classes, _) = self.list(&operation, &path(&Scope::All, CLASSES), "", Some).await?;
+        let classes = self.list_some(&operation, &path(&Scope::All, CLASSES), "", Some).await?;
         Ok(classes)
     }
 
@@ -88,7 +88,7 @@ impl Cluster {
     ) -> Result<Vec<CronJob>, Error> {
         let operation = Operation::new("list the CronJobs".to_owned(), scope, LIST_CRON_JOBS).optional();
         let keep = |cron_job: CronJob| keep(&cron_job).then_some(cron_job);
-        let (cron_jobs, _) = self.list(&operation, &path(scope, CRON_JOBS), selector, keep).await?;
+        let cron_jobs = self.list_some(&operation, &path(scope, CRON_JOBS), selector, keep).await?;
         Ok(cron_jobs)
     }
 

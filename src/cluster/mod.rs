@@ -132,6 +132,24 @@ pub enum Scope {
     All,
 }
 
+/// A step of a list.
+#[derive(Clone, Debug)]
+pub enum Listed<T> {
+    /// The list begins, or begins anew because it expired half-way: objects before this do not count.
+    Begin,
+    Object(T),
+}
+
+impl<T> Listed<T> {
+    /// Returns what to do with the steps of a list so that `kept` holds what `keep` keeps of the objects.
+    fn into<U>(kept: &mut Vec<U>, mut keep: impl FnMut(T) -> Option<U>) -> impl FnMut(Self) {
+        move |listed| match listed {
+            Listed::Begin => kept.clear(),
+            Listed::Object(object) => kept.extend(keep(object)),
+        }
+    }
+}
+
 /// What a new snapshot is to be.
 #[derive(Clone, Debug)]
 pub struct NewSnapshot {
@@ -204,7 +222,7 @@ impl Cluster {
         let name = |namespace: Namespace| {
             namespace.metadata.deletion_timestamp.is_none().then_some(namespace.metadata.name)
         };
-        let (names, _) = self.list(&operation, &path(&Scope::All, NAMESPACES), selector, name).await?;
+        let names = self.list_some(&operation, &path(&Scope::All, NAMESPACES), selector, name).await?;
         Ok(names)
     }
 
@@ -235,23 +253,22 @@ impl Cluster {
             selector => format!("list the claims that match {selector:?}"),
         };
         let operation = Operation::new(what, scope, LIST_CLAIMS);
-        let (claims, _) = self.list(&operation, &path(scope, CLAIMS), selector, keep).await?;
-        Ok(claims)
+        self.list_some(&operation, &path(scope, CLAIMS), selector, keep).await
     }
 
-    /// Lists the snapshots that a label selector matches and `keep` keeps something of, and tells
-    /// the resourceVersion from which a watch goes on.
+    /// Lists the snapshots that a label selector matches, hands each to `take`, and returns the
+    /// resourceVersion from which a watch continues.
     ///
     /// # Errors
     /// [`ErrorKind::NotServed`] if the cluster has no snapshot API.
-    pub async fn snapshots<T>(
+    pub async fn snapshots(
         &self,
         scope: &Scope,
         selector: &str,
-        keep: impl FnMut(VolumeSnapshot) -> Option<T>,
-    ) -> Result<(Vec<T>, String), Error> {
+        take: impl FnMut(Listed<VolumeSnapshot>),
+    ) -> Result<String, Error> {
         let operation = Operation::new(format!("list the snapshots that match {selector:?}"), scope, LIST);
-        self.list(&operation, &path(scope, SNAPSHOTS), selector, keep).await
+        self.list(&operation, &path(scope, SNAPSHOTS), selector, take).await
     }
 
     /// Lists all that a person may want to know of the snapshots that a label selector matches.
@@ -259,7 +276,10 @@ impl Cluster {
     /// # Errors
     /// As [`Cluster::snapshots`].
     pub async fn records(&self, scope: &Scope, selector: &str) -> Result<Vec<Record>, Error> {
-        Ok(self.snapshots(scope, selector, |object| Some(Record::from(object))).await?.0)
+        let mut records = Vec::new();
+        self.snapshots(scope, selector, Listed::into(&mut records, |object| Some(Record::from(object))))
+            .await?;
+        Ok(records)
     }
 
     /// Reads a snapshot.
@@ -457,25 +477,37 @@ impl Cluster {
         decode(operation, &self.requests.send(operation, &build).await?)
     }
 
-    /// Lists page by page, and keeps something of each object.
-    async fn list<T: DeserializeOwned, U>(
+    /// Lists, and returns what `keep` keeps of the objects.
+    async fn list_some<T: DeserializeOwned, U>(
         &self,
         operation: &Operation,
         path: &ApiRequest,
         selector: &str,
-        mut keep: impl FnMut(T) -> Option<U>,
-    ) -> Result<(Vec<U>, String), Error> {
+        keep: impl FnMut(T) -> Option<U>,
+    ) -> Result<Vec<U>, Error> {
         let mut kept = Vec::new();
+        self.list(operation, path, selector, Listed::into(&mut kept, keep)).await?;
+        Ok(kept)
+    }
+
+    /// Lists page by page, and returns the resourceVersion of the list.
+    async fn list<T: DeserializeOwned>(
+        &self,
+        operation: &Operation,
+        path: &ApiRequest,
+        selector: &str,
+        mut take: impl FnMut(Listed<T>),
+    ) -> Result<String, Error> {
         let mut pages = Pages::new(selector);
         while let Some(body) = pages.next(&self.requests, operation, path).await? {
             let page: Page<T> = decode(operation, &body)?;
             if pages.is_first() {
-                kept.clear();
+                take(Listed::Begin);
             }
-            kept.extend(page.items.into_iter().filter_map(&mut keep));
+            page.items.into_iter().for_each(|object| take(Listed::Object(object)));
             pages.goes_on(page.metadata);
         }
-        Ok((kept, pages.resource_version))
+        Ok(pages.resource_version)
     }
 }
 

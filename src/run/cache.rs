@@ -1,88 +1,147 @@
 //! What is known at this moment of the snapshots that the schedule owns, claim by claim.
 //!
 //! The list at the beginning fills it; then the watch, every read and every create are applied to it.
-//! Whoever waits for a claim's snapshot is woken when something changed.
+//! Whoever waits for a claim's snapshot is woken when something changed. How a snapshot fits into few bytes is
+//! in [`super::compact`].
 
 use std::{
     cell::{Cell, RefCell},
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     rc::Rc,
     time::Duration,
 };
 
+use k8s_openapi::jiff::Timestamp;
 use tokio::{sync::Notify, time::Instant};
 
+use super::compact::{Compact, Texts, Uid};
 use crate::{
     api::VolumeSnapshot,
+    cluster::Listed,
     snapshot::{ClaimId, Snapshot},
 };
 
 /// The owned snapshots of the targets.
 pub(super) struct SnapshotCache {
     schedule: String,
-    claims: RefCell<HashMap<ClaimId, Entry>>,
+    known: RefCell<Known>,
     /// When the whole was last known to be what the API server has: an event of the watch, or a list.
     heard: Cell<Instant>,
+    /// The number of the last list.
+    list: Cell<u32>,
+}
+
+#[derive(Default)]
+struct Known {
+    claims: HashMap<Rc<ClaimId>, Entry>,
+    texts: Texts,
+    /// The uids of those that are gone, with their last resourceVersion: the answer to a read that
+    /// was under way meanwhile must not bring one back.
+    removed: HashMap<Box<str>, Box<str>>,
 }
 
 #[derive(Default)]
 struct Entry {
-    /// Ordered by uid. A claim has few, and a map would hold each uid twice and room to spare.
-    snapshots: Vec<Snapshot>,
-    /// The uids of those that are gone, with their last resourceVersion: the answer to a read that
-    /// was under way meanwhile must not bring one back.
-    removed: HashMap<String, String>,
+    /// Ordered by uid, but while the first list fills it. A claim has few, and a map would need room to spare.
+    snapshots: Vec<Kept>,
     /// The uids of those that are being deleted, whose changes do not count as such.
-    to_delete: HashSet<String>,
+    to_delete: Vec<Box<str>>,
     /// Grows whenever a snapshot that is not being deleted comes, goes, or changes in something that it is
     /// judged by.
     revision: u64,
-    changed: Rc<Notify>,
+    /// Whoever waits for a change.
+    waiting: Option<Rc<Notify>>,
+}
+
+/// A snapshot in the cache.
+struct Kept {
+    /// The last list that had it.
+    list: u32,
+    compact: Compact,
+}
+
+/// A list that is brought into the cache, object by object.
+pub(super) struct Listing<'a> {
+    cache: &'a SnapshotCache,
+    began: Instant,
+    list: u32,
 }
 
 impl Entry {
     /// Where a snapshot is, or else where it belongs.
     fn position(&self, uid: &str) -> Result<usize, usize> {
-        self.snapshots.binary_search_by(|known| known.uid.as_str().cmp(uid))
-    }
-
-    fn known(&self, uid: &str) -> Option<&Snapshot> {
-        self.snapshots.get(self.position(uid).ok()?)
+        let uid = Uid::of(uid);
+        self.snapshots.binary_search_by(|kept| kept.compact.uid().cmp(&uid))
     }
 
     fn note_change(&mut self, uid: &str) {
-        if !self.to_delete.contains(uid) {
+        if !self.to_delete.iter().any(|deleted| **deleted == *uid) {
             self.revision += 1;
+        }
+    }
+
+    fn wake(&mut self) {
+        if let Some(waiting) = self.waiting.take() {
+            waiting.notify_one();
         }
     }
 }
 
 impl SnapshotCache {
-    /// The `owned` snapshots of a schedule, each with its claim, as they were listed at `listed`; those of
-    /// other claims are left out now and later.
-    pub(super) fn new(
-        schedule: &str,
-        claims: impl IntoIterator<Item = ClaimId>,
-        owned: Vec<(ClaimId, Snapshot)>,
-        listed: Instant,
-    ) -> Self {
+    /// An empty cache for the snapshots of a schedule; those of other claims are left out.
+    pub(super) fn new(schedule: &str, claims: impl IntoIterator<Item = Rc<ClaimId>>) -> Self {
         let claims = claims.into_iter().map(|claim| (claim, Entry::default())).collect();
-        let cache = SnapshotCache {
+        SnapshotCache {
             schedule: schedule.to_owned(),
-            claims: RefCell::new(claims),
-            heard: Cell::new(listed),
-        };
-        cache.apply_all(owned);
-        cache
+            known: RefCell::new(Known { claims, ..Known::default() }),
+            heard: Cell::new(Instant::now()),
+            list: Cell::new(0),
+        }
+    }
+
+    /// Whether a claim is among those that the cache is for.
+    pub(super) fn has(&self, claim: &ClaimId) -> bool {
+        self.known.borrow().claims.contains_key(claim)
+    }
+
+    /// Takes in a step of the first list, before anything else is known. [`SnapshotCache::filled`] ends it.
+    pub(super) fn fill(&self, listed: Listed<VolumeSnapshot>) {
+        let Known { claims, texts, .. } = &mut *self.known.borrow_mut();
+        match listed {
+            Listed::Begin => claims.values_mut().for_each(|entry| entry.snapshots.clear()),
+            Listed::Object(object) => {
+                let Some((claim, snapshot)) = Snapshot::owned(object, &self.schedule) else { return };
+                if let Some(entry) = claims.get_mut(&claim) {
+                    entry.snapshots.push(Kept { list: 0, compact: Compact::new(snapshot, texts) });
+                }
+            }
+        }
+    }
+
+    /// Ends the first list, which was asked for at `listed`, and returns how many snapshots there are.
+    pub(super) fn filled(&self, listed: Instant) -> usize {
+        let mut number = 0;
+        for entry in self.known.borrow_mut().claims.values_mut() {
+            entry.snapshots.sort_unstable_by(|a, b| a.compact.uid().cmp(&b.compact.uid()));
+            entry.snapshots.dedup_by(|a, b| a.compact.uid() == b.compact.uid());
+            entry.snapshots.shrink_to_fit();
+            number += entry.snapshots.len();
+        }
+        self.heard.set(listed);
+        number
     }
 
     /// Takes in a snapshot as it was just read. One that the schedule does not own any more is removed,
     /// and what is older than what is known already is passed over.
     pub(super) fn apply(&self, object: VolumeSnapshot) {
+        self.apply_of(object, 0);
+    }
+
+    fn apply_of(&self, object: VolumeSnapshot, list: u32) {
         let claim = claim_of(&object);
         let (uid, version) = (object.metadata.uid.clone(), object.metadata.resource_version.clone());
         match (Snapshot::owned(object, &self.schedule), claim) {
-            (Some((claim, snapshot)), _) => self.insert(&claim, snapshot),
+            (Some((claim, snapshot)), _) => self.insert(&claim, snapshot, list),
             (None, Some(claim)) => self.forget(&claim, &uid, version),
             (None, None) => {}
         }
@@ -95,17 +154,14 @@ impl SnapshotCache {
         }
     }
 
-    /// Puts a new list, of the state `version`, in the place of all that was known. It was asked for at
-    /// `listed`.
-    pub(super) fn replace(&self, owned: Vec<(ClaimId, Snapshot)>, version: &str, listed: Instant) {
-        self.replace_some(owned, version, |_| true);
-        self.heard_at(listed);
+    /// Begins to bring in a list that is being asked for now.
+    pub(super) fn listing(&self) -> Listing<'_> {
+        Listing { cache: self, began: Instant::now(), list: self.next_list() }
     }
 
-    /// Puts a list of the snapshots that a run made, of the state `version`, in the place of what was
-    /// known of them.
-    pub(super) fn replace_of_run(&self, run: &str, owned: Vec<(ClaimId, Snapshot)>, version: &str) {
-        self.replace_some(owned, version, |snapshot| snapshot.run.as_deref() == Some(run));
+    fn next_list(&self) -> u32 {
+        self.list.set(self.list.get() + 1);
+        self.list.get()
     }
 
     /// Notes that everything up to this moment was heard.
@@ -118,129 +174,159 @@ impl SnapshotCache {
         self.heard.get().elapsed() <= duration
     }
 
-    /// Removes what the list is about and does not have, but for what is newer than the list.
-    fn replace_some(
-        &self,
-        owned: Vec<(ClaimId, Snapshot)>,
-        version: &str,
-        is_about: impl Fn(&Snapshot) -> bool,
-    ) {
-        let listed: HashSet<&str> = owned.iter().map(|(_, snapshot)| snapshot.uid.as_str()).collect();
-        for entry in self.claims.borrow_mut().values_mut() {
-            let Entry { snapshots, removed, to_delete, revision, .. } = entry;
-            snapshots.retain(|snapshot| {
-                let stays = !is_about(snapshot)
-                    || listed.contains(snapshot.uid.as_str())
-                    || is_older(version, &snapshot.resource_version);
-                if !stays {
-                    removed.insert(snapshot.uid.clone(), version.to_owned());
-                    *revision += u64::from(!to_delete.contains(&snapshot.uid));
-                }
-                stays
-            });
-            entry.changed.notify_one();
-        }
-        self.apply_all(owned);
-    }
-
     /// All snapshots of a claim.
     pub(super) fn of_claim(&self, claim: &ClaimId) -> Vec<Snapshot> {
-        let claims = self.claims.borrow();
-        claims.get(claim).map(|entry| entry.snapshots.clone()).unwrap_or_default()
+        let Known { claims, texts, .. } = &*self.known.borrow();
+        let of = |entry: &Entry| entry.snapshots.iter().map(|kept| kept.compact.snapshot(texts)).collect();
+        claims.get(claim).map(of).unwrap_or_default()
     }
 
     /// One snapshot of a claim.
     pub(super) fn get(&self, claim: &ClaimId, uid: &str) -> Option<Snapshot> {
-        self.claims.borrow().get(claim)?.known(uid).cloned()
+        let Known { claims, texts, .. } = &*self.known.borrow();
+        let entry = claims.get(claim)?;
+        Some(entry.snapshots.get(entry.position(uid).ok()?)?.compact.snapshot(texts))
+    }
+
+    /// The time of a claim's newest ready snapshot.
+    pub(super) fn newest_ready(&self, claim: &ClaimId) -> Option<Timestamp> {
+        let known = self.of_claim(claim);
+        known.iter().filter(|snapshot| snapshot.ready).map(Snapshot::time).max()
+    }
+
+    /// Looks at all snapshots, one after the other.
+    pub(super) fn for_each(&self, mut look: impl FnMut(&Snapshot)) {
+        let Known { claims, texts, .. } = &*self.known.borrow();
+        for kept in claims.values().flat_map(|entry| &entry.snapshots) {
+            look(&kept.compact.snapshot(texts));
+        }
     }
 
     /// Notes which of a claim's snapshots are going to be deleted, and returns the claim's revision: while
     /// it stays the same, no other snapshot of the claim came, changed or went.
-    pub(super) fn mark_for_deletion(&self, claim: &ClaimId, uids: impl IntoIterator<Item = String>) -> u64 {
-        let mut claims = self.claims.borrow_mut();
-        let Some(entry) = claims.get_mut(claim) else { return 0 };
-        entry.to_delete = uids.into_iter().collect();
+    pub(super) fn mark_for_deletion<'a>(
+        &self,
+        claim: &ClaimId,
+        uids: impl IntoIterator<Item = &'a str>,
+    ) -> u64 {
+        let mut known = self.known.borrow_mut();
+        let Some(entry) = known.claims.get_mut(claim) else { return 0 };
+        entry.to_delete = uids.into_iter().map(Box::from).collect();
         entry.revision
     }
 
     /// See [`SnapshotCache::mark_for_deletion`].
     pub(super) fn revision(&self, claim: &ClaimId) -> u64 {
-        self.claims.borrow().get(claim).map_or(0, |entry| entry.revision)
+        self.known.borrow().claims.get(claim).map_or(0, |entry| entry.revision)
     }
 
-    /// Waits until something changed about a claim's snapshots since the last time it was asked.
+    /// Waits until something changes about a claim's snapshots. One waits for each claim.
     pub(super) async fn changed(&self, claim: &ClaimId) {
-        let changed = self.claims.borrow().get(claim).map(|entry| Rc::clone(&entry.changed));
-        match changed {
-            Some(changed) => changed.notified().await,
+        let waiting = {
+            let mut known = self.known.borrow_mut();
+            known.claims.get_mut(claim).map(|entry| Rc::clone(entry.waiting.get_or_insert_default()))
+        };
+        match waiting {
+            Some(waiting) => waiting.notified().await,
             None => std::future::pending().await,
         }
     }
 
-    fn apply_all(&self, mut owned: Vec<(ClaimId, Snapshot)>) {
-        let mut numbers: HashMap<&ClaimId, usize> = HashMap::new();
-        for (claim, _) in &owned {
-            *numbers.entry(claim).or_default() += 1;
-        }
-        for (claim, number) in numbers {
-            if let Some(entry) = self.claims.borrow_mut().get_mut(claim) {
-                entry.snapshots.reserve_exact(number.saturating_sub(entry.snapshots.len()));
-            }
-        }
-        // By uid, so that each finds its position at the end.
-        owned.sort_unstable_by(|(_, a), (_, b)| a.uid.cmp(&b.uid));
-        for (claim, snapshot) in owned {
-            self.insert(&claim, snapshot);
-        }
-    }
-
-    fn insert(&self, claim: &ClaimId, snapshot: Snapshot) {
-        let mut claims = self.claims.borrow_mut();
+    fn insert(&self, claim: &ClaimId, snapshot: Snapshot, list: u32) {
+        let Known { claims, texts, removed } = &mut *self.known.borrow_mut();
         let Some(entry) = claims.get_mut(claim) else { return };
-        let known = entry.known(&snapshot.uid).map(|known| &known.resource_version);
-        let last = known.or_else(|| entry.removed.get(&snapshot.uid));
+        let position = entry.position(&snapshot.uid);
+        let known = position.ok().map(|position| {
+            let kept = &mut entry.snapshots[position];
+            kept.list = kept.list.max(list);
+            kept.compact.snapshot(texts)
+        });
+        let last = match &known {
+            Some(known) => Some(known.resource_version.as_str()),
+            None => removed.get(snapshot.uid.as_str()).map(AsRef::as_ref),
+        };
         if last.is_some_and(|last| is_older(&snapshot.resource_version, last)) {
             return;
         }
-        if known == Some(&snapshot.resource_version) {
+        if known.as_ref().is_some_and(|known| known.resource_version == snapshot.resource_version) {
             return;
         }
-        let uid = snapshot.uid.clone();
-        match entry.position(&uid) {
-            Ok(position) => {
-                if !is_judged_alike(&entry.snapshots[position], &snapshot) {
-                    entry.note_change(&uid);
-                }
-                entry.snapshots[position] = snapshot;
-            }
+        if !known.is_some_and(|known| is_judged_alike(known, &snapshot)) {
+            entry.note_change(&snapshot.uid);
+        }
+        let compact = Compact::new(snapshot, texts);
+        match position {
+            Ok(position) => entry.snapshots[position].compact = compact,
             Err(position) => {
-                entry.note_change(&uid);
                 // One more is all that a run adds to a claim.
                 entry.snapshots.reserve_exact(1);
-                entry.snapshots.insert(position, snapshot);
+                entry.snapshots.insert(position, Kept { list, compact });
             }
         }
-        entry.changed.notify_one();
+        entry.wake();
     }
 
     fn forget(&self, claim: &ClaimId, uid: &str, version: String) {
-        let mut claims = self.claims.borrow_mut();
+        let Known { claims, removed, .. } = &mut *self.known.borrow_mut();
         let Some(entry) = claims.get_mut(claim) else { return };
         if let Ok(position) = entry.position(uid) {
             entry.snapshots.remove(position);
-            entry.removed.insert(uid.to_owned(), version);
+            removed.insert(uid.into(), version.into());
             entry.note_change(uid);
-            entry.changed.notify_one();
+            entry.wake();
+        }
+    }
+}
+
+impl Listing<'_> {
+    pub(super) fn take(&mut self, listed: Listed<VolumeSnapshot>) {
+        match listed {
+            Listed::Begin => self.list = self.cache.next_list(),
+            Listed::Object(object) => self.cache.apply_of(object, self.list),
+        }
+    }
+
+    /// Ends a list of all that the schedule owns, of the state `version`.
+    pub(super) fn ends(self, version: &str) {
+        self.remove_missing(version, |_| true);
+        self.cache.heard_at(self.began);
+    }
+
+    /// Ends a list of what a run made, of the state `version`.
+    pub(super) fn ends_of_run(self, run: &str, version: &str) {
+        self.remove_missing(version, |snapshot| snapshot.run.as_deref() == Some(run));
+    }
+
+    /// Removes what the list is about and did not have, but for what is newer than the list. What a later
+    /// list had is there.
+    fn remove_missing(&self, version: &str, is_about: impl Fn(&Snapshot) -> bool) {
+        let Known { claims, texts, removed } = &mut *self.cache.known.borrow_mut();
+        for entry in claims.values_mut() {
+            let Entry { snapshots, to_delete, revision, .. } = entry;
+            snapshots.retain(|kept| {
+                if kept.list >= self.list {
+                    return true;
+                }
+                let snapshot = kept.compact.snapshot(texts);
+                let stays = !is_about(&snapshot) || is_older(version, &snapshot.resource_version);
+                if !stays {
+                    *revision += u64::from(!to_delete.iter().any(|deleted| **deleted == *snapshot.uid));
+                    removed.insert(snapshot.uid.into(), version.into());
+                }
+                stays
+            });
+            entry.wake();
         }
     }
 }
 
 /// Whether two states of a snapshot differ in nothing that a judgement depends on. The snapshot controller
 /// goes on writing to a snapshot that is ready.
-fn is_judged_alike(before: &Snapshot, now: &Snapshot) -> bool {
-    let error = before.error.clone();
-    let version = before.resource_version.clone();
-    *before == Snapshot { error, resource_version: version, ..now.clone() }
+fn is_judged_alike(mut before: Snapshot, now: &Snapshot) -> bool {
+    before.error.clone_from(&now.error);
+    before.taken_up = now.taken_up;
+    before.resource_version.clone_from(&now.resource_version);
+    before == *now
 }
 
 fn claim_of(object: &VolumeSnapshot) -> Option<ClaimId> {
@@ -277,7 +363,7 @@ mod tests {
     }
 
     fn cache() -> SnapshotCache {
-        SnapshotCache::new("hourly", [data()], Vec::new(), Instant::now())
+        SnapshotCache::new("hourly", [Rc::new(data())])
     }
 
     fn version(cache: &SnapshotCache, uid: &str) -> Option<String> {
@@ -310,7 +396,7 @@ mod tests {
         let cache = cache();
         cache.apply(object("a", "9", "hourly"));
         cache.apply(object("new", "21", "hourly"));
-        cache.replace(Vec::new(), "20", Instant::now());
+        cache.listing().ends("20");
         assert_eq!(version(&cache, "a"), None);
         assert_eq!(version(&cache, "new").as_deref(), Some("21"));
         cache.apply(object("a", "9", "hourly"));
@@ -343,9 +429,9 @@ mod tests {
         own.metadata.labels.insert("volume-snapshotter/run".into(), "run-1".into());
         cache.apply(object("old", "1", "hourly"));
         cache.apply(own);
-        cache.replace_of_run("run-1", Vec::new(), "3");
+        cache.listing().ends_of_run("run-1", "3");
         assert_eq!(cache.of_claim(&data()).len(), 1);
-        cache.replace(Vec::new(), "4", Instant::now());
+        cache.listing().ends("4");
         assert!(cache.of_claim(&data()).is_empty());
     }
 
@@ -354,7 +440,7 @@ mod tests {
         let cache = cache();
         cache.apply(object("keep", "1", "hourly"));
         cache.apply(object("old", "2", "hourly"));
-        let judged = cache.mark_for_deletion(&data(), ["old".to_owned()]);
+        let judged = cache.mark_for_deletion(&data(), ["old"]);
         cache.apply(object("old", "3", "hourly"));
         cache.remove(&object("old", "4", "hourly"));
         assert_eq!(cache.revision(&data()), judged);
@@ -366,7 +452,7 @@ mod tests {
         cache.apply(object("new", "6", "hourly"));
         assert_ne!(cache.revision(&data()), judged);
         let judged = cache.mark_for_deletion(&data(), []);
-        cache.replace(Vec::new(), "9", Instant::now());
+        cache.listing().ends("9");
         assert_ne!(cache.revision(&data()), judged);
     }
 }

@@ -43,6 +43,7 @@ pub(super) async fn create(run: &Run<'_>, target: &Target) -> Result<New, Failur
             uid: made.uid,
             seen_before: Vec::new(),
             began: Instant::now(),
+            ready: Instant::now(),
             is_taken_over: true,
         });
     }
@@ -72,7 +73,8 @@ pub(super) async fn create(run: &Run<'_>, target: &Target) -> Result<New, Failur
         newest.into_iter().filter(|(_, created)| Some(*created) == same_second).map(|(uid, _)| uid).collect();
     let uid = stored.metadata.uid.clone();
     run.cache.apply(stored);
-    Ok(New { name: new.name, uid, seen_before, began: Instant::now(), is_taken_over: false })
+    let now = Instant::now();
+    Ok(New { name: new.name, uid, seen_before, began: now, ready: now, is_taken_over: false })
 }
 
 /// What an earlier attempt of this Job made of this very claim: of several the ready one, then the newest.
@@ -95,7 +97,7 @@ async fn store(run: &Run<'_>, target: &Target) -> Result<(NewSnapshot, VolumeSna
     loop {
         let new = NewSnapshot {
             name: names::snapshot_name(&settings.name_prefix, rand::random()),
-            claim: target.id.clone(),
+            claim: (*target.id).clone(),
             class: settings.class.clone(),
             schedule: settings.schedule.clone(),
             run: run.id.to_owned(),

@@ -1,6 +1,9 @@
 //! Which claims there are to snapshot: by name or by selector, bound to a volume.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    rc::Rc,
+};
 
 use futures::{StreamExt, stream};
 use tokio::time::Instant;
@@ -72,7 +75,7 @@ pub(super) async fn targets(
         match found {
             Found::Usable(claim) => {
                 say_policy(&called, &Policy::of(claim.as_ref(), settings, cluster.is_in_pod()), settings);
-                targets.push(Target { id, called, claim, read, report });
+                targets.push(Target { id: Rc::new(id), called, claim, read, report });
             }
             Found::Failed(failure) => report.fail(&called, failure),
             Found::PassedOver(why) => {
@@ -341,7 +344,7 @@ mod tests {
     #[test]
     fn targets_are_begun_one_of_each_namespace_in_turn() {
         let target = |namespace: &str, name: &str| Target {
-            id: ClaimId { namespace: namespace.to_owned(), name: name.to_owned() },
+            id: Rc::new(ClaimId { namespace: namespace.to_owned(), name: name.to_owned() }),
             called: format!("{namespace}/{name}"),
             claim: None,
             read: Instant::now(),

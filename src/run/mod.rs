@@ -2,13 +2,16 @@
 //! side by side, create a snapshot, wait until it is ready, and prune the older ones.
 //!
 //! Here is the order of things. Which claims are targets is found in `discover`. What is known of the
-//! snapshots at any moment is in `cache`, and what keeps that up to date in `watch`. The way of one target is
+//! snapshots at any moment is in `cache`, and what keeps that up to date in `watch`. How many may be
+//! pending at a time is in `pace`. The way of one target is
 //! `create`, `wait` and `prune`; what a deletion depends on besides is in `recheck`. Requests are made by
 //! [`crate::cluster`]; nothing here knows HTTP.
 
 mod cache;
+mod compact;
 mod create;
 mod discover;
+mod pace;
 mod prune;
 mod recheck;
 mod shared;
@@ -18,15 +21,15 @@ mod watch;
 
 use std::{
     cell::{Cell, RefCell},
-    collections::HashSet,
+    rc::Rc,
     time::Duration,
 };
 
-use futures::{StreamExt, stream::FuturesUnordered};
+use futures::{StreamExt, stream, stream::FuturesUnordered};
 use k8s_openapi::jiff::Timestamp;
 use tokio::{
-    sync::Semaphore,
-    time::{Instant, sleep},
+    sync::{Semaphore, mpsc},
+    time::{Instant, sleep, sleep_until},
 };
 
 use crate::{
@@ -34,10 +37,11 @@ use crate::{
     names,
     report::{End, Failure, Report, Step, Stop},
     settings::Settings,
-    snapshot::{ClaimId, Snapshot},
+    snapshot::Snapshot,
     text,
 };
 use cache::SnapshotCache;
+use pace::Pace;
 use recheck::Rechecks;
 use shared::Shared;
 use target::{New, ReportSlot, Target};
@@ -64,8 +68,10 @@ struct Run<'a> {
     owned: String,
     /// Selects, of these, what this pod made in this run.
     made: String,
-    targets: HashSet<ClaimId>,
+    /// The number of targets.
+    targets: usize,
     cache: SnapshotCache,
+    pace: Pace,
     rechecks: Rechecks,
     made_lists: Shared<MadeList>,
     /// Bounds the targets that create or prune at a time; waiting takes no place.
@@ -83,7 +89,7 @@ impl Run<'_> {
     /// that ask meanwhile.
     async fn made_again(&self, after: Instant) -> Result<(), Error> {
         let ask = async || {
-            if self.targets.len() > FEW {
+            if self.targets > FEW {
                 sleep(COMPANY).await;
             }
             MadeList { began: Instant::now(), error: watch::list_made(self).await.err() }
@@ -99,9 +105,25 @@ impl Run<'_> {
 struct Progress {
     claims: RefCell<Vec<ReportSlot>>,
     trouble: Cell<Option<Failure>>,
+    /// What the targets that have to wait for others take besides [`Settings::bound`].
+    further_waits: Cell<Duration>,
 }
 
-/// Runs once, for at most [`Settings::bound`], and until `stop` comes. `id` is the Job's name, for people.
+impl Progress {
+    /// Ends when the run's time is over.
+    async fn out_of_time(&self, began: Instant, settings: &Settings) {
+        loop {
+            let end = began + settings.bound() + self.further_waits.get();
+            if Instant::now() >= end {
+                return;
+            }
+            sleep_until(end).await;
+        }
+    }
+}
+
+/// Runs once, until `stop` comes, and for at most [`Settings::bound`], or as much longer as targets wait for
+/// others to become ready. `id` is the Job's name, for people.
 pub async fn run(
     cluster: &Cluster,
     settings: &Settings,
@@ -128,7 +150,7 @@ pub async fn run(
     let stopped = tokio::select! {
         biased;
         stop = stop => Some(stop),
-        () = sleep(settings.bound()) => Some(Stop::OutOfTime),
+        () = progress.out_of_time(began, settings) => Some(Stop::OutOfTime),
         trouble = steps(cluster, settings, id, &progress) => {
             if let Err(trouble) = trouble {
                 progress.trouble.set(Some(trouble));
@@ -156,20 +178,21 @@ async fn steps(cluster: &Cluster, settings: &Settings, id: &str, progress: &Prog
         return Ok(());
     }
     let owned = format!("{}={}", names::SCHEDULE_LABEL, settings.schedule);
-    let ids: HashSet<ClaimId> = targets.iter().map(|target| target.id.clone()).collect();
+    let cache = SnapshotCache::new(&settings.schedule, targets.iter().map(|target| Rc::clone(&target.id)));
     let began = Instant::now();
-    let listed = cluster.snapshots(&scope, &owned, |object| {
-        Snapshot::owned(object, &settings.schedule).filter(|(claim, _)| ids.contains(claim))
-    });
-    let (snapshots, resource_version) = listed.await?;
+    let resource_version = cluster.snapshots(&scope, &owned, |listed| cache.fill(listed)).await?;
+    let snapshots = cache.filled(began);
     tracing::info!(
         claims = targets.len(),
-        snapshots = snapshots.len(),
+        snapshots,
         "found {} to snapshot, with {} that this schedule owns",
         text::count(targets.len(), "claim"),
-        text::count(snapshots.len(), "snapshot"),
+        text::count(snapshots, "snapshot"),
     );
-    warn_of_odd_ones(snapshots.iter().map(|(_, snapshot)| snapshot));
+    warn_of_odd_ones(&cache);
+    let targets = in_order(targets, &cache);
+    let pace = Pace::new(targets.len(), settings.max_pending);
+    progress.further_waits.set(settings.longest_wait().saturating_mul(pace.waves(targets.len()) - 1));
 
     let mut made = format!("{owned},{}={id}", names::RUN_LABEL);
     if !settings.shard.is_whole() {
@@ -182,67 +205,106 @@ async fn steps(cluster: &Cluster, settings: &Settings, id: &str, progress: &Prog
         id,
         made,
         owned,
-        cache: SnapshotCache::new(&settings.schedule, ids.iter().cloned(), snapshots, began),
+        cache,
+        pace,
         rechecks: Rechecks::new(targets.len()),
-        targets: ids,
+        targets: targets.len(),
         made_lists: Shared::new(),
         active: Semaphore::new(settings.concurrency * ACTIVE_PER_REQUEST),
     };
-    let mut under_way: FuturesUnordered<_> =
-        targets.iter().map(|target| snapshot_and_prune(&run, target)).collect();
-    let all = async { while under_way.next().await.is_some() {} };
     if settings.dry_run {
-        all.await;
+        snapshot_and_prune(&run, &targets).await;
     } else {
         tokio::select! {
-            () = all => {}
+            () = snapshot_and_prune(&run, &targets) => {}
             never = watch::watch(&run, resource_version) => match never {},
         }
     }
     Ok(())
 }
 
-/// Says of snapshots whose status makes no sense that there are some, once for all.
-fn warn_of_odd_ones<'a>(snapshots: impl Iterator<Item = &'a Snapshot> + Clone) {
-    let say = |what: &str, is_odd: fn(&Snapshot) -> bool| {
-        let mut odd = snapshots.clone().filter(|snapshot| is_odd(snapshot));
-        if let Some(first) = odd.next() {
-            let more = text::count(1 + odd.count(), "snapshot");
-            tracing::warn!(snapshot = first.name, "{more}, {} first: {what}", first.name);
-        }
-    };
-    say("the status cannot be read; such snapshots count as not ready, and stay", |snapshot| {
-        snapshot.unreadable
-    });
-    say(
-        "the storage system's clock and the API server's differ by minutes, or the snapshot controller was slow; the \
-         later time counts",
-        |snapshot| snapshot.clocks_differ() && snapshot.created < Timestamp::MAX,
-    );
+/// Those whose newest ready snapshot is the oldest come first, so that what this run does not get to is what
+/// the next one begins with.
+fn in_order(mut targets: Vec<Target>, cache: &SnapshotCache) -> Vec<Target> {
+    targets.sort_by_cached_key(|target| cache.newest_ready(&target.id));
+    targets
 }
 
-/// The whole way of one target; the report says what came of it. What is not needed while it waits is on
-/// the heap, and only while it is needed: thousands wait.
-async fn snapshot_and_prune(run: &Run<'_>, target: &Target) {
-    let report = &target.report;
-    let new = create_and_wait(run, target).await;
-    run.rechecks.settled();
-    let ended = match new {
-        Ok(new) => {
-            report.update(|report| report.end = End::Unfinished(Step::Pruning));
-            Box::pin(prune::prune(run, target, &new)).await
+/// Says of snapshots whose status makes no sense that there are some, once for all.
+fn warn_of_odd_ones(cache: &SnapshotCache) {
+    let is_odd: [(fn(&Snapshot) -> bool, &str); 2] = [
+        (
+            |snapshot| snapshot.unreadable,
+            "the status cannot be read; such snapshots count as not ready, and stay",
+        ),
+        (
+            |snapshot| snapshot.clocks_differ() && snapshot.created < Timestamp::MAX,
+            "the storage system's clock and the API server's differ by minutes, or the snapshot controller was \
+             slow; the later time counts",
+        ),
+    ];
+    let mut odd = [const { (0, String::new()) }; 2];
+    cache.for_each(|snapshot| {
+        for ((is_odd, _), (number, first)) in is_odd.iter().zip(&mut odd) {
+            if is_odd(snapshot) {
+                *number += 1;
+                if *number == 1 || snapshot.name < *first {
+                    first.clone_from(&snapshot.name);
+                }
+            }
         }
-        Err(failure) => Err(failure),
-    };
-    match ended {
-        Ok(end) => report.update(|report| report.end = end),
-        Err(failure) => report.fail(&target.called, failure),
+    });
+    for ((_, what), (number, first)) in is_odd.iter().zip(&odd) {
+        if *number > 0 {
+            tracing::warn!(snapshot = first, "{}, {first} first: {what}", text::count(*number, "snapshot"));
+        }
     }
 }
 
+/// The whole way of all targets; their reports say what came of it. As many are created as may be pending, and
+/// each that is ready is handed on to be pruned. What is under way has a future; what waits for its turn is an
+/// entry in a list: there may be thousands.
+async fn snapshot_and_prune(run: &Run<'_>, targets: &[Target]) {
+    let (ready, mut to_prune) = mpsc::unbounded_channel();
+    let create = async move {
+        let mut queue = targets.iter();
+        let mut pending = FuturesUnordered::new();
+        loop {
+            while run.pace.allows(pending.len())
+                && let Some(target) = queue.next()
+            {
+                pending.push(async move { (target, create_and_wait(run, target).await) });
+            }
+            let (target, new) = tokio::select! {
+                ended = pending.next() => match ended {
+                    Some(ended) => ended,
+                    None => break,
+                },
+                () = run.pace.raised() => continue,
+            };
+            run.rechecks.settled();
+            match new {
+                // The other end is open as long as this one.
+                Ok(new) => drop(ready.send((target, new))),
+                Err(failure) => target.report.fail(&target.called, failure),
+            }
+        }
+    };
+    let prune = stream::poll_fn(|context| to_prune.poll_recv(context)).for_each_concurrent(
+        run.settings.concurrency * ACTIVE_PER_REQUEST,
+        async |(target, new)| match Box::pin(prune::prune(run, target, &new)).await {
+            Ok(end) => target.report.update(|report| report.end = end),
+            Err(failure) => target.report.fail(&target.called, failure),
+        },
+    );
+    tokio::join!(create, prune);
+}
+
+/// The way of one target until its new snapshot is ready. What is not needed while it waits is on the heap,
+/// and only while it is needed.
 async fn create_and_wait(run: &Run<'_>, target: &Target) -> Result<New, Failure> {
     let report = &target.report;
-    let new = {
+    let mut new = {
         let Ok(_active) = run.active.acquire().await else {
             return Err(Failure { message: "no more requests are made".to_owned(), is_transient: true });
         };
@@ -258,6 +320,8 @@ async fn create_and_wait(run: &Run<'_>, target: &Target) -> Result<New, Failure>
         wait::wait(run, target, &new).await?;
         report.update(|report| report.ready_after = Some(new.began.elapsed()));
     }
+    new.ready = Instant::now();
+    report.update(|report| report.end = End::Unfinished(Step::Pruning));
     Ok(new)
 }
 

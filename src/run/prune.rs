@@ -8,7 +8,6 @@ use std::{cell::Cell, collections::HashSet, rc::Rc, time::Duration};
 
 use futures::{StreamExt, stream};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
-use tokio::time::Instant;
 
 use super::{
     Run,
@@ -82,7 +81,7 @@ enum Pruned {
 /// # Errors
 /// If the new snapshot went away meanwhile, or turns out to be none of this claim's.
 pub(super) async fn prune(run: &Run<'_>, target: &Target, new: &New) -> Result<End, Failure> {
-    let ready = Instant::now();
+    let ready = new.ready;
     let keeper = Keeper { name: &new.name, uid: &new.uid, new: Some(new) };
     let Some(known) = known_keeper(run, target, keeper) else {
         return Err(gone(&target.called, &new.name));
@@ -444,7 +443,7 @@ impl Pruning<'_> {
         survey.say(run, target);
         let to_delete = survey.to_delete;
         let revision =
-            run.cache.mark_for_deletion(&target.id, to_delete.iter().map(|snapshot| snapshot.uid.clone()));
+            run.cache.mark_for_deletion(&target.id, to_delete.iter().map(|snapshot| snapshot.uid.as_str()));
         let mut deletions = stream::iter(to_delete)
             .map(|snapshot| self.delete(snapshot, recheck, revision))
             .buffer_unordered(run.settings.concurrency);

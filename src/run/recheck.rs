@@ -190,7 +190,7 @@ async fn list(run: &Run<'_>, namespace: &str) -> Result<Vec<Listed>, Error> {
     let scope = Scope::Namespace(namespace.to_owned());
     let keep = |claim: Claim| {
         let (id, sources) = (ClaimId::of(&claim), sources(&claim));
-        let known = run.targets.contains(&id).then(|| KnownClaim::of(claim, &run.settings.schedule));
+        let known = run.cache.has(&id).then(|| KnownClaim::of(claim, &run.settings.schedule));
         (known.is_some() || !sources.is_empty()).then_some(Listed { id, known, sources })
     };
     run.cluster.claims(&scope, "", keep).await

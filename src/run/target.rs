@@ -16,7 +16,7 @@ use crate::{
 /// A claim that this run snapshots.
 pub(super) struct Target {
     /// Which claim.
-    pub(super) id: ClaimId,
+    pub(super) id: Rc<ClaimId>,
     /// What it is called in messages: with its namespace, if the run is about more than one.
     pub(super) called: String,
     /// The claim as it was read before its snapshot is made; `None` if claims may not be read.
@@ -113,6 +113,8 @@ pub(super) struct New {
     pub(super) seen_before: Vec<String>,
     /// When its time to become ready began.
     pub(super) began: Instant,
+    /// When it was seen to be ready.
+    pub(super) ready: Instant,
     /// Whether an earlier attempt of this Job made it.
     pub(super) is_taken_over: bool,
 }

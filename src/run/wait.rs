@@ -23,6 +23,7 @@ pub(super) async fn wait(run: &Run<'_>, target: &Target, new: &New) -> Result<()
     let attempts = run.settings.ready_attempts;
     let mut reported: Option<String> = None;
     let mut unread: Option<Error> = None;
+    let mut is_taken_up = false;
     for attempt in 1..=attempts {
         let end = new.began + run.settings.ready_interval * attempt;
         loop {
@@ -30,10 +31,13 @@ pub(super) async fn wait(run: &Run<'_>, target: &Target, new: &New) -> Result<()
                 Some(known) => Some(known),
                 None => Box::pin(read(run, target, new, &mut unread)).await?,
             };
-            if let Some(known) = known
-                && is_ready(claim, new, &known, &mut reported, attempt)?
-            {
-                return said_ready(claim, new, &known, attempt);
+            if let Some(known) = known {
+                if known.taken_up && !std::mem::replace(&mut is_taken_up, true) {
+                    run.pace.taken_up(new.began.elapsed());
+                }
+                if is_ready(claim, new, &known, &mut reported, attempt)? {
+                    return said_ready(claim, new, &known, attempt);
+                }
             }
             if timeout_at(end, run.cache.changed(&target.id)).await.is_err() {
                 break;

@@ -7,10 +7,7 @@ use futures::StreamExt;
 use tokio::time::{Instant, sleep};
 
 use super::Run;
-use crate::{
-    cluster::{Backoff, DENIED_FOR, Error, ErrorKind, Event},
-    snapshot::{ClaimId, Snapshot},
-};
+use crate::cluster::{Backoff, DENIED_FOR, Error, ErrorKind, Event};
 
 /// A watch that lasted this long was a good one: the next that breaks does so for other reasons.
 const GOOD_WATCH: Duration = Duration::from_secs(10);
@@ -119,8 +116,9 @@ async fn read_made(run: &Run<'_>) {
 /// # Errors
 /// As [`Cluster::snapshots`](crate::cluster::Cluster::snapshots).
 pub(super) async fn list_made(run: &Run<'_>) -> Result<(), Error> {
-    let (made, version) = list(run, &run.made).await?;
-    run.cache.replace_of_run(run.id, made, &version);
+    let mut listing = run.cache.listing();
+    let version = run.cluster.snapshots(&run.scope, &run.made, |listed| listing.take(listed)).await?;
+    listing.ends_of_run(run.id, &version);
     Ok(())
 }
 
@@ -130,14 +128,8 @@ pub(super) async fn list_made(run: &Run<'_>) -> Result<(), Error> {
 /// # Errors
 /// As [`Cluster::snapshots`](crate::cluster::Cluster::snapshots).
 pub(super) async fn list_owned(run: &Run<'_>) -> Result<String, Error> {
-    let began = Instant::now();
-    let (owned, version) = list(run, &run.owned).await?;
-    run.cache.replace(owned, &version, began);
+    let mut listing = run.cache.listing();
+    let version = run.cluster.snapshots(&run.scope, &run.owned, |listed| listing.take(listed)).await?;
+    listing.ends(&version);
     Ok(version)
-}
-
-async fn list(run: &Run<'_>, selector: &str) -> Result<(Vec<(ClaimId, Snapshot)>, String), Error> {
-    run.cluster
-        .snapshots(&run.scope, selector, |object| Snapshot::owned(object, &run.settings.schedule))
-        .await
 }

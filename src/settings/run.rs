@@ -66,6 +66,9 @@ pub struct Settings {
     pub prune_unread_claims: bool,
     /// The most requests in flight at a time (`SNAPSHOT_CONCURRENCY`).
     pub concurrency: usize,
+    /// The most new snapshots that may be pending, created but not ready, at a time; unset for a number that
+    /// follows the snapshot controller (`SNAPSHOT_MAX_PENDING`).
+    pub max_pending: Option<usize>,
     /// Whether to change nothing (`SNAPSHOT_DRY_RUN`).
     pub dry_run: bool,
     /// Whether to hold what this run makes (`SNAPSHOT_HOLD`).
@@ -133,6 +136,8 @@ struct Variables {
     #[arg(skip)]
     concurrency: Option<String>,
     #[arg(skip)]
+    max_pending: Option<String>,
+    #[arg(skip)]
     dry_run: Option<String>,
     #[arg(skip)]
     hold: Option<String>,
@@ -164,7 +169,7 @@ const fn variable(name: &'static str, default: &'static str, meaning: &'static s
 }
 
 /// All variables of a run, in the order in which the documentation gives them.
-pub const VARIABLES: [Variable; 21] = [
+pub const VARIABLES: [Variable; 22] = [
     variable("SNAPSHOT_PVC_NAMES", "", "claims, comma-separated: data or data,logs"),
     variable("SNAPSHOT_PVC_SELECTOR", "", "claims by label selector: app=web"),
     variable("SNAPSHOT_NAMESPACE", "the pod's own, or the kubeconfig context's", "namespace"),
@@ -186,6 +191,11 @@ pub const VARIABLES: [Variable; 21] = [
         "true: delete also where claims may not be read, and their annotations are not known",
     ),
     variable("SNAPSHOT_CONCURRENCY", "8", "requests in flight"),
+    variable(
+        "SNAPSHOT_MAX_PENDING",
+        "all of up to 100 claims; of more what the snapshot controller keeps up with",
+        "new snapshots that are created but not ready, at a time",
+    ),
     variable("SNAPSHOT_DRY_RUN", "false", "true: say what would happen, change nothing"),
     variable("SNAPSHOT_HOLD", "false", "true: no schedule ever deletes what this run makes"),
     variable("SNAPSHOT_SHARDS", "1", "pods of an Indexed Job that share the claims"),
@@ -281,6 +291,7 @@ impl Settings {
             retention,
             prune_unread_claims,
             concurrency,
+            max_pending,
             dry_run,
             hold,
             shards,
@@ -325,6 +336,9 @@ impl Settings {
             concurrency: reader
                 .optional("SNAPSHOT_CONCURRENCY", concurrency, values::number(1, 256))
                 .unwrap_or(8) as usize,
+            max_pending: reader
+                .optional("SNAPSHOT_MAX_PENDING", max_pending, values::number(1, 100_000))
+                .map(|number| number as usize),
             dry_run: reader.optional("SNAPSHOT_DRY_RUN", dry_run, values::flag).unwrap_or(false),
             hold: reader.optional("SNAPSHOT_HOLD", hold, values::flag).unwrap_or(false),
             // A list is of all claims, whichever pod takes them.

@@ -1,0 +1,233 @@
+//! Snapshots in as little memory as their text allows: a hundred thousand of them fit into a small pod.
+//!
+//! Nearly all snapshots of a schedule look alike: the name ends in eight hexadecimal digits, the uid is a UUID,
+//! the resourceVersion is a number, times are whole seconds, and there is neither an error nor an owner. These
+//! are numbers here. What is different in anything is kept as it is, so that nothing is ever changed by it.
+
+use std::{collections::HashMap, rc::Rc};
+
+use k8s_openapi::jiff::Timestamp;
+
+use crate::snapshot::Snapshot;
+
+/// A snapshot as it is remembered.
+#[derive(Debug)]
+pub(super) enum Compact {
+    Plain(Plain),
+    Whole(Box<Snapshot>),
+}
+
+/// A snapshot that is all numbers, and texts that others have as well.
+#[derive(Debug)]
+pub(super) struct Plain {
+    uid: [u8; 16],
+    resource_version: u64,
+    /// Seconds since 1970.
+    created: i64,
+    /// Seconds since 1970; 0 stands for none, as for the snapshot controller.
+    taken_at: i64,
+    /// What the name begins with, up to the last hyphen.
+    prefix: Text,
+    /// The digits that it ends in.
+    suffix: u32,
+    run: Text,
+    run_uid: Text,
+    claim_uid: Text,
+    taken_up: bool,
+    ready: bool,
+}
+
+/// A text in [`Texts`]; 0 stands for none.
+type Text = u32;
+
+/// The texts that many snapshots share: of each one copy.
+#[derive(Debug, Default)]
+pub(super) struct Texts {
+    all: Vec<Rc<str>>,
+    numbers: HashMap<Rc<str>, Text>,
+}
+
+impl Texts {
+    fn number(&mut self, text: Option<&str>) -> Option<Text> {
+        let Some(text) = text else { return Some(0) };
+        if let Some(number) = self.numbers.get(text) {
+            return Some(*number);
+        }
+        let number = Text::try_from(self.all.len() + 1).ok()?;
+        let text: Rc<str> = text.into();
+        self.all.push(Rc::clone(&text));
+        self.numbers.insert(text, number);
+        Some(number)
+    }
+
+    fn text(&self, number: Text) -> Option<String> {
+        self.all.get(usize::try_from(number.checked_sub(1)?).ok()?).map(|text| text.to_string())
+    }
+}
+
+impl Compact {
+    pub(super) fn new(snapshot: Snapshot, texts: &mut Texts) -> Self {
+        match Plain::of(&snapshot, texts) {
+            // Whatever else there is to say of a snapshot, now or in a later version: it is compared.
+            Some(plain) if plain.snapshot(texts) == snapshot => Compact::Plain(plain),
+            _ => Compact::Whole(Box::new(snapshot)),
+        }
+    }
+
+    /// The snapshot as it was read.
+    pub(super) fn snapshot(&self, texts: &Texts) -> Snapshot {
+        match self {
+            Compact::Plain(plain) => plain.snapshot(texts),
+            Compact::Whole(snapshot) => (**snapshot).clone(),
+        }
+    }
+
+    pub(super) fn uid(&self) -> Uid<'_> {
+        match self {
+            Compact::Plain(plain) => Uid::Number(plain.uid),
+            Compact::Whole(snapshot) => Uid::of(&snapshot.uid),
+        }
+    }
+}
+
+/// A uid, in an order that sorts and searches by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Uid<'a> {
+    Number([u8; 16]),
+    Other(&'a str),
+}
+
+impl<'a> Uid<'a> {
+    pub(super) fn of(uid: &'a str) -> Self {
+        uuid(uid).map_or(Uid::Other(uid), Uid::Number)
+    }
+}
+
+impl Plain {
+    fn of(snapshot: &Snapshot, texts: &mut Texts) -> Option<Self> {
+        let (prefix, digits) = snapshot.name.rsplit_once('-')?;
+        Some(Plain {
+            uid: uuid(&snapshot.uid)?,
+            resource_version: snapshot.resource_version.parse().ok()?,
+            created: snapshot.created.as_second(),
+            taken_at: snapshot.taken_at.map_or(0, Timestamp::as_second),
+            suffix: u32::from_str_radix(digits, 16).ok()?,
+            prefix: texts.number(Some(prefix))?,
+            run: texts.number(snapshot.run.as_deref())?,
+            run_uid: texts.number(snapshot.run_uid.as_deref())?,
+            claim_uid: texts.number(snapshot.claim_uid.as_deref())?,
+            taken_up: snapshot.taken_up,
+            ready: snapshot.ready,
+        })
+    }
+
+    fn snapshot(&self, texts: &Texts) -> Snapshot {
+        Snapshot {
+            name: format!("{}-{:08x}", texts.text(self.prefix).unwrap_or_default(), self.suffix),
+            uid: uuid_text(self.uid),
+            resource_version: self.resource_version.to_string(),
+            created: Timestamp::from_second(self.created).unwrap_or(Timestamp::MAX),
+            taken_at: (self.taken_at != 0).then(|| Timestamp::from_second(self.taken_at).ok()).flatten(),
+            taken_up: self.taken_up,
+            ready: self.ready,
+            unreadable: false,
+            held: false,
+            terminating_since: None,
+            owner: None,
+            run: texts.text(self.run),
+            run_uid: texts.text(self.run_uid),
+            claim_uid: texts.text(self.claim_uid),
+            error: None,
+        }
+    }
+}
+
+/// The number that a UUID is, if it is written as Kubernetes writes it.
+fn uuid(text: &str) -> Option<[u8; 16]> {
+    let digits = text.bytes().filter(|byte| *byte != b'-').count();
+    let number = (digits == 32).then(|| u128::from_str_radix(&text.replace('-', ""), 16).ok()).flatten()?;
+    let number = number.to_be_bytes();
+    (uuid_text(number) == text).then_some(number)
+}
+
+fn uuid_text(number: [u8; 16]) -> String {
+    let number = u128::from_be_bytes(number);
+    format!(
+        "{:08x}-{:04x}-{:04x}-{:04x}-{:012x}",
+        number >> 96,
+        (number >> 80) & 0xffff,
+        (number >> 64) & 0xffff,
+        (number >> 48) & 0xffff,
+        number & 0xffff_ffff_ffff
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::snapshot::Owner;
+
+    fn plain() -> Snapshot {
+        Snapshot {
+            uid: "0c9f9b0e-5d3c-4f33-9a39-3b2f6a4f1b00".to_owned(),
+            resource_version: "18446744073709551615".to_owned(),
+            run: Some("hourly-1".to_owned()),
+            claim_uid: Some("00000000-0000-0000-0000-000000000001".to_owned()),
+            ..Snapshot::ready_at("volume-snapshot-0a1b2c3d", "2026-11-20T08:55:11Z".parse().expect("a time"))
+        }
+    }
+
+    #[test]
+    fn a_usual_snapshot_is_all_numbers_and_comes_back_as_it_was() {
+        let mut texts = Texts::default();
+        let compact = Compact::new(plain(), &mut texts);
+        assert!(matches!(compact, Compact::Plain(_)));
+        assert_eq!(compact.snapshot(&texts), plain());
+        assert!(size_of::<Compact>() <= 80, "{} bytes", size_of::<Compact>());
+    }
+
+    #[test]
+    fn whatever_is_unusual_comes_back_as_it_was() {
+        let time = |text: &str| text.parse::<Timestamp>().expect("a time");
+        let unusual: [fn(&mut Snapshot); 24] = [
+            |one| one.name = "old".into(),
+            |one| one.name = "volume-snapshot-0A1B2C3D".into(),
+            |one| one.name = "volume-snapshot-a1b2c3d".into(),
+            |one| one.name = "volume-snapshot-+a1b2c3d".into(),
+            |one| one.name = "-00000000".into(),
+            |one| one.uid = "u1".into(),
+            |one| one.uid = "0C9F9B0E-5D3C-4F33-9A39-3B2F6A4F1B00".into(),
+            |one| one.uid = "0c9f9b0e5d3c4f339a393b2f6a4f1b00".into(),
+            |one| one.uid = "0c9f9b0e5d3c-4f33-9a39-3b2f-6a4f1b00".into(),
+            |one| one.resource_version = String::new(),
+            |one| one.resource_version = "007".into(),
+            |one| one.resource_version = "18446744073709551616".into(),
+            |one| one.created = Timestamp::MAX,
+            |one| one.taken_at = None,
+            |one| one.taken_at = Some(Timestamp::UNIX_EPOCH),
+            |one| (one.ready, one.taken_up) = (false, false),
+            |one| one.unreadable = true,
+            |one| one.held = true,
+            |one| one.terminating_since = Some(Timestamp::UNIX_EPOCH),
+            |one| one.owner = Some(Owner::Group),
+            |one| one.owner = Some(Owner::Other),
+            |one| one.run = Some(String::new()),
+            |one| one.error = Some("full".into()),
+            |one| (one.run, one.run_uid) = (None, Some("j".into())),
+        ];
+        let mut texts = Texts::default();
+        for (number, change) in unusual.into_iter().enumerate() {
+            let mut snapshot = plain();
+            change(&mut snapshot);
+            let compact = Compact::new(snapshot.clone(), &mut texts);
+            assert_eq!(compact.snapshot(&texts), snapshot, "{number}");
+            assert_eq!(compact.uid(), Uid::of(&snapshot.uid), "{number}");
+        }
+        let odd_times = Snapshot {
+            created: time("2026-11-20T08:55:11.5Z"),
+            taken_at: Some(time("2026-11-20T08:55:11.000000001Z")),
+            ..plain()
+        };
+        assert_eq!(Compact::new(odd_times.clone(), &mut texts).snapshot(&texts), odd_times);
+    }
+}
