@@ -7,8 +7,8 @@
 //! and is skipped with a message if one of them is missing.
 //!
 //! Arguments after `--`: `script` or `scale` for only one of the two tables, `--rounds N` for the number of
-//! rounds (default: 5, and 3 at scale), and `--binary PATH` for another binary, such as the static one of the
-//! image.
+//! rounds (default: 5, and 3 at scale), `--size CLAIMS,SNAPSHOTS` for a single line of the second table, and
+//! `--binary PATH` for another binary, such as the static one of the image.
 //!
 //! The API server runs in this process on the same processors. Its time is part of the wall times, but not of
 //! the CPU times and memory, which are those of the contenders. The API server counts requests and bytes.
@@ -54,6 +54,8 @@ struct Wanted {
     script: bool,
     scale: bool,
     rounds: Option<usize>,
+    /// Claims and older snapshots, instead of [`SCALE`].
+    size: Option<(usize, usize)>,
     binary: Option<PathBuf>,
 }
 
@@ -81,14 +83,15 @@ async fn main() -> Result<ExitCode> {
         beside_the_script(&files, &binary, wanted.rounds.unwrap_or(5)).await?;
     }
     if wanted.scale {
-        at_scale(&files, &binary, wanted.rounds.unwrap_or(3)).await?;
+        let sizes = wanted.size.map_or_else(|| SCALE.to_vec(), |size| vec![size]);
+        at_scale(&files, &binary, &sizes, wanted.rounds.unwrap_or(3)).await?;
     }
     fs::remove_dir_all(&directory).context("cannot remove the directory")?;
     Ok(ExitCode::SUCCESS)
 }
 
 fn wanted(arguments: &[String]) -> Result<Wanted> {
-    let mut wanted = Wanted { script: true, scale: true, rounds: None, binary: None };
+    let mut wanted = Wanted { script: true, scale: true, rounds: None, size: None, binary: None };
     let mut arguments = arguments.iter().map(String::as_str);
     while let Some(argument) = arguments.next() {
         match argument {
@@ -101,13 +104,23 @@ fn wanted(arguments: &[String]) -> Result<Wanted> {
                     arguments.next().and_then(|rounds| rounds.parse().ok()).filter(|rounds| *rounds > 0);
                 wanted.rounds = Some(rounds.context("--rounds takes a number above zero")?);
             }
+            "--size" => {
+                let numbers = arguments.next().and_then(|size| size.split_once(','));
+                let size = numbers
+                    .and_then(|(claims, snapshots)| Some((claims.parse().ok()?, snapshots.parse().ok()?)));
+                wanted.size =
+                    Some(size.filter(|(claims, _)| *claims > 0).context("--size takes CLAIMS,SNAPSHOTS")?);
+                wanted.script = false;
+            }
             "--binary" => {
                 let path = arguments.next().context("--binary takes a path")?;
                 let binary = fs::canonicalize(path).with_context(|| format!("there is no {path}"))?;
                 wanted.binary = Some(binary);
             }
             other => {
-                bail!("unknown argument {other:?}; script, scale, --rounds N and --binary PATH are known")
+                bail!(
+                    "unknown argument {other:?}; script, scale, --rounds N, --size CLAIMS,SNAPSHOTS and --binary PATH are known"
+                )
             }
         }
     }
@@ -216,7 +229,7 @@ async fn beside_the_script(files: &Path, binary: &Path, rounds: usize) -> Result
 }
 
 /// This program alone, with more and more to do.
-async fn at_scale(files: &Path, binary: &Path, rounds: usize) -> Result<()> {
+async fn at_scale(files: &Path, binary: &Path, sizes: &[(usize, usize)], rounds: usize) -> Result<()> {
     let mut table = Table::new(&[
         "claims",
         "older snapshots",
@@ -228,7 +241,7 @@ async fn at_scale(files: &Path, binary: &Path, rounds: usize) -> Result<()> {
         "CPU per claim",
         "peak memory",
     ]);
-    for (claims, snapshots) in SCALE {
+    for &(claims, snapshots) in sizes {
         let mut samples = Vec::new();
         let mut expected = 0..=0;
         for _ in 0..rounds {

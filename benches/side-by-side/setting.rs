@@ -53,7 +53,8 @@ impl Setting {
         options.controller.ready_after = DRIVER;
         let fake = FakeApiServer::start(options).await;
         fake.furnish(NAMESPACE);
-        let now = Timestamp::now();
+        // The API server gives whole seconds.
+        let now = Timestamp::from_second(Timestamp::now().as_second())?;
         let hours_ago = |hours: usize| -> Result<String> {
             Ok((now - SignedDuration::from_hours(i64::try_from(hours)?)).to_string())
         };

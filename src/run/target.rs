@@ -34,14 +34,16 @@ pub(super) struct KnownClaim {
     pub(super) created: Option<Timestamp>,
     /// Whether somebody deleted it; it stays while a pod uses it.
     pub(super) is_terminating: bool,
-    /// The rules that it is annotated with, if any, or what is wrong with them.
-    pub(super) rules: Result<Option<Rules>, AnnotationError>,
+    /// The rules that it is annotated with, or what is wrong with them; most claims have none.
+    pub(super) rules: Option<Box<Result<Rules, AnnotationError>>>,
 }
 
 impl KnownClaim {
     pub(super) fn of(claim: Claim, schedule: &str) -> Self {
         KnownClaim {
-            rules: rules_of_claim(&claim.metadata.name, &claim.metadata.annotations, schedule),
+            rules: rules_of_claim(&claim.metadata.name, &claim.metadata.annotations, schedule)
+                .transpose()
+                .map(Box::new),
             uid: claim.metadata.uid,
             created: claim.metadata.creation_timestamp,
             is_terminating: claim.metadata.deletion_timestamp.is_some(),
@@ -68,13 +70,11 @@ impl Policy {
     /// The policy for a claim. Outside a pod a person may run this with settings that are not those of the
     /// cluster's schedule: its snapshots go only by rules that somebody gave.
     pub(super) fn of(claim: Option<&KnownClaim>, settings: &Settings, is_in_pod: bool) -> Self {
-        match claim.map(|claim| &claim.rules) {
+        match claim.and_then(|claim| claim.rules.as_deref()) {
             Some(Err(problem)) => Policy::Broken(problem.to_string()),
-            Some(Ok(Some(rules))) => Policy::Rules(rules.clone()),
-            Some(Ok(None)) | None if is_in_pod || settings.is_retention_given => {
-                Policy::Rules(settings.retention.clone())
-            }
-            Some(Ok(None)) | None => Policy::NotGiven,
+            Some(Ok(rules)) => Policy::Rules(rules.clone()),
+            None if is_in_pod || settings.is_retention_given => Policy::Rules(settings.retention.clone()),
+            None => Policy::NotGiven,
         }
     }
 }
