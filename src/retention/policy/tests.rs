@@ -237,6 +237,8 @@ fn every_rule_says_which_one_keeps_a_snapshot() {
         ["1st of last=1", "2nd of hourly=3", "3rd of hourly=3", "no rule keeps it", "no rule keeps it"]
     );
     assert_eq!(verdicts("within=2h")[1], "within=2h");
+    assert_eq!(verdicts("within-hourly=2h")[1..3], ["within-hourly=2h", "no rule keeps it"]);
+    assert_eq!(verdicts("hourly=all")[4], "hourly=all");
     assert_eq!(verdicts("deltas=PT1H PT3H")[3], "deltas=PT1H PT3H");
     assert_eq!(verdicts("all")[4], "all");
 }
@@ -247,6 +249,8 @@ fn any_rules() -> impl Strategy<Value = String> {
         (1u32..6).prop_map(|number| format!("hourly={number}")),
         (1u32..6).prop_map(|number| format!("weekly={number}")),
         (1u32..90).prop_map(|minutes| format!("within={minutes}m")),
+        ("within-(hourly|daily|weekly)", 1u32..300).prop_map(|(name, minutes)| format!("{name}={minutes}m")),
+        "(hourly|daily|monthly)=all",
         (1u32..60, 1u32..300).prop_map(|(a, b)| format!("deltas=PT{a}M PT{b}M")),
     ];
     proptest::collection::vec(rule, 1..4).prop_map(|mut rules| {
