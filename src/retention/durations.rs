@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr};
 
 use k8s_openapi::jiff::{Span, Timestamp, civil::date, tz::TimeZone};
 
-/// How far `within` looks back. A calendar span, because months differ in length.
+/// A length of time, such as how far `within` looks back. A calendar span, because months differ in length.
 #[derive(Clone, Debug)]
 pub struct Window {
     span: Span,
@@ -18,6 +18,13 @@ impl Window {
     pub(super) fn before(&self, newest: Timestamp) -> Option<Timestamp> {
         let newest = TimeZone::UTC.to_datetime(newest);
         TimeZone::UTC.to_timestamp(newest.checked_sub(self.span).ok()?).ok()
+    }
+
+    /// Returns the time so many times this far after `begin`, or `None` if that is after all time.
+    pub fn after(&self, begin: Timestamp, times: i64) -> Option<Timestamp> {
+        let begin = TimeZone::UTC.to_datetime(begin);
+        let span = self.span.checked_mul(times).ok()?;
+        TimeZone::UTC.to_timestamp(begin.checked_add(span).ok()?).ok()
     }
 }
 

@@ -24,6 +24,31 @@ impl Rule {
     }
 }
 
+impl Rule {
+    /// Whether the rule keeps as many as it ever will: its number is used up, and not by the oldest of all, or
+    /// snapshots since `begin` reach back as far as it does. `times` are what there is, newest first.
+    pub fn is_used_up(&self, times: &[Timestamp], begin: Timestamp) -> bool {
+        let Some(newest) = times.first() else { return false };
+        match self {
+            Rule::Last(Count::All) | Rule::Each(_, Count::All) | Rule::All => false,
+            Rule::Last(count) => times.len() >= at_most(*count),
+            Rule::Each(period, count) => periods(*period, times) >= at_most(*count),
+            Rule::Within(window) | Rule::WithinEach(_, window) => {
+                window.before(*newest).is_some_and(|reach| reach >= begin)
+            }
+            Rule::Deltas(deltas) => {
+                let reach = deltas.sorted().last().copied().unwrap_or(0);
+                newest.as_microsecond() - begin.as_microsecond() >= reach
+            }
+        }
+    }
+}
+
+/// Returns how many periods have one of `times`, which are newest first.
+fn periods(period: Period, times: &[Timestamp]) -> usize {
+    times.chunk_by(|a, b| bucket(period, *a) == bucket(period, *b)).count()
+}
+
 fn at_most(count: Count) -> usize {
     match count {
         Count::AtMost(number) => usize::try_from(number.get()).unwrap_or(usize::MAX),

@@ -155,6 +155,15 @@ impl fmt::Display for Verdict<'_> {
     }
 }
 
+/// Returns the cause in a reason that a [`Verdict`] gave, without which of several the snapshot is: of `2nd of
+/// daily=7` it is `daily=7`. All other reasons are causes.
+pub fn cause(reason: &str) -> &str {
+    match reason.split_once(" of ") {
+        Some((place, rule)) if place.starts_with(|character: char| character.is_ascii_digit()) => rule,
+        _ => reason,
+    }
+}
+
 /// Judges all snapshots of one claim that the schedule owns. Returns the decisions newest first.
 ///
 /// The order of the input does not matter. Takes O(n log n).

@@ -243,6 +243,33 @@ fn every_rule_says_which_one_keeps_a_snapshot() {
     assert_eq!(verdicts("all")[4], "all");
 }
 
+#[test]
+fn the_cause_of_a_verdict_is_the_rule_or_the_whole_reason() {
+    let rules: Rules =
+        "last=21,daily=all,within=2d,within-weekly=1y,deltas=PT1H P1D,all".parse().expect("rules");
+    for (rule, nth) in rules.iter().zip([1, 2, 3, 21, 112, 4]) {
+        assert_eq!(cause(&Verdict::KeptBy(rule, nth).to_string()), rule.to_string());
+    }
+    for verdict in [
+        Verdict::Terminating,
+        Verdict::Held,
+        Verdict::GroupMember,
+        Verdict::OwnedByOther,
+        Verdict::Unreadable,
+        Verdict::InUse,
+        Verdict::PreviousClaim,
+        Verdict::FutureDated,
+        Verdict::NotOlder,
+        Verdict::New,
+        Verdict::NewestReady,
+        Verdict::InProgress,
+        Verdict::Superseded,
+        Verdict::Leftover,
+    ] {
+        assert_eq!(cause(&verdict.to_string()), verdict.to_string());
+    }
+}
+
 fn any_rules() -> impl Strategy<Value = String> {
     let rule = prop_oneof![
         (1u32..6).prop_map(|number| format!("last={number}")),
