@@ -10,7 +10,7 @@ use volume_snapshotter::{
     snapshot::Snapshot,
 };
 
-const RULES: [&str; 10] = [
+const RULES: [&str; 11] = [
     "last=24",
     "hourly=24",
     "daily=7",
@@ -18,6 +18,7 @@ const RULES: [&str; 10] = [
     "monthly=12",
     "yearly=10",
     "within=14d",
+    "within-hourly=3y",
     "deltas=PT1H P1D P7D P30D P360D",
     "deltas=PT0.000001S P7000D",
     "all",

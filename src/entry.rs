@@ -9,12 +9,16 @@ use std::{
 
 use crate::{
     cluster::{self, Access, Cluster, Scope},
-    command::{self, ClusterFlags, Command, Line, ListCommand, Output, RestoreCommand, Wanted},
-    list::{self, Given, Listing, Look},
+    command::{
+        self, ClusterFlags, Command, Format, Line, ListCommand, Output, RestoreCommand, SimulateCommand,
+        Wanted,
+    },
+    list::{self, Given, Listing, Look, Names},
     names, process,
     report::{EXIT_DONE, EXIT_PERMANENT, EXIT_TRANSIENT, Failure, Report, RestoreReport, Stop},
     restore, run,
     settings::{self, RestoreSettings, Settings},
+    simulate,
 };
 use k8s_openapi::jiff::Timestamp;
 use tokio::time::timeout;
@@ -39,6 +43,7 @@ pub fn main() -> ExitCode {
         Ok(Command::Run) => run_once(),
         Ok(Command::List(command)) => list_once(command),
         Ok(Command::Restore(command)) => restore_once(command),
+        Ok(Command::Simulate(command)) => simulate_once(&command),
         Ok(Command::Text(text)) => printed(&text),
         Err(problem) if problem.use_stderr() => {
             eprint!("{problem}");
@@ -144,11 +149,15 @@ fn show(listing: &Listing, output: Output, now: Timestamp) -> u8 {
         Output::Json => printed(&list::json(&listing.rows)),
         Output::Yaml => printed(&list::yaml(&listing.rows)),
         Output::Name => printed(&list::names(&listing.rows)),
-        Output::Table | Output::Wide if listing.rows.is_empty() => {
+        Output::Table | Output::Wide | Output::Timeline if listing.rows.is_empty() => {
             tracing::info!("no snapshots found {}", listing.location);
             EXIT_DONE
         }
         Output::Table | Output::Wide => printed(&list::table(&listing.rows, look, now)),
+        Output::Timeline => {
+            let names = Names { namespaces: listing.namespaces, schedules: listing.schedules };
+            printed(&list::timeline(&listing.rows, names, process::canvas(), now))
+        }
     };
     if listing.missing.is_empty() {
         return exit;
@@ -156,6 +165,18 @@ fn show(listing: &Listing, output: Output, now: Timestamp) -> u8 {
     let missing = listing.missing.join(", ");
     tracing::error!("there is neither a claim nor a snapshot of one {}: {missing}", listing.location);
     EXIT_PERMANENT
+}
+
+fn simulate_once(command: &SimulateCommand) -> u8 {
+    let SimulateCommand { plan, format } = command;
+    match (simulate::simulate(plan), format) {
+        (Ok(outcome), Format::Text) => printed(&simulate::text(plan, &outcome, process::canvas())),
+        (Ok(outcome), Format::Json) => printed(&simulate::json(plan, &outcome)),
+        (Err(too_much), _) => {
+            eprintln!("error: {too_much}");
+            EXIT_PERMANENT
+        }
+    }
 }
 
 fn restore_once(command: RestoreCommand) -> u8 {

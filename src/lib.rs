@@ -13,18 +13,20 @@
 //! | [`snapshot`] | what is remembered of a snapshot |
 //! | [`shard`] | which pod of an Indexed Job takes a claim |
 //! | [`retention`] | which snapshots stay and why: rules, and the safety rules above them |
+//! | [`timeline`] | the picture of which snapshots there are over time |
 //! | [`settings`] | the environment variables, checked as a whole |
 //! | [`report`] | what a run or a restore came to: exit code, summary, termination message |
 //! | [`cluster`] | every request, its bounds and its repetition |
 //! | [`run`] | the run: discover, create, watch, wait, prune |
 //! | [`list`] | the command `list`: what there is, and why it stays or goes |
+//! | [`simulate`] | the command `simulate`: how many snapshots a policy holds, without a cluster |
 //! | [`restore`] | the command `restore`: a new claim from a snapshot |
 //! | [`command`] | the command line |
 //! | [`process`] | the log, the terminal, signals, the termination message's file |
 //!
-//! [`shard`], [`retention`], [`settings`], [`report`], [`command`] and what they use are pure: they know neither
-//! clock nor cluster; so are the parts of [`list`] and [`restore`] that decide what is said and made.
-//! [`run`], [`list`] and [`restore`] know no HTTP, and nothing of each other. [`main`] wires the parts
+//! [`shard`], [`retention`], [`timeline`], [`settings`], [`report`], [`simulate`], [`command`] and what they use
+//! are pure: they know neither clock nor cluster; so are the parts of [`list`] and [`restore`] that decide what is
+//! said and made. [`run`], [`list`], [`simulate`] and [`restore`] know no HTTP, and nothing of each other. [`main`] wires the parts
 //! together and does nothing else.
 //!
 //! # What never happens
@@ -67,8 +69,10 @@ pub mod retention;
 pub mod run;
 pub mod settings;
 pub mod shard;
+pub mod simulate;
 pub mod snapshot;
 pub mod text;
+pub mod timeline;
 pub mod yaml;
 
 pub use entry::main;

@@ -71,6 +71,12 @@ Columns:
              makes a new snapshot first, and counts that too; 'would go': by
              rules that are given or assumed, or of a suspended schedule
 
+--timeline draws a lane for each claim, and in it a row for each rule: how many
+snapshots it keeps, and a mark for each, the newest on the right. A snapshot is
+in the row of the first rule that keeps it. The picture is as wide as the
+terminal, elsewhere as COLUMNS says or 80 columns, and in ASCII unless the locale
+is one of UTF-8.
+
 Exit codes:
   0  done
   1  trouble with the API server; another attempt may help
@@ -81,7 +87,28 @@ Examples:
   {program} list
   {program} list data -n shop -o wide
   {program} list --retention hourly=24,daily=7 data
+  {program} list data --timeline
   {program} list -o json | jq '.items[] | select(.ready | not).snapshot'";
+
+/// What `simulate` does.
+pub(super) const SIMULATE: &str = "\
+Says how many snapshots of a claim a policy holds at most and once it is steady, how old the oldest is, and how \
+many are made and deleted; and draws what is there in the end. It asks no cluster: the runs are at simulated \
+times from 2026-01-01 on, and each prunes as a real one does.";
+
+/// What stands behind the flags of `simulate`.
+pub(super) const SIMULATE_AFTER: &str = "\
+Every run is taken to succeed. Held snapshots, and those of a deletion that hangs,
+come on top of the numbers.
+
+Exit codes:
+  0  done
+  2  the command line is wrong, or it would take too long
+
+Examples:
+  {program} simulate --retention hourly=24,daily=7,weekly=4
+  {program} simulate --retention daily=14,yearly=5 --every 1d --for 10y
+  {program} simulate --retention last=3 -o json | jq .most";
 
 /// What `restore` does.
 pub(super) const RESTORE: &str = "\

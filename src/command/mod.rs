@@ -20,7 +20,9 @@ pub use completion::{Line, Wanted, complete};
 use crate::{
     list::Extent,
     names,
+    retention::{Rules, Window},
     settings::{Flag, RestoreSettings, Settings},
+    simulate::{self, Plan},
 };
 
 /// The name of the binary as a plugin of kubectl, which runs it as `kubectl volume-snapshotter`.
@@ -38,6 +40,8 @@ pub enum Command {
     List(ListCommand),
     /// A new claim from a snapshot.
     Restore(RestoreCommand),
+    /// What a policy would hold.
+    Simulate(SimulateCommand),
     /// A text for standard output: the version, a script for a shell.
     Text(String),
 }
@@ -62,6 +66,15 @@ pub struct RestoreCommand {
     pub flags: Vec<Flag>,
     /// Which cluster.
     pub cluster: ClusterFlags,
+}
+
+/// How `simulate` was called.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SimulateCommand {
+    /// What is simulated.
+    pub plan: Plan,
+    /// How it is said.
+    pub format: Format,
 }
 
 /// Where the cluster is, and who asks it.
@@ -90,6 +103,35 @@ struct ListFlags {
     /// How the list is shown
     #[arg(short, long, value_name = "FORMAT", value_enum, default_value_t)]
     output: Output,
+    /// Draw which snapshots there are over time, and what keeps each
+    #[arg(long, conflicts_with = "output")]
+    timeline: bool,
+}
+
+/// What is simulated, and how it is said.
+#[derive(Args)]
+struct SimulateFlags {
+    /// What stays, if any rule keeps it: hourly=24,daily=7,weekly=4
+    #[arg(long, value_name = "RULES")]
+    retention: Rules,
+    /// Time between two runs: 15m, 6h, 1d
+    #[arg(long, value_name = "DURATION", value_parser = simulate::length, default_value = "1h")]
+    every: Window,
+    /// How long the runs go on: 30d, 6mo, 10y
+    #[arg(id = "for", long, value_name = "DURATION", value_parser = simulate::length, default_value = "1y")]
+    length: Window,
+    /// How the result is shown
+    #[arg(short, long, value_name = "FORMAT", value_enum, default_value_t)]
+    output: Format,
+}
+
+/// How a result is said.
+#[allow(missing_docs, reason = "a doc comment would be a help text")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    #[default]
+    Text,
+    Json,
 }
 
 /// How a list is shown.
@@ -106,6 +148,9 @@ pub enum Output {
     Yaml,
     // As `kubectl get -o name` has it.
     Name,
+    // The flag `--timeline`.
+    #[value(skip)]
+    Timeline,
 }
 
 /// The whole command line, for help texts, man pages and completion, of the program by this name.
@@ -115,6 +160,7 @@ pub fn program(name: &str) -> clap::Command {
         clap::Command::new("list"),
     )));
     let restore = ClusterFlags::augment_args(RestoreSettings::add_flags(clap::Command::new("restore")));
+    let simulate = SimulateFlags::augment_args(clap::Command::new("simulate"));
     let completion = CompletionFlags::augment_args(clap::Command::new("completion"));
     clap::Command::new(names::PROGRAM)
         .bin_name(name)
@@ -137,6 +183,13 @@ pub fn program(name: &str) -> clap::Command {
                 .before_help(help::RESTORE)
                 .override_usage(text(help::RESTORE_USAGE))
                 .after_help(text(help::RESTORE_AFTER)),
+        )
+        .subcommand(
+            simulate
+                .about("Say how many snapshots a policy would hold, without a cluster")
+                .help_template(TEMPLATE)
+                .before_help(help::SIMULATE)
+                .after_help(text(help::SIMULATE_AFTER)),
         )
         .subcommand(
             completion
@@ -167,6 +220,12 @@ pub fn command(arguments: impl IntoIterator<Item = OsString>) -> Result<Command,
             flags: RestoreSettings::flags(subcommand, matches),
             cluster: ClusterFlags::from_arg_matches(matches)?,
         })),
+        "simulate" => {
+            let SimulateFlags { retention, every, length, output } =
+                SimulateFlags::from_arg_matches(matches)?;
+            let plan = Plan { rules: retention, every, length };
+            Ok(Command::Simulate(SimulateCommand { plan, format: output }))
+        }
         "completion" => {
             let script = CompletionFlags::from_arg_matches(matches)?.script();
             script.map(Command::Text).map_err(|error| program.error(ErrorKind::Io, error))
@@ -176,12 +235,12 @@ pub fn command(arguments: impl IntoIterator<Item = OsString>) -> Result<Command,
 }
 
 fn list(command: &clap::Command, matches: &ArgMatches) -> Result<Command, clap::Error> {
-    let ListFlags { all_namespaces, all, output } = ListFlags::from_arg_matches(matches)?;
+    let ListFlags { all_namespaces, all, output, timeline } = ListFlags::from_arg_matches(matches)?;
     Ok(Command::List(ListCommand {
         flags: Settings::list_flags(command, matches),
         cluster: ClusterFlags::from_arg_matches(matches)?,
         extent: Extent { all_schedules: all, all_namespaces },
-        output,
+        output: if timeline { Output::Timeline } else { output },
     }))
 }
 

@@ -85,6 +85,35 @@ fn flags_stand_in_for_variables() {
 }
 
 #[test]
+fn a_timeline_is_one_more_way_to_show_a_list() {
+    let output = |line: &str| match read(line) {
+        Ok(Command::List(list)) => list.output,
+        other => panic!("{line}: {other:?}"),
+    };
+    assert_eq!(output("list data --timeline"), Output::Timeline);
+    assert_eq!(output("list data"), Output::Table);
+}
+
+#[test]
+fn a_simulation_takes_a_policy_and_hourly_runs_for_a_year() {
+    let plan = |retention: &str, every: &str, length: &str| Plan {
+        rules: retention.parse().expect("rules"),
+        every: every.parse().expect("a length of time"),
+        length: length.parse().expect("a length of time"),
+    };
+    for (line, plan, format) in [
+        ("simulate --retention daily=7", plan("daily=7", "1h", "1y"), Format::Text),
+        (
+            "simulate --retention=last=1 --every=1mo --for 10y -ojson",
+            plan("last=1", "1mo", "10y"),
+            Format::Json,
+        ),
+    ] {
+        assert_eq!(read(line), Ok(Command::Simulate(SimulateCommand { plan, format })), "{line}");
+    }
+}
+
+#[test]
 fn what_is_not_understood_is_refused_with_what_to_do() {
     for (line, problem) in [
         ("list --sellector a", "tip: a similar argument exists: '--selector'"),
@@ -96,6 +125,11 @@ fn what_is_not_understood_is_refused_with_what_to_do() {
         ("list -o xml", "[possible values: table, wide, json, yaml, name]"),
         ("list -A -n shop", "'--all-namespaces' cannot be used with '--namespace <NAMESPACE>'"),
         ("list data -l app=web", "cannot be used with '--selector <SELECTOR>'"),
+        ("list --timeline -o json", "'--timeline' cannot be used with '--output <FORMAT>'"),
+        ("list -o timeline", "[possible values: table, wide, json, yaml, name]"),
+        ("simulate", "  --retention <RULES>"),
+        ("simulate --retention daily=7 data", "unexpected argument 'data' found"),
+        ("simulate --retention daily=7 --every 30s", "\"30s\" is too short; accepted are 1m"),
         ("list -x", "unexpected argument '-x' found"),
         // An empty one would mean the file that is there by default.
         ("list --kubeconfig= data", "a value is required for '--kubeconfig <FILE>'"),
@@ -116,7 +150,7 @@ fn as_a_plugin_it_calls_itself_as_kubectl_does() {
         command(words.map(Into::into)).expect_err(line).to_string()
     };
     for line in
-        ["--help", "list --help", "restore --help", "completion --help", "list --sellector a", "restore a"]
+        ["--help", "list --help", "restore --help", "simulate --help", "list --sellector a", "restore a"]
     {
         let said = read(line);
         assert!(said.contains("Usage: kubectl volume-snapshotter"), "{line}: {said}");
@@ -156,7 +190,7 @@ fn the_help_texts_name_every_setting_and_fit_80_columns() {
     for name in of_list_flags.map(|name| format!("SNAPSHOT_{name}]")) {
         assert!(of_list.contains(&name), "{name}");
     }
-    for text in [of_program, of_list, of_restore, help("completion")] {
+    for text in [of_program, of_list, of_restore, help("simulate"), help("completion")] {
         for line in text.lines() {
             assert!(text::width(line) <= 80, "{line}");
         }
@@ -166,7 +200,7 @@ fn the_help_texts_name_every_setting_and_fit_80_columns() {
 #[test]
 fn the_examples_of_the_help_texts_are_understood() {
     let mut seen = 0;
-    for text in ["list", "restore"].map(help) {
+    for text in ["list", "restore", "simulate"].map(help) {
         for line in text.lines() {
             let Some(example) = line.strip_prefix("  volume-snapshotter ") else { continue };
             let example = example.split(" | ").next().unwrap_or_default();
@@ -179,5 +213,5 @@ fn the_examples_of_the_help_texts_are_understood() {
             seen += 1;
         }
     }
-    assert_eq!(seen, 8);
+    assert_eq!(seen, 12);
 }

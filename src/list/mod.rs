@@ -1,12 +1,13 @@
 //! The command `list`: shows the snapshots of the selected claims, and why each is kept or deleted.
 //!
 //! This module makes the requests. `schedules` derives the schedules from the answers, `rows` the state and
-//! verdict of each snapshot, and `table` and `data` print them.
+//! verdict of each snapshot, and `table`, `timeline` and `data` print them.
 
 mod data;
 mod rows;
 mod schedules;
 mod table;
+mod timeline;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -16,6 +17,7 @@ pub use data::{json, names, yaml};
 pub use rows::{Found, Question, Retention, Row, State, rows};
 pub use schedules::{Location, Origin, Schedule};
 pub use table::{Look, table};
+pub use timeline::{Names, timeline};
 
 use crate::{
     api::{Claim, CronJob},

@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr};
 
 use k8s_openapi::jiff::{Span, Timestamp, civil::date, tz::TimeZone};
 
-/// How far `within` looks back. A calendar span, because months differ in length.
+/// A length of time, such as how far `within` looks back. A calendar span, because months differ in length.
 #[derive(Clone, Debug)]
 pub struct Window {
     span: Span,
@@ -12,10 +12,19 @@ pub struct Window {
 }
 
 impl Window {
-    /// Returns the time this far before `newest`, or `None` if it is out of range.
+    /// Returns the time this far before `newest`, or `None` if that is before all time. Where a month has no
+    /// such day, it is the month's last: a month before 31 March is 28 February. (restic goes on counting, to 3
+    /// March, and so keeps up to three days less.)
     pub(super) fn before(&self, newest: Timestamp) -> Option<Timestamp> {
         let newest = TimeZone::UTC.to_datetime(newest);
         TimeZone::UTC.to_timestamp(newest.checked_sub(self.span).ok()?).ok()
+    }
+
+    /// Returns the time so many times this far after `begin`, or `None` if that is after all time.
+    pub fn after(&self, begin: Timestamp, times: i64) -> Option<Timestamp> {
+        let begin = TimeZone::UTC.to_datetime(begin);
+        let span = self.span.checked_mul(times).ok()?;
+        TimeZone::UTC.to_timestamp(begin.checked_add(span).ok()?).ok()
     }
 }
 
@@ -24,31 +33,52 @@ impl FromStr for Window {
 
     fn from_str(text: &str) -> Result<Self, String> {
         const ACCEPTED: &str =
-            "numbers with units are, y, mo, w, d, h, m (minutes) or s, e.g. 14d, 36h or 1y6mo";
-        let span = text
-            .parse::<Span>()
-            .map_err(|_| format!("{:?} is not a length of time; {ACCEPTED}", crate::text::foreign(text)))?;
+            "numbers with units are, each once: y, mo, w, d, h, m (minutes) or s, e.g. 14d, 36h or 1y6mo";
+        let span = span(text)
+            .ok_or_else(|| format!("{:?} is not a length of time; {ACCEPTED}", crate::text::foreign(text)))?;
         if span.is_zero() || span.is_negative() {
             return Err(format!("{text:?} is not above zero; {ACCEPTED}"));
         }
-        // In restic `m` is a month, and next to days or years minutes are unlikely to be meant.
+        // In restic `m` is a month. Next to days or years, and before hours, minutes are unlikely to be meant.
         let has_days =
             span.get_days() > 0 || span.get_weeks() > 0 || span.get_months() > 0 || span.get_years() > 0;
-        if has_days && has_bare_m(text) {
+        let of_minutes = units(text).position(|unit| unit == "m");
+        let is_before_hours = of_minutes < units(text).position(|unit| unit.starts_with('h'));
+        if of_minutes.is_some() && (has_days || is_before_hours) && !text.starts_with('P') {
             return Err(format!("the m in {text:?} may be minutes or months; write min or mo"));
         }
-        // The span must be subtractable from any snapshot's time.
-        match date(2000, 1, 1).at(0, 0, 0, 0).checked_sub(span) {
-            Ok(begin) if begin.year() >= 1000 => Ok(Window { span, text: text.to_owned() }),
-            _ => Err(format!("{text:?} is more than a thousand years")),
+        match date(9999, 1, 1).checked_sub(span) {
+            Ok(begin) if begin.year() >= 0 => Ok(Window { span, text: text.to_owned() }),
+            _ => Err(format!("{text:?} is more than 9999 years")),
         }
     }
 }
 
-/// Whether `text` has a unit that is exactly `m`.
-fn has_bare_m(text: &str) -> bool {
-    !text.starts_with('P')
-        && text.split(|character: char| !character.is_ascii_alphabetic()).any(|unit| unit == "m")
+/// Parses a length of time. Its units may come in any order, as in restic; `jiff` wants the largest first.
+fn span(text: &str) -> Option<Span> {
+    if let Ok(span) = text.parse() {
+        return Some(span);
+    }
+    let mut parts: Vec<&str> = Vec::new();
+    let mut rest = text;
+    while !rest.is_empty() {
+        let number = rest.find(|character: char| character.is_ascii_alphabetic())?;
+        let unit = rest[number..].find(|character: char| character.is_ascii_digit());
+        let (part, after) = rest.split_at(unit.map_or(rest.len(), |unit| number + unit));
+        parts.push(part.trim());
+        rest = after;
+    }
+    const UNITS: [&str; 7] = ["y", "mo", "w", "d", "h", "m", "s"];
+    parts.sort_by_key(|part| {
+        let of_part = units(part).next().unwrap_or_default();
+        UNITS.iter().position(|unit| of_part.starts_with(unit))
+    });
+    parts.join(" ").parse().ok()
+}
+
+/// The words of a length of time without the numbers: `1y 6mo` has `y` and `mo`.
+fn units(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|character: char| !character.is_ascii_alphabetic()).filter(|unit| !unit.is_empty())
 }
 
 impl PartialEq for Window {
@@ -212,24 +242,60 @@ mod tests {
             ("1y6mo", "2026-11-20T00:00:00Z", "2025-05-20T00:00:00Z"),
             ("2w", "2026-11-20T00:00:00Z", "2026-11-06T00:00:00Z"),
             ("P1DT12H", "2026-11-20T00:00:00Z", "2026-11-18T12:00:00Z"),
+            ("9999y", "2026-11-20T00:00:00Z", "-007973-11-20T00:00:00Z"),
         ] {
             assert_eq!(before(window, newest), begin, "{window}");
         }
     }
 
     #[test]
+    fn the_units_of_a_window_come_in_any_order() {
+        let window = |text: &str| text.parse::<Window>().expect(text);
+        for (text, ordered) in [
+            ("1y1d1mo", "1y1mo1d"),
+            ("5d7mo", "7mo5d"),
+            ("4h3d9mo", "9mo3d4h"),
+            ("37h 6y 234d 5mo", "6y5mo234d37h"),
+            ("24h30d", "30d24h"),
+            ("30min1h", "1h30m"),
+            ("30s 2w", "2w30s"),
+            ("6 months 1 year", "1y6mo"),
+            ("2 hours 1 day", "1d2h"),
+        ] {
+            assert_eq!(window(text), window(ordered), "{text}");
+            assert_eq!(window(text).to_string(), text);
+        }
+    }
+
+    #[test]
+    fn an_m_that_may_be_months_is_refused_and_one_that_is_minutes_is_not() {
+        for text in ["1y6m", "5m7d", "2w 3m", "1y1d1m", "2m2h", "2m 2hours", "1m14d", "7m5d", "6m4d8h"] {
+            let said = text.parse::<Window>().expect_err(text);
+            assert!(said.contains("may be minutes or months; write min or mo"), "{text}: {said}");
+        }
+        for text in ["90m", "2h2m", "1h30m15s", "2min2h", "PT2H2M", "P1DT2M"] {
+            assert!(text.parse::<Window>().is_ok(), "{text}");
+        }
+    }
+
+    #[test]
     fn a_window_that_is_none_is_refused() {
         for text in [
-            "1y6m",
-            "5m7d",
-            "2w 3m",
             "",
             "14",
             "0d",
             "-14d",
             "14d ago",
             "soon",
-            "1001y",
+            "-7mo5d",
+            "1y4mo-5d-3h",
+            "1d1y2d",
+            "1d2d",
+            "5d3",
+            "d5",
+            "1h 14d ago",
+            "\u{661}d",
+            "10000y",
             "99999999999999d",
             "d",
             "P",

@@ -1,12 +1,10 @@
 //! What each rule keeps, as a function of times alone. [`super::policy`] applies the safety rules on top.
 
-use std::num::NonZeroU32;
-
 use k8s_openapi::jiff::{Timestamp, tz::TimeZone};
 
 use super::{
-    durations::Deltas,
-    rules::{Period, Rule},
+    durations::{Deltas, Window},
+    rules::{Count, Period, Rule},
 };
 
 impl Rule {
@@ -14,12 +12,11 @@ impl Rule {
     /// Takes O(n log n).
     pub fn keeps(&self, times: &[Timestamp]) -> Vec<usize> {
         match self {
-            Rule::Last(number) => (0..times.len().min(at_most(*number))).collect(),
-            Rule::Each(period, number) => newest_of_each(*period, at_most(*number), times),
-            Rule::Within(window) => {
-                let begin = times.first().and_then(|newest| window.before(*newest));
-                let within = |time: &Timestamp| begin.is_none_or(|begin| *time > begin);
-                (0..times.partition_point(within)).collect()
+            Rule::Last(count) => (0..times.len().min(at_most(*count))).collect(),
+            Rule::Each(period, count) => newest_of_each(*period, at_most(*count), times, times.len()),
+            Rule::Within(window) => (0..within(window, times)).collect(),
+            Rule::WithinEach(period, window) => {
+                newest_of_each(*period, usize::MAX, times, within(window, times))
             }
             Rule::Deltas(deltas) => nearest_to_each(deltas, times),
             Rule::All => (0..times.len()).collect(),
@@ -27,17 +24,52 @@ impl Rule {
     }
 }
 
-fn at_most(number: NonZeroU32) -> usize {
-    usize::try_from(number.get()).unwrap_or(usize::MAX)
+impl Rule {
+    /// Whether the rule keeps as many as it ever will: its number is used up, and not by the oldest of all, or
+    /// snapshots since `begin` reach back as far as it does. `times` are what there is, newest first.
+    pub fn is_used_up(&self, times: &[Timestamp], begin: Timestamp) -> bool {
+        let Some(newest) = times.first() else { return false };
+        match self {
+            Rule::Last(Count::All) | Rule::Each(_, Count::All) | Rule::All => false,
+            Rule::Last(count) => times.len() >= at_most(*count),
+            Rule::Each(period, count) => periods(*period, times) >= at_most(*count),
+            Rule::Within(window) | Rule::WithinEach(_, window) => {
+                window.before(*newest).is_some_and(|reach| reach >= begin)
+            }
+            Rule::Deltas(deltas) => {
+                let reach = deltas.sorted().last().copied().unwrap_or(0);
+                newest.as_microsecond() - begin.as_microsecond() >= reach
+            }
+        }
+    }
 }
 
-/// Implements restic's `--keep-hourly` to `--keep-yearly`: from the newest to the oldest, each time whose
-/// period differs from that of the one kept before, until `number` are kept. While fewer are kept, the oldest
-/// of all is kept as well, so that the history reaches back as far as possible.
-fn newest_of_each(period: Period, number: usize, times: &[Timestamp]) -> Vec<usize> {
+/// Returns how many periods have one of `times`, which are newest first.
+fn periods(period: Period, times: &[Timestamp]) -> usize {
+    times.chunk_by(|a, b| bucket(period, *a) == bucket(period, *b)).count()
+}
+
+fn at_most(count: Count) -> usize {
+    match count {
+        Count::AtMost(number) => usize::try_from(number.get()).unwrap_or(usize::MAX),
+        Count::All => usize::MAX,
+    }
+}
+
+/// Returns how many of `times` are younger than the window, counted back from the newest.
+fn within(window: &Window, times: &[Timestamp]) -> usize {
+    let begin = times.first().and_then(|newest| window.before(*newest));
+    times.partition_point(|time| begin.is_none_or(|begin| *time > begin))
+}
+
+/// Implements restic's `--keep-hourly` to `--keep-yearly`, and those of `--keep-within-hourly` to
+/// `--keep-within-yearly`: from the newest to the oldest of the first `among` times, each whose period differs
+/// from that of the one kept before, until `number` are kept. While fewer are kept, the oldest of all is kept as
+/// well if it is among them, so that the history reaches back as far as possible.
+fn newest_of_each(period: Period, number: usize, times: &[Timestamp], among: usize) -> Vec<usize> {
     let mut kept = Vec::new();
     let mut last = None;
-    for (index, time) in times.iter().enumerate() {
+    for (index, time) in times.iter().enumerate().take(among) {
         if kept.len() == number {
             break;
         }

@@ -11,5 +11,5 @@ mod rules;
 
 pub use annotations::{AnnotationError, rules_of_claim};
 pub use durations::{Deltas, Window};
-pub use policy::{ClaimIdentity, Decision, Judgement, Verdict, judge};
-pub use rules::{Period, Rule, RuleError, Rules};
+pub use policy::{ClaimIdentity, Decision, Judgement, Verdict, cause, judge};
+pub use rules::{Count, Period, Rule, RuleError, Rules};

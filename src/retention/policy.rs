@@ -18,7 +18,7 @@ use std::{collections::HashSet, fmt, time::Duration};
 
 use k8s_openapi::jiff::Timestamp;
 
-use super::{Rule, Rules};
+use super::{Count, Rule, Rules};
 use crate::{
     snapshot::{Owner, Snapshot},
     text,
@@ -144,7 +144,7 @@ impl fmt::Display for Verdict<'_> {
             Verdict::NotOlder => f.write_str("not older than this run's"),
             Verdict::New => f.write_str("made by this run"),
             Verdict::NewestReady => f.write_str("newest ready"),
-            Verdict::KeptBy(rule @ (Rule::Last(_) | Rule::Each(..)), nth) => {
+            Verdict::KeptBy(rule @ (Rule::Last(Count::AtMost(_)) | Rule::Each(_, Count::AtMost(_))), nth) => {
                 write!(f, "{} of {rule}", text::ordinal(*nth))
             }
             Verdict::KeptBy(rule, _) => rule.fmt(f),
@@ -152,6 +152,15 @@ impl fmt::Display for Verdict<'_> {
             Verdict::Superseded => f.write_str("no rule keeps it"),
             Verdict::Leftover => f.write_str("never became ready"),
         }
+    }
+}
+
+/// Returns the cause in a reason that a [`Verdict`] gave, without which of several the snapshot is: of `2nd of
+/// daily=7` it is `daily=7`. All other reasons are causes.
+pub fn cause(reason: &str) -> &str {
+    match reason.split_once(" of ") {
+        Some((place, rule)) if place.starts_with(|character: char| character.is_ascii_digit()) => rule,
+        _ => reason,
     }
 }
 

@@ -10,13 +10,24 @@ pub struct Rules(Vec<Rule>);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Rule {
-    Last(NonZeroU32),
+    Last(Count),
     /// Keeps the newest of each of the last N periods that have one, like restic's `--keep-hourly` to
     /// `--keep-yearly`.
-    Each(Period, NonZeroU32),
+    Each(Period, Count),
     /// Keeps all that are younger than this, relative to the newest.
     Within(Window),
+    /// Keeps the newest of each period among those that are younger than this, like restic's
+    /// `--keep-within-hourly` to `--keep-within-yearly`.
+    WithinEach(Period, Window),
     Deltas(Deltas),
+    All,
+}
+
+/// How many snapshots a rule keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Count {
+    AtMost(NonZeroU32),
+    /// As many as there are, like restic's -1.
     All,
 }
 
@@ -40,8 +51,9 @@ pub struct RuleError {
     pub problem: String,
 }
 
-const ACCEPTED: &str = "accepted are last=N, hourly=N, daily=N, weekly=N, monthly=N, yearly=N, within=DURATION, \
-                        deltas=DURATIONS and all, comma-separated, e.g. last=3,daily=7,within=14d";
+const ACCEPTED: &str = "accepted are last=N, hourly=N, daily=N, weekly=N, monthly=N, yearly=N (N may be all), \
+                        within=DURATION, within-hourly=DURATION to within-yearly=DURATION, deltas=DURATIONS and \
+                        all, comma-separated, e.g. last=3,daily=7,within=14d";
 
 impl Rules {
     /// Iterates over the rules in the order in which they were written.
@@ -67,7 +79,7 @@ impl Rules {
 impl Default for Rules {
     /// Returns `last=1`, the behaviour of the bash script.
     fn default() -> Self {
-        Rules(vec![Rule::Last(NonZeroU32::MIN)])
+        Rules(vec![Rule::Last(Count::AtMost(NonZeroU32::MIN))])
     }
 }
 
@@ -101,19 +113,26 @@ fn parse_rule(text: &str) -> Result<Rule, String> {
         None => (text, None),
     };
     let needed = || value.ok_or_else(|| format!("{name} needs a value"));
-    let number = || {
-        let value = needed()?;
-        let number = value.parse::<NonZeroU32>();
-        number.map_err(|_| format!("{value:?} is not a whole number from 1 to {}", u32::MAX))
+    let count = || match needed()? {
+        "all" => Ok(Count::All),
+        value => match value.parse() {
+            Ok(number) => Ok(Count::AtMost(number)),
+            Err(_) => Err(format!("{value:?} is not a whole number from 1 to {}, nor all", u32::MAX)),
+        },
     };
     match name {
-        "last" => Ok(Rule::Last(number()?)),
-        "hourly" => Ok(Rule::Each(Period::Hour, number()?)),
-        "daily" => Ok(Rule::Each(Period::Day, number()?)),
-        "weekly" => Ok(Rule::Each(Period::Week, number()?)),
-        "monthly" => Ok(Rule::Each(Period::Month, number()?)),
-        "yearly" => Ok(Rule::Each(Period::Year, number()?)),
+        "last" => Ok(Rule::Last(count()?)),
+        "hourly" => Ok(Rule::Each(Period::Hour, count()?)),
+        "daily" => Ok(Rule::Each(Period::Day, count()?)),
+        "weekly" => Ok(Rule::Each(Period::Week, count()?)),
+        "monthly" => Ok(Rule::Each(Period::Month, count()?)),
+        "yearly" => Ok(Rule::Each(Period::Year, count()?)),
         "within" => Ok(Rule::Within(needed()?.parse()?)),
+        "within-hourly" => Ok(Rule::WithinEach(Period::Hour, needed()?.parse()?)),
+        "within-daily" => Ok(Rule::WithinEach(Period::Day, needed()?.parse()?)),
+        "within-weekly" => Ok(Rule::WithinEach(Period::Week, needed()?.parse()?)),
+        "within-monthly" => Ok(Rule::WithinEach(Period::Month, needed()?.parse()?)),
+        "within-yearly" => Ok(Rule::WithinEach(Period::Year, needed()?.parse()?)),
         "deltas" => Ok(Rule::Deltas(needed()?.parse()?)),
         "all" if value.is_none() => Ok(Rule::All),
         "all" => Err("all takes no value".to_owned()),
@@ -133,8 +152,22 @@ impl Rule {
             Rule::Each(Period::Month, _) => "monthly",
             Rule::Each(Period::Year, _) => "yearly",
             Rule::Within(_) => "within",
+            Rule::WithinEach(Period::Hour, _) => "within-hourly",
+            Rule::WithinEach(Period::Day, _) => "within-daily",
+            Rule::WithinEach(Period::Week, _) => "within-weekly",
+            Rule::WithinEach(Period::Month, _) => "within-monthly",
+            Rule::WithinEach(Period::Year, _) => "within-yearly",
             Rule::Deltas(_) => "deltas",
             Rule::All => "all",
+        }
+    }
+}
+
+impl fmt::Display for Count {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Count::AtMost(number) => number.fmt(f),
+            Count::All => f.write_str("all"),
         }
     }
 }
@@ -142,8 +175,8 @@ impl Rule {
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Rule::Last(number) | Rule::Each(_, number) => write!(f, "{}={number}", self.name()),
-            Rule::Within(window) => write!(f, "within={window}"),
+            Rule::Last(count) | Rule::Each(_, count) => write!(f, "{}={count}", self.name()),
+            Rule::Within(window) | Rule::WithinEach(_, window) => write!(f, "{}={window}", self.name()),
             Rule::Deltas(deltas) => write!(f, "deltas={deltas}"),
             Rule::All => f.write_str("all"),
         }
@@ -193,6 +226,13 @@ mod tests {
             ("within=14d , daily=30", "within=14d,daily=30"),
             ("within=1y 6mo", "within=1y 6mo"),
             ("deltas= PT1H  P1D P7D,last=2", "deltas=PT1H P1D P7D,last=2"),
+            ("last=all", "last=all"),
+            ("daily=7, monthly = all", "daily=7,monthly=all"),
+            (
+                "within-hourly=1d,within-daily=7d,within-weekly=1mo,within-monthly=1y,within-yearly=9999y",
+                "within-hourly=1d,within-daily=7d,within-weekly=1mo,within-monthly=1y,within-yearly=9999y",
+            ),
+            ("within=1d,within-daily= 1y1d1mo ,daily=3", "within=1d,within-daily=1y1d1mo,daily=3"),
         ] {
             let rules: Rules = text.parse().expect(text);
             assert_eq!(rules.to_string(), written);
@@ -225,6 +265,14 @@ mod tests {
             ("within=soon", 1, "within=soon", "is not a length of time"),
             ("within=", 1, "within=", "is not a length of time"),
             ("last=1,deltas=P1D", 8, "deltas=P1D", "at least two"),
+            ("daily=ALL", 1, "daily=ALL", "\"ALL\" is not a whole number from 1 to 4294967295, nor all"),
+            ("daily=unlimited", 1, "daily=unlimited", "nor all"),
+            ("within=all", 1, "within=all", "is not a length of time"),
+            ("within-daily", 1, "within-daily", "within-daily needs a value"),
+            ("within-daily=7", 1, "within-daily=7", "is not a length of time"),
+            ("within-daily=2m2h", 1, "within-daily=2m2h", "may be minutes or months"),
+            ("within-minutely=7d", 1, "within-minutely=7d", "there is no such rule"),
+            ("within-daily=7d,within-daily=8d", 17, "within-daily=8d", "within-daily is given twice"),
         ] {
             let error = text.parse::<Rules>().expect_err(text);
             assert_eq!((error.position, error.text.as_str()), (position, offending), "{text}");
@@ -246,7 +294,7 @@ mod tests {
 
         #[test]
         fn what_is_accepted_is_read_alike_when_written(
-            text in "(last|hourly|daily|weekly|monthly|yearly)=[1-9][0-9]{0,4}(,within=[1-9]{1,3}[hdw])?(,deltas=PT[1-9]H P[1-9]D)?(,all)?"
+            text in "(last|hourly|daily|weekly|monthly|yearly)=([1-9][0-9]{0,4}|all)(,within(-(hourly|daily|weekly|monthly|yearly))?=[1-9]{1,3}[hdw])?(,deltas=PT[1-9]H P[1-9]D)?(,all)?"
         ) {
             let rules: Rules = text.parse().expect("rules");
             prop_assert_eq!(rules.to_string().parse(), Ok(rules));

@@ -182,8 +182,8 @@ pub const VARIABLES: [Variable; 22] = [
     variable(
         "SNAPSHOT_RETENTION",
         "last=1; outside a pod nothing is deleted unless this is set",
-        "what stays, if any rule keeps it: last=N, hourly=N, daily=N, weekly=N, monthly=N, yearly=N, within=14d, \
-         deltas=PT1H P1D P7D, all",
+        "what stays, if any rule keeps it: last=N, hourly=N, daily=N, weekly=N, monthly=N, yearly=N (daily=all: \
+         of every day), within=14d, within-hourly=2d to within-yearly=5y, deltas=PT1H P1D P7D, all",
     ),
     variable(
         "SNAPSHOT_PRUNE_UNREAD_CLAIMS",

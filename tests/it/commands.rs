@@ -113,7 +113,11 @@ impl Said {
 fn the_man_pages_are_those_of_the_command_line() {
     const PROGRAM: &str = "volume-snapshotter";
     let program = command::program(PROGRAM);
-    let pages = [("list", "volume-snapshotter-list"), ("restore", "volume-snapshotter-restore")];
+    let pages = [
+        ("list", "volume-snapshotter-list"),
+        ("restore", "volume-snapshotter-restore"),
+        ("simulate", "volume-snapshotter-simulate"),
+    ];
     let pages = pages.into_iter().map(|(name, title)| {
         let subcommand = program.find_subcommand(name).expect("a subcommand").clone();
         (title, subcommand.name(title).bin_name(format!("{PROGRAM} {name}")).display_name(title))

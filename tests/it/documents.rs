@@ -41,16 +41,19 @@ const PROGRAMS: [&str; 10] =
     ["aws", "cargo", "cosign", "docker", "echo", "jq", "just", "kind", "sed", "test"];
 
 /// Flags of others that sentences name: of the API server, the snapshot controller, cargo, restic and docker.
-const FLAGS_OF_OTHERS: [&str; 10] = [
+const FLAGS_OF_OTHERS: [&str; 13] = [
     "--max-requests-inflight",
     "--max-mutating-requests-inflight",
     "--kube-api-qps",
     "--kube-api-burst",
     "--worker-threads",
     "--locked",
-    "--keep-last",
     "--keep-daily",
+    "--keep-hourly",
+    "--keep-last",
+    "--keep-tag",
     "--keep-within",
+    "--keep-within-hourly",
     "--keep-*",
 ];
 

@@ -605,11 +605,14 @@ async fn completed(shell: &str, variables: &[(&str, &str)], words: &[&str]) -> V
 #[tokio::test]
 async fn commands_flags_and_values_are_completed() {
     let bash = async |words: &[&str]| completed("bash", &[], words).await;
-    let commands = ["list", "restore", "completion", "version", "help"];
-    assert_eq!(bash(&[""]).await[..5], commands);
+    let commands = ["list", "restore", "simulate", "completion", "version", "help"];
+    assert_eq!(bash(&[""]).await[..6], commands);
     assert_eq!(bash(&["re"]).await, ["restore"]);
     assert_eq!(bash(&["restore", "--s"]).await, ["--snapshot", "--size", "--storage-class"]);
     assert_eq!(bash(&["list", "-o", "j"]).await, ["json"]);
+    assert_eq!(bash(&["list", "--t"]).await, ["--timeline"]);
+    assert_eq!(bash(&["simulate", "--"]).await[..3], ["--retention", "--every", "--for"]);
+    assert_eq!(bash(&["simulate", "-o", ""]).await, ["text", "json"]);
     assert_eq!(bash(&["completion", "b"]).await, ["bash"]);
     assert_eq!(completed("zsh", &[], &["re"]).await, ["restore:Make a new claim from a snapshot"]);
 }

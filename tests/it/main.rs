@@ -18,3 +18,4 @@ mod retention;
 mod scenarios;
 mod shards;
 mod test_cluster;
+mod timeline;

@@ -1,5 +1,5 @@
-//! Compares `deltas` with k8s-snapshots: the answers of its expiry for the snapshots of
-//! `tests/data/retention/deltas.json`.
+//! Compares `deltas` with k8s-snapshots, and the other rules with restic: what each keeps of the snapshots of
+//! `tests/data/retention`. Those of restic, and its rules, are the ones of its own test suite; its `m` is `mo` here.
 
 use std::collections::BTreeSet;
 
@@ -105,5 +105,38 @@ fn deltas_accepts_what_k8s_snapshots_gets_through_with() {
                 assert!(error.to_string().contains("PT1H P1D P7D"), "{input:?}: {error}");
             }
         }
+    }
+}
+
+#[derive(Deserialize)]
+struct OfRestic {
+    snapshots: Vec<Timestamp>,
+    cases: Vec<CaseOfRestic>,
+}
+
+#[derive(Deserialize)]
+struct CaseOfRestic {
+    rules: String,
+    /// Newest first. Of snapshots of one instant it does not say which.
+    keep: Vec<Timestamp>,
+}
+
+#[test]
+fn the_rules_of_restic_keep_what_restic_keeps() {
+    let OfRestic { snapshots, cases } =
+        serde_json::from_str(include_str!("../data/retention/restic.json")).expect("the answers");
+    let snapshots: Vec<Snapshot> = snapshots
+        .into_iter()
+        .enumerate()
+        .map(|(index, time)| snapshot(&format!("s{index:03}"), time))
+        .collect();
+    assert_eq!((snapshots.len(), cases.len()), (103, 36));
+    for CaseOfRestic { rules: text, keep } in cases {
+        let rules: Rules = text.parse().unwrap_or_else(|error| panic!("{text}: {error}"));
+        let kept = kept(&snapshots, &rules);
+        let mut times: Vec<Timestamp> =
+            snapshots.iter().filter(|one| kept.contains(&one.name)).map(Snapshot::time).collect();
+        times.sort_by(|a, b| b.cmp(a));
+        assert_eq!(times, keep, "{text}");
     }
 }

@@ -460,6 +460,42 @@ async fn retention_keeps_as_many_as_it_says() {
 }
 
 #[tokio::test]
+async fn the_rules_with_a_window_and_without_a_number_hold_by_setting_and_by_annotation() {
+    everywhere(async |cluster| {
+        cluster.claim("data").await;
+        for name in ["old-1", "old-2", "old-3"] {
+            cluster.older(name, "data").await;
+            tokio::time::sleep(millis(1100)).await;
+        }
+        // All are of this year: its newest stays, and the oldest of all.
+        let yearly = [("SNAPSHOT_PVC_NAMES", "data"), ("SNAPSHOT_RETENTION", "within-yearly=1d1y2mo")];
+        cluster.run(&yearly).await.assert_exit(0);
+        let names = cluster.names().await;
+        assert_eq!((names.len(), names[0].as_str()), (2, "old-1"));
+
+        // The oldest is too old for the window.
+        tokio::time::sleep(millis(1100)).await;
+        cluster.annotate_claim("data", json!({"volume-snapshotter/retention": "within-daily=1s"})).await;
+        cluster.run(&yearly).await.assert_exit(0);
+        assert_eq!(cluster.names().await.len(), 1);
+        tokio::time::sleep(millis(1100)).await;
+        cluster.annotate_claim("data", json!({"volume-snapshotter/retention": "yearly=all"})).await;
+        cluster.run(&yearly).await.assert_exit(0);
+        assert_eq!(cluster.names().await.len(), 2);
+
+        // What restic would take for months keeps all, and says so.
+        tokio::time::sleep(millis(1100)).await;
+        cluster.annotate_claim("data", json!({"volume-snapshotter/retention": "within-daily=2m2h"})).await;
+        let ran = cluster.run(&yearly).await;
+        ran.assert_exit(3);
+        assert!(ran.message.contains("may be minutes or months; write min or mo"), "{}", ran.message);
+        assert!(ran.message.contains("within-hourly=DURATION to within-yearly=DURATION"), "{}", ran.message);
+        assert_eq!(cluster.names().await.len(), 3);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn nothing_is_touched_that_is_not_this_schedules_to_prune() {
     everywhere(async |cluster| {
         cluster.claim("data").await;

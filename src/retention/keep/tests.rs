@@ -139,6 +139,57 @@ fn within_keeps_what_is_younger_than_the_newest_by_less() {
 }
 
 #[test]
+fn within_with_a_period_keeps_the_newest_of_each_that_is_younger() {
+    let times = [
+        "2026-11-20T12:00:00Z", // Friday
+        "2026-11-20T11:30:00Z",
+        "2026-11-20T11:00:00Z",
+        "2026-11-19T12:00:01Z",
+        "2026-11-19T12:00:00Z", // exactly a day: not younger
+        "2026-11-16T00:00:00Z", // Monday of the same week
+        "2026-11-15T23:59:59Z", // Sunday of the week before
+        "2026-10-31T00:00:00Z",
+        "2025-12-31T00:00:00Z",
+    ];
+    assert_eq!(kept("within-hourly=1d", &times), [times[0], times[1], times[3]]);
+    assert_eq!(kept("within-hourly=24h1s", &times), [times[0], times[1], times[3]]);
+    assert_eq!(kept("within-daily=1d", &times), [times[0], times[3]]);
+    assert_eq!(kept("within-daily=7d", &times), [times[0], times[3], times[5], times[6]]);
+    assert_eq!(kept("within-weekly=7d", &times), [times[0], times[6]]);
+    // A week begins on Monday, not seven days ago: all that are younger than four days are of this one.
+    assert_eq!(kept("within-weekly=4d", &times), [times[0]]);
+    assert_eq!(kept("within-monthly=1mo", &times), [times[0], times[7]]);
+    assert_eq!(kept("within-yearly=1mo", &times), [times[0]]);
+    assert_eq!(kept("within-yearly=9999y", &times), [times[0], times[8]]);
+    assert!(kept("within-daily=7d", &[]).is_empty());
+}
+
+#[test]
+fn within_with_a_period_keeps_the_oldest_of_all_only_if_it_is_younger() {
+    let times = ["2026-11-20T12:00:00Z", "2026-11-20T11:00:00Z", "2026-11-20T10:00:00Z"];
+    // All of one day: the oldest is kept for as long as it is within the window, …
+    assert_eq!(kept("within-daily=3h", &times), [times[0], times[2]]);
+    // … and the oldest within the window is not the oldest of all.
+    assert_eq!(kept("within-daily=2h", &times), [times[0]]);
+}
+
+#[test]
+fn all_of_a_period_keeps_each_that_there_is_and_the_oldest() {
+    let times = [
+        "2026-11-20T12:00:00Z",
+        "2026-11-20T11:00:00Z",
+        "2026-11-18T11:00:00Z",
+        "1999-01-01T23:00:00Z",
+        "1999-01-01T22:00:00Z",
+        "1999-01-01T21:00:00Z",
+    ];
+    assert_eq!(kept("daily=all", &times), [times[0], times[2], times[3], times[5]]);
+    assert_eq!(kept("yearly=all", &times), [times[0], times[3], times[5]]);
+    assert_eq!(kept("hourly=all", &times), times);
+    assert_eq!(kept("last=all", &times), times);
+}
+
+#[test]
 fn deltas_with_a_tiny_step_end_at_once_and_keep_everything_in_reach() {
     let times: Vec<Timestamp> =
         (0..1000).map(|hour| time("2026-11-20T12:00:00Z") - SignedDuration::from_hours(hour)).collect();
@@ -185,10 +236,12 @@ fn any_times() -> impl Strategy<Value = Vec<Timestamp>> {
 fn any_rule() -> impl Strategy<Value = Rule> {
     let numbered = ("(last|hourly|daily|weekly|monthly|yearly)", 1u32..30)
         .prop_map(|(name, number)| format!("{name}={number}"));
-    let within = (1u32..300).prop_map(|hours| format!("within={hours}h"));
+    let endless = "(last|hourly|daily|weekly|monthly|yearly)=all";
+    let periods = "within(-(hourly|daily|weekly|monthly|yearly))?";
+    let within = (periods, 1u32..300).prop_map(|(name, hours)| format!("{name}={hours}h"));
     let deltas =
         (1u32..2000, 1u32..2000, 1u32..20_000).prop_map(|(a, b, c)| format!("deltas=PT{a}M PT{b}M PT{c}M"));
-    prop_oneof![numbered, within, deltas, Just("all".to_owned())].prop_map(|text| rule(&text))
+    prop_oneof![numbered, endless, within, deltas, Just("all".to_owned())].prop_map(|text| rule(&text))
 }
 
 proptest! {
@@ -208,9 +261,31 @@ proptest! {
         prop_assert!(kept.is_sorted_by(|a, b| a < b));
         prop_assert!(kept.iter().all(|index| *index < times.len()));
         prop_assert_eq!(kept.first().copied(), (!times.is_empty()).then_some(0));
-        if let Rule::Last(number) | Rule::Each(_, number) = rule {
+        if let Rule::Last(Count::AtMost(number)) | Rule::Each(_, Count::AtMost(number)) = rule {
             prop_assert!(kept.len() <= number.get() as usize);
         }
+    }
+
+    /// All of a period are what any number of them has, and more; within a window there are of them the
+    /// newest of each period that has one there, and besides at most the oldest of all.
+    #[test]
+    fn a_window_and_a_number_are_parts_of_all(
+        times in any_times(),
+        period in "(hour|dai|week|month|year)ly",
+        number in 1u32..30,
+        hours in 1u32..300,
+    ) {
+        let keeps = |text: String| rule(&text).keeps(&times).into_iter().collect::<BTreeSet<_>>();
+        let all = keeps(format!("{period}=all"));
+        let young = keeps(format!("within={hours}h"));
+        let of_window = keeps(format!("within-{period}={hours}h"));
+        let some = keeps(format!("{period}={number}"));
+        prop_assert!(some.is_subset(&all));
+        prop_assert_eq!(&of_window, &all.intersection(&young).copied().collect());
+        let Rule::Each(period, _) = rule(&format!("{period}=all")) else { unreachable!() };
+        let buckets: BTreeSet<_> = of_window.iter().map(|index| bucket(period, times[*index])).collect();
+        let besides = usize::from(of_window.contains(&(times.len().wrapping_sub(1))));
+        prop_assert!(of_window.len() - buckets.len() <= besides);
     }
 
     /// Applied to what it kept, a rule keeps all of it. It holds for `last`, the calendar rules,
@@ -241,6 +316,12 @@ fn two_years_of_hourly_runs_stay_within_the_bounds() {
         ("monthly=12", 12, 304 * 24),
         ("yearly=2", 2, 300 * 24),
         ("within=2d", 48, 47),
+        ("within-hourly=2d", 48, 47),
+        // The days that 30 times 24 hours touch, and the oldest of all before there are so many.
+        ("within-daily=30d", 31, 29 * 24),
+        ("within-weekly=6w", 7, 5 * 7 * 24),
+        ("within-monthly=1y", 13, 334 * 24),
+        ("within-yearly=1y6mo", 3, 364 * 24),
         // A generation of n steps has n + 1 posts, and a snapshot more while one comes and one goes.
         ("deltas=PT1H P1D P7D", 24 + 7 + 3, 6 * 24),
         ("deltas=P1D P7D P30D", 7 + 5 + 4, 20 * 24),

@@ -237,8 +237,37 @@ fn every_rule_says_which_one_keeps_a_snapshot() {
         ["1st of last=1", "2nd of hourly=3", "3rd of hourly=3", "no rule keeps it", "no rule keeps it"]
     );
     assert_eq!(verdicts("within=2h")[1], "within=2h");
+    assert_eq!(verdicts("within-hourly=2h")[1..3], ["within-hourly=2h", "no rule keeps it"]);
+    assert_eq!(verdicts("hourly=all")[4], "hourly=all");
     assert_eq!(verdicts("deltas=PT1H PT3H")[3], "deltas=PT1H PT3H");
     assert_eq!(verdicts("all")[4], "all");
+}
+
+#[test]
+fn the_cause_of_a_verdict_is_the_rule_or_the_whole_reason() {
+    let rules: Rules =
+        "last=21,daily=all,within=2d,within-weekly=1y,deltas=PT1H P1D,all".parse().expect("rules");
+    for (rule, nth) in rules.iter().zip([1, 2, 3, 21, 112, 4]) {
+        assert_eq!(cause(&Verdict::KeptBy(rule, nth).to_string()), rule.to_string());
+    }
+    for verdict in [
+        Verdict::Terminating,
+        Verdict::Held,
+        Verdict::GroupMember,
+        Verdict::OwnedByOther,
+        Verdict::Unreadable,
+        Verdict::InUse,
+        Verdict::PreviousClaim,
+        Verdict::FutureDated,
+        Verdict::NotOlder,
+        Verdict::New,
+        Verdict::NewestReady,
+        Verdict::InProgress,
+        Verdict::Superseded,
+        Verdict::Leftover,
+    ] {
+        assert_eq!(cause(&verdict.to_string()), verdict.to_string());
+    }
 }
 
 fn any_rules() -> impl Strategy<Value = String> {
@@ -247,6 +276,8 @@ fn any_rules() -> impl Strategy<Value = String> {
         (1u32..6).prop_map(|number| format!("hourly={number}")),
         (1u32..6).prop_map(|number| format!("weekly={number}")),
         (1u32..90).prop_map(|minutes| format!("within={minutes}m")),
+        ("within-(hourly|daily|weekly)", 1u32..300).prop_map(|(name, minutes)| format!("{name}={minutes}m")),
+        "(hourly|daily|monthly)=all",
         (1u32..60, 1u32..300).prop_map(|(a, b)| format!("deltas=PT{a}M PT{b}M")),
     ];
     proptest::collection::vec(rule, 1..4).prop_map(|mut rules| {
