@@ -29,15 +29,19 @@ program=$!
 wait "$program"
 "#;
 
+/// Says what a test did not do for want of a program.
+pub(crate) fn skip(what: &str) {
+    // Not with eprintln!, which the test harness swallows when a test passes.
+    let _ = std::io::stderr().write_all(format!("SKIPPED: {what}\n").as_bytes());
+}
+
 /// Whether a program is installed: its version, or `None` and a printed word.
 pub(crate) fn version(program: &str, what_is_skipped: &str) -> Option<String> {
     match Command::new(program).arg("--version").stdin(Stdio::null()).output() {
         // Some write it to standard error.
         Ok(said) => Some(String::from_utf8_lossy(&[said.stdout, said.stderr].concat()).into_owned()),
         Err(error) if error.kind() == ErrorKind::NotFound => {
-            // Not with eprintln!, which the test harness swallows when a test passes.
-            let notice = format!("SKIPPED: {what_is_skipped}: {program} is not installed\n");
-            let _ = std::io::stderr().write_all(notice.as_bytes());
+            skip(&format!("{what_is_skipped}: {program} is not installed"));
             None
         }
         Err(error) => panic!("{program} cannot be started: {error}"),

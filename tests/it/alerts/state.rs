@@ -325,7 +325,7 @@ fn what_is_applied_for_it_is_that_configuration_and_the_right_to_see_snapshots()
     let [binding] = &rendered.all::<ClusterRoleBinding>()[..] else { panic!("one ClusterRoleBinding") };
     assert_eq!(Some(&binding.role_ref.name), role.metadata.name.as_ref());
     let subjects: Vec<_> = binding.subjects.iter().flatten().collect();
-    // There is one namespace to edit, and it is that of the ConfigMap, which the pod can only mount from its own.
+    // A pod can mount a ConfigMap of its own namespace only.
     assert_eq!(subjects.len(), 1);
     assert_eq!(subjects[0].namespace, config_map.metadata.namespace);
     assert!(config_map.metadata.namespace.is_some());
