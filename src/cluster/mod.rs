@@ -248,12 +248,28 @@ impl Cluster {
         selector: &str,
         keep: impl FnMut(Claim) -> Option<T>,
     ) -> Result<Vec<T>, Error> {
+        let mut kept = Vec::new();
+        self.list_claims(scope, selector, Listed::into(&mut kept, keep)).await?;
+        Ok(kept)
+    }
+
+    /// Lists the claims that a label selector matches, and hands each to `take`.
+    ///
+    /// # Errors
+    /// As [`Cluster::claims`].
+    pub async fn list_claims(
+        &self,
+        scope: &Scope,
+        selector: &str,
+        take: impl FnMut(Listed<Claim>),
+    ) -> Result<(), Error> {
         let what = match selector {
             "" => "list the claims".to_owned(),
             selector => format!("list the claims that match {selector:?}"),
         };
         let operation = Operation::new(what, scope, LIST_CLAIMS);
-        self.list_some(&operation, &path(scope, CLAIMS), selector, keep).await
+        self.list(&operation, &path(scope, CLAIMS), selector, take).await?;
+        Ok(())
     }
 
     /// Lists the snapshots that a label selector matches, hands each to `take`, and returns the

@@ -99,9 +99,9 @@ impl SnapshotCache {
         }
     }
 
-    /// Whether a claim is among those that the cache is for.
-    pub(super) fn has(&self, claim: &ClaimId) -> bool {
-        self.known.borrow().claims.contains_key(claim)
+    /// A claim's identity as all share it, if it is among those that the cache is for.
+    pub(super) fn id_of(&self, claim: &ClaimId) -> Option<Rc<ClaimId>> {
+        self.known.borrow().claims.get_key_value(claim).map(|(id, _)| Rc::clone(id))
     }
 
     /// Takes in a step of the first list, before anything else is known. [`SnapshotCache::filled`] ends it.

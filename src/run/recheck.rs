@@ -21,7 +21,7 @@ use tokio::{
 use super::{Run, discover, shared::Shared, target::KnownClaim, watch};
 use crate::{
     api::Claim,
-    cluster::{Error, Scope},
+    cluster::{Error, Listed, Scope},
     snapshot::ClaimId,
 };
 
@@ -49,8 +49,8 @@ pub(super) struct Recheck {
     in_use: HashMap<String, HashSet<String>>,
 }
 
-/// The targets among the claims of a namespace, by name.
-type Claims = HashMap<String, KnownClaim>;
+/// The targets among the claims of a namespace.
+type Claims = HashMap<Rc<ClaimId>, KnownClaim>;
 
 impl Recheck {
     /// Whether it may decide about a deletion that is made now.
@@ -65,7 +65,7 @@ impl Recheck {
     /// Why the claims of its namespace are not known.
     pub(super) fn claim(&self, claim: &ClaimId) -> Result<Option<&KnownClaim>, &Error> {
         match self.namespaces.get(&claim.namespace) {
-            Some(Ok(claims)) => Ok(claims.get(&claim.name)),
+            Some(Ok(claims)) => Ok(claims.get(claim)),
             Some(Err(error)) => Err(error),
             None => Ok(None),
         }
@@ -170,46 +170,37 @@ async fn recheck(run: &Run<'_>, namespaces: BTreeSet<String>) -> Recheck {
         .map(async |namespace| (list(run, &namespace).await, namespace))
         .buffer_unordered(discover::NAMESPACES_AT_A_TIME);
     while let Some((listed, namespace)) = lists.next().await {
-        let claims = listed.map(|listed| recheck.take(listed));
+        let claims = listed.map(|(claims, in_use)| {
+            for source in in_use {
+                recheck.in_use.entry(source.namespace).or_default().insert(source.name);
+            }
+            claims
+        });
         recheck.namespaces.insert(namespace, claims);
     }
     recheck.ended = Instant::now();
     recheck
 }
 
-/// What deletions depend on of one claim.
-struct Listed {
-    id: ClaimId,
-    /// Present if it is a target.
-    known: Option<KnownClaim>,
-    sources: Vec<Source>,
-}
-
-/// Lists the claims of a namespace, and keeps what deletions depend on.
-async fn list(run: &Run<'_>, namespace: &str) -> Result<Vec<Listed>, Error> {
+/// Lists the claims of a namespace, and keeps what deletions depend on: the targets among them, and what
+/// claims are being restored from.
+async fn list(run: &Run<'_>, namespace: &str) -> Result<(Claims, Vec<Source>), Error> {
     let scope = Scope::Namespace(namespace.to_owned());
-    let keep = |claim: Claim| {
-        let (id, sources) = (ClaimId::of(&claim), sources(&claim));
-        let known = run.cache.has(&id).then(|| KnownClaim::of(claim, &run.settings.schedule));
-        (known.is_some() || !sources.is_empty()).then_some(Listed { id, known, sources })
-    };
-    run.cluster.claims(&scope, "", keep).await
-}
-
-impl Recheck {
-    /// Notes what claims are being restored from, and returns the targets among them.
-    fn take(&mut self, listed: Vec<Listed>) -> Claims {
-        let mut claims = Claims::new();
-        for Listed { id, known, sources } in listed {
-            for source in sources {
-                self.in_use.entry(source.namespace).or_default().insert(source.name);
-            }
-            if let Some(known) = known {
-                claims.insert(id.name, known);
+    let (mut claims, mut in_use) = (Claims::new(), Vec::new());
+    let take = |listed: Listed<Claim>| match listed {
+        Listed::Begin => {
+            claims.clear();
+            in_use.clear();
+        }
+        Listed::Object(claim) => {
+            in_use.extend(sources(&claim));
+            if let Some(id) = run.cache.id_of(&ClaimId::of(&claim)) {
+                claims.insert(id, KnownClaim::of(claim, &run.settings.schedule));
             }
         }
-        claims
-    }
+    };
+    run.cluster.list_claims(&scope, "", take).await?;
+    Ok((claims, in_use))
 }
 
 /// A snapshot that a claim is made from.

@@ -26,6 +26,7 @@ use serde_json::{Value, json};
 use volume_snapshotter::settings::{NAMES, RESTORE_NAMES};
 
 use crate::{
+    alerts,
     manifests::{self, top},
     test_cluster::{BINARY, TestCluster, embedded},
 };
@@ -37,11 +38,12 @@ const DIRECTORIES: [&str; 9] =
     [".ci", ".github", "benches", "deploy", "docs", "examples", "kustomize", "src", "tests"];
 
 /// What else a person is told to type, and who has it.
-const PROGRAMS: [&str; 10] =
-    ["aws", "cargo", "cosign", "docker", "echo", "jq", "just", "kind", "sed", "test"];
+const PROGRAMS: [&str; 11] =
+    ["aws", "cargo", "cosign", "docker", "echo", "jq", "just", "kind", "promtool", "sed", "test"];
 
-/// Flags of others that sentences name: of the API server, the snapshot controller, cargo, restic and docker.
-const FLAGS_OF_OTHERS: [&str; 13] = [
+/// Flags of others that sentences name: of the API server, the snapshot controller, cargo, restic, docker, kubectl and
+/// kube-state-metrics.
+const FLAGS_OF_OTHERS: [&str; 16] = [
     "--max-requests-inflight",
     "--max-mutating-requests-inflight",
     "--kube-api-qps",
@@ -55,6 +57,9 @@ const FLAGS_OF_OTHERS: [&str; 13] = [
     "--keep-within",
     "--keep-within-hourly",
     "--keep-*",
+    "--force",
+    "--custom-resource-state-config-file",
+    "--metric-annotations-allowlist",
 ];
 
 fn skip(what: &str) {
@@ -309,6 +314,55 @@ fn every_overlay_and_component_is_in_the_documents() {
         listed && changelog.contains(&format!("`{name}`"))
     });
     none_of(&problems);
+}
+
+#[test]
+fn every_alert_leads_to_a_section_of_the_runbook_that_names_it_and_is_in_the_table() {
+    let rules = alerts::rules();
+    let runbook = text("docs/runbook.md");
+    let table = text("docs/monitoring.md");
+    let mut problems = Vec::new();
+    for (name, alert) in alerts::alerts(&rules) {
+        let url = alert["annotations"]["runbook_url"].as_str().unwrap_or_default();
+        let Some(("https://github.com/OWNER/volume-snapshotter/blob/main/docs/runbook.md", anchor)) =
+            url.split_once('#')
+        else {
+            problems.push(format!("{name}: {url} is not the runbook"));
+            continue;
+        };
+        let section = markdown::section(&runbook, anchor);
+        if !section.is_some_and(|section| section.contains(name)) {
+            problems.push(format!("{name}: no section {anchor} of the runbook is about it"));
+        }
+        let severity = alert["labels"]["severity"].as_str().unwrap_or_default();
+        let row = format!("| `{name}` | {severity} | ");
+        let rows: Vec<&str> = table.lines().filter(|line| line.starts_with(&row)).collect();
+        if !rows.iter().any(|line| line.ends_with(&format!("| [runbook](runbook.md#{anchor}) |"))) {
+            problems.push(format!("docs/monitoring.md: {row}…: {rows:?}"));
+        }
+    }
+    // Nor is an alert named that there is not.
+    let known: Vec<&str> = alerts::alerts(&rules).into_keys().collect();
+    for page in pages() {
+        let text = text(&page.path);
+        for name in words_from(&text, "VolumeSnapshotter", char::is_alphanumeric) {
+            if !known.contains(&name) {
+                problems.push(format!("{}: there is no alert {name}", page.path));
+            }
+        }
+    }
+    none_of(&problems);
+}
+
+#[test]
+fn the_groups_of_the_rules_are_cut_out_as_the_page_says() {
+    let page = Page::new("docs/monitoring.md", &text("docs/monitoring.md"));
+    let block = page.blocks.iter().find(|block| block.text.contains("> volume-snapshotter.rules.yaml"));
+    let line = block.and_then(|block| block.text.lines().next()).expect("a line that cuts them out");
+    let line = line.replace(" > volume-snapshotter.rules.yaml", "");
+    let said = output(Command::new("sh").args(["-c", &line]).current_dir(top())).expect("a shell");
+    let cut: Value = serde_saphyr::from_str(&String::from_utf8(said.stdout).expect("UTF-8")).expect("YAML");
+    assert_eq!(cut, alerts::rules());
 }
 
 #[test]

@@ -1,7 +1,9 @@
 //! All integration tests, in one binary, for linking is what takes long.
 
+mod alerts;
 mod attacks;
 mod commands;
+mod daemons;
 mod documents;
 mod faults;
 mod figures;

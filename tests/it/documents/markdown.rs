@@ -68,14 +68,24 @@ impl Page {
         })
     }
 
-    /// What a link to a heading of this page can name, made from the headings as GitHub does.
+    /// What a link to a heading of this page can name.
     pub(super) fn anchors(&self) -> BTreeSet<String> {
-        let kept = |c: &char| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_');
-        let anchor = |heading: &String| {
-            heading.to_lowercase().chars().filter(kept).collect::<String>().replace(' ', "-")
-        };
-        self.headings.iter().map(anchor).collect()
+        self.headings.iter().map(|heading| anchor(heading)).collect()
     }
+}
+
+/// What a link to a heading names, as GitHub makes it.
+fn anchor(heading: &str) -> String {
+    let kept = |c: &char| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_');
+    heading.to_lowercase().chars().filter(kept).collect::<String>().replace(' ', "-")
+}
+
+/// What stands under a heading, up to the next one; nothing if there is no such heading. For pages without a `#` at the
+/// beginning of a line of code.
+pub(super) fn section<'a>(text: &'a str, of: &str) -> Option<&'a str> {
+    let mut sections = text.split("\n#").map(|section| section.split_once('\n').unwrap_or((section, "")));
+    let found = sections.find(|(heading, _)| anchor(heading.trim_start_matches('#').trim()) == of);
+    found.map(|(_, text)| text)
 }
 
 #[test]

@@ -20,7 +20,7 @@ pub(crate) use self::{
     permissions::{Granted, granted},
     pods::{from_the_pod, violations},
     reading::{container_of, pod_of, read},
-    rendering::{Rendered, Tree, on_an_overlay, on_the_base, top},
+    rendering::{KUBE_STATE_METRICS, Rendered, Tree, on_an_overlay, on_the_base, top},
     settings::assignment,
     time::{deadline, longest},
 };

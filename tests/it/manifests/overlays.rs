@@ -126,6 +126,23 @@ fn a_new_user_edits_the_settings_and_the_namespace_and_has_an_overlay_of_their_o
 }
 
 #[test]
+fn the_namespace_of_kube_state_metrics_is_edited_in_one_place() {
+    let tree = Tree::new("kube-state-metrics");
+    let directory = tree.overlay("../kube-state-metrics");
+    let file = directory.join("kustomization.yaml");
+    let text = fs::read_to_string(&file).expect("a kustomization");
+    assert_eq!(text.matches("namespace: monitoring\n").count(), 1);
+    fs::write(&file, text.replace("namespace: monitoring\n", "namespace: elsewhere\n")).expect("a file");
+    let Some(yaml) = kustomize(&directory) else { return };
+    let documents = documents(&yaml).expect("YAML");
+    let of = |kind: &str| {
+        documents.iter().find(|document| document["kind"] == kind).expect("an object of each kind")
+    };
+    assert_eq!(of("ConfigMap")["metadata"]["namespace"], "elsewhere");
+    assert_eq!(of("ClusterRoleBinding")["subjects"][0]["namespace"], "elsewhere");
+}
+
+#[test]
 fn the_docs_show_kustomizations() {
     assert!(shown_in_docs().len() >= 3, "{:?}", shown_in_docs());
 }

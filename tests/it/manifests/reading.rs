@@ -15,7 +15,9 @@ use k8s_openapi::{
 };
 use serde_json::{Value, json};
 
-use super::rendering::{BASE, CLASSES, COMPONENTS, MOVED, OVERLAYS, Rendered, SHOWN, documents};
+use super::rendering::{
+    BASE, CLASSES, COMPONENTS, KUBE_STATE_METRICS, MOVED, OVERLAYS, Rendered, SHOWN, documents,
+};
 
 /// Reads an object so that nothing in it is overlooked: written out again, it has to be what it
 /// was. A field that the type does not know would be lost on the way, and one that it requires
@@ -65,6 +67,7 @@ pub(crate) fn read(document: &Value) -> Result<(), String> {
         ("snapshot.storage.k8s.io/v1", "VolumeSnapshotClass") => {
             strictly::<VolumeSnapshotClass>(document).map(drop)
         }
+        ("monitoring.coreos.com/v1", "PrometheusRule") => strictly::<PrometheusRule>(document).map(drop),
         ("rbac.authorization.k8s.io/v1", "ClusterRole") => strictly::<ClusterRole>(document).map(drop),
         ("rbac.authorization.k8s.io/v1", "ClusterRoleBinding") => {
             strictly::<ClusterRoleBinding>(document).map(drop)
@@ -94,6 +97,45 @@ struct VolumeSnapshotClass {
 enum DeletionPolicy {
     Delete,
     Retain,
+}
+
+/// The fields of the Prometheus operator's CRD that the project uses. What is in an expression, promtool checks.
+#[derive(serde::Deserialize, serde::Serialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct PrometheusRule {
+    api_version: String,
+    kind: String,
+    metadata: ObjectMeta,
+    spec: RuleGroups,
+}
+
+#[derive(serde::Deserialize, serde::Serialize)]
+#[serde(deny_unknown_fields)]
+struct RuleGroups {
+    groups: Vec<RuleGroup>,
+}
+
+#[derive(serde::Deserialize, serde::Serialize)]
+#[serde(deny_unknown_fields)]
+struct RuleGroup {
+    name: String,
+    rules: Vec<Rule>,
+}
+
+#[derive(serde::Deserialize, serde::Serialize)]
+#[serde(untagged, deny_unknown_fields)]
+enum Rule {
+    Record {
+        record: String,
+        expr: String,
+    },
+    Alert {
+        alert: String,
+        expr: String,
+        r#for: String,
+        labels: BTreeMap<String, String>,
+        annotations: BTreeMap<String, String>,
+    },
 }
 
 /// Objects that belong to no namespace.
@@ -164,7 +206,7 @@ pub(super) fn namespace_of(metadata: &ObjectMeta) -> &str {
 
 #[test]
 fn every_manifest_is_of_a_known_kind_and_has_only_known_fields() {
-    for rendered in everything().chain(CLASSES.iter()) {
+    for rendered in everything().chain(CLASSES.iter()).chain(KUBE_STATE_METRICS.iter()) {
         for document in &rendered.documents {
             let name = &document["metadata"]["name"];
             read(document).unwrap_or_else(|error| panic!("{}: {name}: {error}", rendered.directory));

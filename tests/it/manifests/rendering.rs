@@ -25,6 +25,10 @@ pub(super) static CLASSES: LazyLock<Vec<Rendered>> = LazyLock::new(|| {
     rendered(directories_in("deploy/classes").iter().map(|cluster| format!("deploy/classes/{cluster}")))
 });
 
+/// What is applied once for a cluster too, for kube-state-metrics.
+pub(crate) static KUBE_STATE_METRICS: LazyLock<Vec<Rendered>> =
+    LazyLock::new(|| rendered(["deploy/kube-state-metrics".to_owned()]));
+
 /// Each component on top of the base, as somebody with a kustomization of their own has it.
 pub(super) static COMPONENTS: LazyLock<Vec<Rendered>> = LazyLock::new(|| {
     let tree = Tree::new("components");
