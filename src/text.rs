@@ -133,7 +133,7 @@ pub fn duration(duration: Duration) -> String {
     if said.is_empty() { "0 s".to_owned() } else { said.join(" ") }
 }
 
-/// An age as kubectl shows it, in at most two units: `45s`, `12m`, `3h20m`, `2d4h`, `40d`.
+/// An age as kubectl shows it, in at most two units: `45s`, `12m`, `3h20m`, `2d4h`, `40d`, `3y10d`.
 pub fn age(age: SignedDuration) -> String {
     let seconds = age.as_secs().max(0);
     let two = |large: i64, unit: char, small: i64, below: char| match small {
@@ -148,7 +148,9 @@ pub fn age(age: SignedDuration) -> String {
         10_800..28_800 => two(hours, 'h', minutes % 60, 'm'),
         28_800..172_800 => format!("{hours}h"),
         172_800..691_200 => two(days, 'd', hours % 24, 'h'),
-        _ => format!("{days}d"),
+        691_200..63_072_000 => format!("{days}d"),
+        63_072_000..252_288_000 => two(days / 365, 'y', days % 365, 'd'),
+        _ => format!("{}y", days / 365),
     }
 }
 
@@ -252,6 +254,11 @@ mod tests {
             (100_000, "27h"),
             (187_200, "2d4h"),
             (3_500_000, "40d"),
+            (63_071_999, "729d"),
+            (63_072_000, "2y"),
+            (126_230_400, "4y1d"),
+            (252_288_000, "8y"),
+            (300_000_000, "9y"),
         ] {
             assert_eq!(age(SignedDuration::from_secs(seconds)), said);
         }

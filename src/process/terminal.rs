@@ -23,7 +23,7 @@ pub fn screen() -> (Option<usize>, bool) {
 }
 
 /// Returns how a picture is to be drawn on standard output. A pipe is as wide as `COLUMNS` says, or as
-/// [`COLUMNS`].
+/// 80 columns.
 pub fn canvas() -> Look {
     let variable = |name: &str| std::env::var(name).unwrap_or_default();
     let (width, colour) = screen();

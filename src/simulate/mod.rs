@@ -132,8 +132,7 @@ fn simulate_within(plan: &Plan, most_judged: usize) -> Result<Outcome, TooMuch> 
     };
     let mut judged = 0;
     for now in runs {
-        let name = format!("run-{}", outcome.made);
-        held.push(Snapshot::ready_at(&name, now));
+        held.push(Snapshot::ready_at(&format!("run-{}", outcome.made), now));
         outcome.end = now;
         outcome.made += 1;
         outcome.most = outcome.most.max(held.len());
@@ -143,7 +142,7 @@ fn simulate_within(plan: &Plan, most_judged: usize) -> Result<Outcome, TooMuch> 
             return Err(TooMuch::Snapshots { runs, held, rules: plan.rules.to_string() });
         }
 
-        let by = Judgement { new: Some(&name), ..Judgement::by_rules(&plan.rules, now) };
+        let by = Judgement::by_rules(&plan.rules, now);
         let decisions = judge(&held, &by).into_iter();
         let going: HashSet<String> = decisions
             .filter(|decision| decision.verdict.goes())

@@ -14,71 +14,93 @@ use crate::{
 
 /// In sentences, with a picture of what is left at the end.
 pub fn text(plan: &Plan, outcome: &Outcome, look: Look) -> String {
-    let Outcome { start, end, made, deleted, most, most_after_run, .. } = outcome;
-    let mut lines = vec![
-        ("Policy", format!("{}, with a run every {} for {}", plan.rules, plan.every, plan.length)),
-        (
-            "At most",
-            format!("{most} snapshots of a claim while a run makes a new one, {most_after_run} after it"),
-        ),
-        ("Steady", steady(plan, outcome)),
-    ];
-    if let Some(Steady { oldest_least, oldest_most, .. }) = outcome.steady {
-        let said = match (age(oldest_least), age(oldest_most)) {
-            (least, most) if least == most => format!("{least} old after each run of the steady state"),
-            (least, most) => {
-                format!("{least} to {most} old in the steady state: you can always go back {least}")
-            }
-        };
-        lines.push(("Oldest", said));
-    }
-    lines.push((
-        "Runs",
-        format!("{made}, from {} to {} UTC; {deleted} snapshots deleted", minute(*start), minute(*end)),
-    ));
-    let is_of_calendar = |rule: &Rule| matches!(rule, Rule::Each(..) | Rule::WithinEach(..));
-    if plan.rules.iter().any(is_of_calendar) {
-        let note = "periods end by the calendar in UTC, weeks on Sunday; the first run is on a Thursday";
-        lines.push(("Note", note.to_owned()));
-    }
-
+    const INDENT: usize = 9;
+    let room = look.width.max(timeline::LEAST) - INDENT;
     let mut said = String::new();
-    for (name, sentence) in lines {
-        const INDENT: usize = 9;
-        let room = look.width.max(timeline::LEAST) - INDENT;
+    for (name, sentence) in sentences(plan, outcome) {
         for (index, line) in text::wrapped(&sentence, room).iter().enumerate() {
             let name = if index == 0 { name } else { "" };
             said.push_str(&format!("{name:INDENT$}{line}\n"));
         }
     }
     said.push('\n');
-    let marks =
-        outcome.left.iter().map(|(time, cause)| Mark { time: *time, kind: Kind::Kept, cause: cause.clone() });
-    let title =
-        format!("After the last run, {}: {}", minute(*end), text::count(outcome.left.len(), "snapshot"));
-    said.push_str(&timeline::draw(&[Lane { title, marks: marks.collect() }], look, *end));
+    let mark =
+        |(time, cause): &(Timestamp, String)| Mark { time: *time, kind: Kind::Kept, cause: cause.clone() };
+    let number = text::count(outcome.left.len(), "snapshot");
+    let lane = Lane {
+        title: format!("After the last run, {}: {number}", minute(outcome.end)),
+        marks: outcome.left.iter().map(mark).collect(),
+    };
+    said.push_str(&timeline::draw(&[lane], look, outcome.end));
     said
 }
 
-fn steady(plan: &Plan, outcome: &Outcome) -> String {
-    let Some(Steady { since, least, most, .. }) = outcome.steady else {
-        let not_full: Vec<String> = outcome
-            .growing
-            .iter()
-            .map(|rule| match rule {
-                Rule::All | Rule::Last(Count::All) | Rule::Each(_, Count::All) => {
-                    format!("{rule} is never full")
-                }
-                _ => format!("{rule} is not full yet, a longer --for shows more"),
-            })
-            .collect();
-        return format!("not within {}: {}", plan.length, not_full.join("; "));
-    };
-    let number = if least == most { most.to_string() } else { format!("{least} to {most}") };
-    match since.duration_since(outcome.start) {
-        begun if begun.is_zero() => format!("{number} after a run, from the first on"),
-        begun => format!("{number} after a run, once {} have passed ({})", age(begun), minute(since)),
+fn sentences(plan: &Plan, outcome: &Outcome) -> Vec<(&'static str, String)> {
+    let most = text::count(outcome.most, "snapshot");
+    let policy = format!("{}, with a run every {} for {}", plan.rules, plan.every, plan.length);
+    let mut said = vec![("Policy", policy)];
+    match outcome.steady {
+        Some(Steady { since, least, most: most_steady, oldest_least, oldest_most }) => {
+            let after = outcome.most_after_run;
+            said.push((
+                "At most",
+                format!("{most} of a claim while a run makes a new one, {after} after it"),
+            ));
+            let number = range(&least.to_string(), &most_steady.to_string());
+            let begun = since.duration_since(outcome.start);
+            let from = match begun.is_zero() {
+                true => "from the first on".to_owned(),
+                false => format!("once {} have passed ({})", age(begun), minute(since)),
+            };
+            said.push(("Steady", format!("{number} after a run, {from}")));
+            let (least, most) = (age(oldest_least), age(oldest_most));
+            said.push((
+                "Oldest",
+                format!("{} old in the steady state: you can always go back {least}", range(&least, &most)),
+            ));
+        }
+        None => {
+            said.push(("At most", format!("{most} of a claim by then, and more later")));
+            said.push(("Steady", format!("not within {}; {}", plan.length, growing(&outcome.growing))));
+        }
     }
+    said.push((
+        "Runs",
+        format!(
+            "{}, from {} to {} UTC; {} deleted",
+            outcome.made,
+            minute(outcome.start),
+            minute(outcome.end),
+            text::count(outcome.deleted, "snapshot")
+        ),
+    ));
+    let is_of_calendar = |rule: &Rule| matches!(rule, Rule::Each(..) | Rule::WithinEach(..));
+    if plan.rules.iter().any(is_of_calendar) {
+        let note = "periods end by the calendar in UTC, weeks on Sunday; the first run is on a Thursday";
+        said.push(("Note", note.to_owned()));
+    }
+    said
+}
+
+/// `14d to 21d`, or only one of the two if they are the same.
+fn range(least: &str, most: &str) -> String {
+    if least == most { most.to_owned() } else { format!("{least} to {most}") }
+}
+
+/// Why there is no steady state.
+fn growing(rules: &[Rule]) -> String {
+    let is_endless =
+        |rule: &&Rule| matches!(rule, Rule::All | Rule::Last(Count::All) | Rule::Each(_, Count::All));
+    let (endless, not_yet): (Vec<&Rule>, Vec<&Rule>) = rules.iter().partition(is_endless);
+    let list = |rules: &[&Rule]| rules.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let mut said = Vec::new();
+    if !endless.is_empty() {
+        said.push(format!("growing for ever: {}", list(&endless)));
+    }
+    if !not_yet.is_empty() {
+        said.push(format!("not full yet: {} (a longer --for shows more)", list(&not_yet)));
+    }
+    said.join("; ")
 }
 
 fn minute(time: Timestamp) -> String {
