@@ -4,17 +4,20 @@
 //! snapshot controller. Each request is repeated over HTTP against the fake API server in the same state, and
 //! the answers are compared: status code, content type and body. Values that differ between clusters are
 //! numbered in the order of their appearance (uids, resourceVersions) or masked (times, continue tokens).
-//! Headers about the transfer of the body are not compared.
+//! Headers about the transfer of the body are not compared. Commands in containers are run over a WebSocket; their
+//! frames are compared.
 //!
 //! Objects that the cluster created by itself (Events of its provisioner, snapshots that are not ready yet)
 //! are put in as recorded. The fake API server creates everything else itself.
 
-use fake_apiserver::http::{self as client, Lines};
-use fake_apiserver::{FakeApiServer, Options, Pace, Plan, objects};
+use fake_apiserver::http::{self as client, Exec, Frame, Lines};
+use fake_apiserver::{Command, FakeApiServer, Options, Pace, Plan, Script, objects};
 use serde_json::{Value, json};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// From a claim to a ready snapshot, and what goes wrong with a creation.
@@ -89,6 +92,24 @@ const STATIC: &[&str] = &["69-static-claim", "70-static-claim-snapshot"];
 /// Events in the form of events.k8s.io.
 const NEW_EVENTS: &[&str] =
     &["71-events-v1-create", "72-events-v1-bad", "73-events-v1-long-note", "80-events-forbidden"];
+
+/// Commands in containers.
+const EXEC: &[&str] = &[
+    "78-exec-forbidden",
+    "79-exec-missing-pod",
+    "81-exec-ok",
+    "82-exec-exit-3",
+    "83-exec-not-found",
+    "84-exec-no-container",
+    "85-exec-container-unnamed",
+    "86-exec-no-pod",
+    "87-exec-protocol-unknown",
+    "88-exec-client-leaves",
+    "89-exec-after-client-left",
+];
+
+const EXEC_PERMISSION: &[&str] =
+    &["90-exec-forbidden-ws", "91-exec-create-only", "92-exec-get-only", "93-exec-get-and-create"];
 
 const JOBS: &[&str] = &["74-job-create", "75-job-pods", "76-job-delete"];
 
@@ -191,7 +212,12 @@ struct Replay<'a> {
 
 impl<'a> Replay<'a> {
     fn new(fake: &'a FakeApiServer) -> Replay<'a> {
-        let service_account = fake.token("app", "volume-snapshotter");
+        Replay::of(fake, "app", "volume-snapshotter")
+    }
+
+    /// With another ServiceAccount.
+    fn of(fake: &'a FakeApiServer, namespace: &str, name: &str) -> Replay<'a> {
+        let service_account = fake.token(namespace, name);
         Replay { fake, service_account, replayed: RefCell::default() }
     }
 
@@ -284,6 +310,47 @@ impl<'a> Replay<'a> {
         lines
     }
 
+    /// Runs the recorded command again and compares its frames, as many as are recorded; or the refusal.
+    async fn replay_exec(&self, name: &str) -> Option<Exec> {
+        let recording = Recording::load(name);
+        let protocols = recording.request("protocols").as_array().expect("protocols are recorded");
+        let protocols: Vec<&str> = protocols.iter().filter_map(Value::as_str).collect();
+        let url = self.url(&recording, &[]);
+        let answer = client::exec(&url, Some(self.token(&recording)), &protocols).await;
+        self.done(&recording);
+        let mut exec = match answer.expect("the fake API server answers") {
+            Ok(exec) => exec,
+            Err(response) => {
+                compare(&recording, &response);
+                return None;
+            }
+        };
+        assert_eq!(
+            (&json!(101), &json!(exec.protocol)),
+            (recording.answer("status"), recording.answer("protocol"))
+        );
+        let expected = recording.answer("frames").as_array().expect("frames are recorded");
+        // Where the client went away, that is recorded after the last frame.
+        let expected: Vec<Value> =
+            expected.iter().filter(|frame| frame.get("end").is_none()).map(with_status).collect();
+        let mut frames = Vec::new();
+        while frames.len() < expected.len() {
+            let next = tokio::time::timeout(Duration::from_secs(10), exec.next()).await;
+            match next.expect("a frame comes in time").expect("the stream is whole") {
+                Some(Frame::Data { channel, data }) => frames.push(with_status(&json!({
+                    // Nothing but binary messages gets here.
+                    "opcode": 2,
+                    "channel": channel,
+                    "data": String::from_utf8_lossy(&data),
+                }))),
+                Some(Frame::Close { code, reason }) => frames.push(json!({"close": code, "reason": reason})),
+                None => break,
+            }
+        }
+        assert_same(name, &frames.into(), &expected.into());
+        Some(exec)
+    }
+
     /// All recordings of a group, and no others, were replayed.
     fn finish(self, group: &[&str]) {
         let expected: BTreeSet<String> = group.iter().map(|name| (*name).to_owned()).collect();
@@ -318,6 +385,16 @@ fn assert_same(name: &str, found: &Value, recorded: &Value) {
     let pretty = |value| serde_json::to_string_pretty(&normal(value)).unwrap_or_default();
     let (found, recorded) = (pretty(found), pretty(recorded));
     assert!(found == recorded, "{name}: the fake API server answers\n{found}\ninstead of\n{recorded}");
+}
+
+/// A frame with the Status as an object: the order of its fields does not matter.
+fn with_status(frame: &Value) -> Value {
+    let mut frame = frame.clone();
+    if frame["channel"] == 3 {
+        let status = frame["data"].as_str().unwrap_or_default();
+        frame["data"] = serde_json::from_str(status).unwrap_or_else(|error| panic!("{status}: {error}"));
+    }
+    frame
 }
 
 /// A value without what differs from one cluster to the next.
@@ -358,7 +435,7 @@ impl Names {
                 let asked = text.split(" (").next().unwrap_or_default();
                 format!("{asked} (<version>)").into()
             }
-            Value::String(text) => self.without_uids(text).into(),
+            Value::String(text) => without_process(&self.without_uids(text)).into(),
             other => other.clone(),
         }
     }
@@ -380,6 +457,21 @@ impl Names {
         }
         result
     }
+}
+
+/// What the node says of a command that it could not start, without its number.
+fn without_process(text: &str) -> String {
+    const BEFORE: &str = "failed to start exec \"";
+    let mut parts = text.split(BEFORE);
+    let mut result = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let number = part.get(..64).filter(|number| number.bytes().all(|byte| byte.is_ascii_hexdigit()));
+        result = result
+            + BEFORE
+            + if number.is_some() { "<process>" } else { "" }
+            + &part[number.map_or(0, str::len)..];
+    }
+    result
 }
 
 fn is_uid(text: &str) -> bool {
@@ -657,6 +749,60 @@ async fn jobs_are_answered_as_recorded() {
     replay.finish(JOBS);
 }
 
+/// The recorded commands, in a container that has no others and one file, which is written or not.
+fn recorded_command(command: &Command, file: &Arc<AtomicBool>) -> Option<Script> {
+    Some(match command.line().as_str() {
+        "true" => Script::new(),
+        "sh -c echo frozen" => Script::new().prints("frozen\n"),
+        "sh -c echo cannot freeze >&2; exit 3" => Script::new().complains("cannot freeze\n").exits(3),
+        // The real one took five seconds.
+        "sh -c echo begun; sleep 5; echo done > /tmp/after-disconnect" => {
+            let file = file.clone();
+            let write = move |_: &_| file.store(true, Ordering::SeqCst);
+            Script::new().prints("begun\n").wait(Duration::from_millis(300)).does(write)
+        }
+        "sh -c cat /tmp/after-disconnect || echo it did not" => {
+            Script::new().prints(if file.load(Ordering::SeqCst) { "done\n" } else { "it did not\n" })
+        }
+        _ => return None,
+    })
+}
+
+const EXEC_VERBS: [&[&str]; 4] = [&[], &["create"], &["get"], &["get", "create"]];
+
+#[tokio::test]
+async fn commands_are_answered_as_recorded() {
+    let fake = fake(|_| {}).await;
+    fake.put(objects::running_pod("exec-rec", "app", &["db", "web"], &[]));
+    let file = Arc::default();
+    fake.commands(move |command| recorded_command(command, &file));
+    let in_app = Replay::new(&fake);
+    in_app.replay("78-exec-forbidden").await;
+    in_app.replay("79-exec-missing-pod").await;
+    for name in &EXEC[2..9] {
+        in_app.replay_exec(name).await;
+    }
+    let left = in_app.replay_exec("88-exec-client-leaves").await;
+    drop(left);
+    let give_up = Instant::now() + Duration::from_secs(10);
+    let command = || fake.processes().last().expect("a process").clone();
+    while command().ended.is_none() {
+        assert!(Instant::now() < give_up, "the command goes on without the client");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(command().abandoned < command().ended, "{:?}", command());
+    in_app.replay_exec("89-exec-after-client-left").await;
+    in_app.finish(EXEC);
+
+    let in_own = Replay::of(&fake, "exec-rec", "hook");
+    fake.put(objects::role_binding("exec-rec", "hook", "hook"));
+    for (name, verbs) in EXEC_PERMISSION.iter().zip(EXEC_VERBS) {
+        fake.put(objects::role("exec-rec", "hook", &[("", "pods/exec", verbs)]));
+        in_own.replay_exec(name).await;
+    }
+    in_own.finish(EXEC_PERMISSION);
+}
+
 const OTHERS_SNAPSHOTS: &str = "/apis/snapshot.storage.k8s.io/v1/namespaces/others/volumesnapshots";
 const OTHERS_CLAIMS: &str = "/api/v1/namespaces/others/persistentvolumeclaims";
 
@@ -811,8 +957,23 @@ fn signature(event: &Value) -> String {
 #[test]
 fn every_recording_is_replayed_or_said_not_to_be() {
     let groups = [
-        CREATION, READING, DELETION, ERRORS, RESTORING, PERMISSION, EVENTS, STATIC, NEW_EVENTS, JOBS,
-        MADE_ANEW, WAITING, ODD, POLICIES, CLAIMS,
+        CREATION,
+        READING,
+        DELETION,
+        ERRORS,
+        RESTORING,
+        PERMISSION,
+        EVENTS,
+        STATIC,
+        NEW_EVENTS,
+        JOBS,
+        EXEC,
+        EXEC_PERMISSION,
+        MADE_ANEW,
+        WAITING,
+        ODD,
+        POLICIES,
+        CLAIMS,
     ];
     let mut listed: Vec<&str> = groups.concat();
     listed.extend(NOT_REPLAYED.iter().map(|(name, _)| *name));

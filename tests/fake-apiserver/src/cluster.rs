@@ -1,13 +1,17 @@
 //! State that all requests and controllers share: store, tokens, plans, faults, actions and log.
 
 use crate::auth::Tokens;
+use crate::contents::Contents;
 use crate::controller::{Orders, SnapshotData};
 use crate::fault::Faults;
 use crate::log::Log;
 use crate::meanwhile::Meanwhile;
 use crate::object;
+use crate::pods::Pods;
 use crate::policy::Policies;
+use crate::process::Processes;
 use crate::registry::{Resource, SNAPSHOT_GROUP};
+use crate::script::{Command, Script};
 use crate::store::{Key, Store};
 use crate::{Options, Plan, Provision};
 use serde_json::Value;
@@ -20,6 +24,7 @@ use tokio::sync::watch;
 
 type Provider = Arc<dyn Fn(&Value) -> Option<Provision> + Send + Sync>;
 type Planner = Arc<dyn Fn(&Value) -> Option<Plan> + Send + Sync>;
+type Commands = Arc<dyn Fn(&Command) -> Option<Script> + Send + Sync>;
 
 /// Number of writes that watches and later pages of lists can go back.
 const HISTORY: usize = 50_000;
@@ -42,6 +47,10 @@ pub(crate) struct Cluster {
     restored: Mutex<HashMap<String, String>>,
     /// The claims that are being snapshotted, with the uids of the snapshots.
     sources: Mutex<HashMap<Key, HashSet<String>>>,
+    pub(crate) contents: Contents,
+    pub(crate) pods: Pods,
+    pub(crate) processes: Processes,
+    commands: Mutex<Option<Commands>>,
     planner: Mutex<Option<Planner>>,
     provider: Mutex<Option<Provider>>,
     /// Delay until a namespace's quota notices that a snapshot is gone.
@@ -69,6 +78,10 @@ impl Cluster {
             data: Mutex::default(),
             restored: Mutex::default(),
             sources: Mutex::default(),
+            contents: Contents::default(),
+            pods: Pods::default(),
+            processes: Processes::default(),
+            commands: Mutex::default(),
             planner: Mutex::default(),
             provider: Mutex::default(),
             quota_delays: Mutex::default(),
@@ -126,6 +139,16 @@ impl Cluster {
         planner
             .and_then(|planner| planner(snapshot))
             .unwrap_or_else(|| Plan::ready_after(self.options.controller.ready_after))
+    }
+
+    pub(crate) fn set_commands(&self, commands: Commands) {
+        *self.commands.lock().unwrap_or_else(PoisonError::into_inner) = Some(commands);
+    }
+
+    /// Returns what a command does.
+    pub(crate) fn script(&self, command: &Command) -> Script {
+        let commands = self.commands.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        commands.and_then(|commands| commands(command)).unwrap_or_else(Script::missing)
     }
 
     pub(crate) fn set_provider(&self, provider: Provider) {

@@ -52,6 +52,10 @@ pub struct Plan {
     /// (such as a missing class) or the controller's [`Pace`] delayed it, the time counts from the end of the
     /// delay.
     pub ready_after: Option<Duration>,
+    /// Time from the snapshot's creation until the data is taken and `status.creationTime` says so; at the latest when
+    /// it is ready. `None` means that the data is taken as soon as the controller starts the snapshot, if it is to
+    /// become ready at all, and that `status.creationTime` is set when it is ready.
+    pub taken_after: Option<Duration>,
     /// Values of `status.error.message`, each set at a time after the creation. An empty text clears the
     /// error.
     pub errors: Vec<(Duration, String)>,
@@ -76,6 +80,13 @@ impl Plan {
     /// Returns a plan that is never ready, with this error from the start.
     pub fn fails(message: &str) -> Plan {
         Plan::default().with_error(Duration::ZERO, message)
+    }
+
+    /// Takes the data at a time after the creation, and says so, long before the snapshot is ready.
+    #[must_use]
+    pub fn taken_after(mut self, delay: Duration) -> Plan {
+        self.taken_after = Some(delay);
+        self
     }
 
     /// Adds an error at a time after the creation. An empty text clears it.
@@ -594,26 +605,56 @@ fn set_error(writer: &mut Writer<'_>, id: &Id, message: &str, with_ready: bool) 
 }
 
 /// A step of a plan.
-enum Happening {
+pub(crate) enum Happening {
     Error(String),
+    /// The data is taken, and the status says so.
+    Taken,
     Ready,
+}
+
+impl Plan {
+    /// The steps in order, with their times after the creation.
+    pub(crate) fn steps(&self) -> Vec<(Duration, Happening)> {
+        let mut steps: Vec<(Duration, Happening)> =
+            self.errors.iter().map(|(at, message)| (*at, Happening::Error(message.clone()))).collect();
+        if let Some(at) = self.taken_after {
+            let latest = self.ready_after.unwrap_or(at);
+            steps.push((at.min(latest), Happening::Taken));
+        }
+        if let Some(at) = self.ready_after {
+            steps.push((at, Happening::Ready));
+        }
+        // Stable: what is ready was taken before.
+        steps.sort_by_key(|(at, _)| *at);
+        steps
+    }
+
+    /// Whether the data is taken as soon as the snapshot is started.
+    pub(crate) fn is_taken_at_once(&self) -> bool {
+        self.taken_after.is_none() && self.ready_after.is_some()
+    }
+
+    /// `status.creationTime` of what the storage took at a time.
+    pub(crate) fn time(&self, taken: Timestamp) -> String {
+        self.creation_time.clone().unwrap_or_else(|| object::time(taken))
+    }
 }
 
 /// Executes a snapshot's plan, each step at its time.
 fn follow(cluster: &Arc<Cluster>, id: Id, plan: Plan, since: Instant) {
-    let cut = Timestamp::now();
-    let mut planned: Vec<(Duration, Happening)> =
-        plan.errors.iter().map(|(at, message)| (*at, Happening::Error(message.clone()))).collect();
-    if let Some(at) = plan.ready_after {
-        planned.push((at, Happening::Ready));
+    let mut taken = Timestamp::now();
+    if plan.is_taken_at_once()
+        && let Some(snapshot) = cluster.store.get(SNAPSHOTS, &id.key)
+    {
+        take(cluster, &snapshot.value);
     }
-    planned.sort_by_key(|(at, _)| *at);
-    if planned.is_empty() {
+    let steps = plan.steps();
+    if steps.is_empty() {
         return;
     }
     let cluster = cluster.clone();
     tokio::spawn(async move {
-        for (after, happening) in planned {
+        for (after, happening) in steps {
             // A delay too long to be counted is never over.
             let Some(at) = since.checked_add(after) else { return };
             sleep_until(at).await;
@@ -626,7 +667,11 @@ fn follow(cluster: &Arc<Cluster>, id: Id, plan: Plan, since: Instant) {
                         set_error(writer, &id, message, false);
                         id.get(writer)
                     }
-                    Happening::Ready => make_ready(&cluster, writer, &id, &plan, cut),
+                    Happening::Taken => {
+                        taken = Timestamp::now();
+                        say_taken(&cluster, writer, &id, &plan, taken)
+                    }
+                    Happening::Ready => make_ready(&cluster, writer, &id, &plan, taken),
                 }
                 .is_some()
             });
@@ -637,24 +682,64 @@ fn follow(cluster: &Arc<Cluster>, id: Id, plan: Plan, since: Instant) {
     });
 }
 
+/// Copies the data of a snapshot, unless that was done before.
+fn take(cluster: &Cluster, snapshot: &Value) {
+    if let Some(data) = cluster.data(snapshot) {
+        cluster.contents.take(object::uid(snapshot), &data.volume);
+    }
+}
+
+/// A time as a content has it.
+pub(crate) fn nanoseconds(time: &str) -> i64 {
+    time.parse::<Timestamp>().map_or(0, |time| time.as_second().saturating_mul(1_000_000_000))
+}
+
+/// Takes the data of a snapshot, and says so.
+fn say_taken(
+    cluster: &Cluster,
+    writer: &mut Writer<'_>,
+    id: &Id,
+    plan: &Plan,
+    taken: Timestamp,
+) -> Option<Value> {
+    take(cluster, &id.get(writer)?);
+    let time = plan.time(taken);
+    writer.modify(known(CONTENTS), &id.content(), |content| {
+        let status = object::section(content, "status");
+        status.insert("creationTime".into(), nanoseconds(&time).into());
+        status.insert("readyToUse".into(), false.into());
+    });
+    let taken = id.modify(writer, |snapshot| {
+        object::section(snapshot, "status").insert("creationTime".into(), time.into());
+    });
+    tell_created(cluster, writer, id);
+    taken
+}
+
+fn tell_created(cluster: &Cluster, writer: &mut Writer<'_>, id: &Id) {
+    let message = format!("Snapshot {}/{} was successfully created by the CSI driver.", id.key.0, id.key.1);
+    tell(cluster, writer, id, "Normal", "SnapshotCreated", &message);
+}
+
 fn make_ready(
     cluster: &Cluster,
     writer: &mut Writer<'_>,
     id: &Id,
     plan: &Plan,
-    cut: Timestamp,
+    taken: Timestamp,
 ) -> Option<Value> {
     let snapshot = id.get(writer)?;
+    let said = object::text(&snapshot, "/status/creationTime").to_owned();
+    let time = if said.is_empty() { plan.time(taken) } else { said.clone() };
     let claim = object::text(&snapshot, "/spec/source/persistentVolumeClaimName").to_owned();
     let claim = writer.get(CLAIMS, &(id.key.0.clone(), claim));
     let size = claim.and_then(|claim| {
         let found = claim.value.pointer("/status/capacity/storage");
         found.or_else(|| claim.value.pointer("/spec/resources/requests/storage")).cloned()
     });
-    let time = plan.creation_time.clone().unwrap_or_else(|| object::time(cut));
     writer.modify(known(CONTENTS), &id.content(), |content| {
         content["status"] = json!({
-            "creationTime": time.parse::<Timestamp>().map_or(0, |time| time.as_second().saturating_mul(1_000_000_000)),
+            "creationTime": nanoseconds(&time),
             "readyToUse": true,
             "restoreSize": size.as_ref().and_then(Value::as_str).and_then(object::bytes).unwrap_or(0),
             "snapshotHandle": object::new_uid(),
@@ -672,16 +757,11 @@ fn make_ready(
         }
     });
     release_claim(cluster, writer, &snapshot);
-    let what = format!("Snapshot {}/{}", id.key.0, id.key.1);
-    tell(
-        cluster,
-        writer,
-        id,
-        "Normal",
-        "SnapshotCreated",
-        &format!("{what} was successfully created by the CSI driver."),
-    );
-    tell(cluster, writer, id, "Normal", "SnapshotReady", &format!("{what} is ready to use."));
+    if said.is_empty() {
+        tell_created(cluster, writer, id);
+    }
+    let message = format!("Snapshot {}/{} is ready to use.", id.key.0, id.key.1);
+    tell(cluster, writer, id, "Normal", "SnapshotReady", &message);
     ready
 }
 

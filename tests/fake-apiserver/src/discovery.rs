@@ -134,6 +134,15 @@ fn list<'a>(group_version: &str, resources: impl Iterator<Item = &'a Resource>) 
                 "verbs": ["get", "patch", "update"],
             }));
         }
+        if resource.plural == "pods" {
+            entries.push(json!({
+                "name": "pods/exec",
+                "singularName": "",
+                "namespaced": true,
+                "kind": "PodExecOptions",
+                "verbs": ["create", "get"],
+            }));
+        }
         if resource.plural == "serviceaccounts" {
             entries.push(json!({
                 "name": "serviceaccounts/token",

@@ -256,6 +256,11 @@ impl Failure {
         .with("", "", "", None)
     }
 
+    /// A client wants to speak a protocol that nobody speaks: the node says so, without a word.
+    pub(crate) fn no_such_protocol() -> Failure {
+        Failure::plain(403, "")
+    }
+
     pub(crate) fn unsupported_media_type(accepted: &str) -> Failure {
         let message = format!(
             "the body of the request was in an unknown format - accepted media types include: {accepted}"

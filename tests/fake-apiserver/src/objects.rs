@@ -222,6 +222,63 @@ pub fn pod(namespace: &str, name: &str, claim: &str) -> Value {
     })
 }
 
+/// A pod that runs: on a node, with these containers, each of which mounts all the claims.
+pub fn running_pod(namespace: &str, name: &str, containers: &[&str], claims: &[&str]) -> Value {
+    let mounts: Vec<Value> =
+        claims.iter().map(|claim| json!({"name": claim, "mountPath": format!("/{claim}")})).collect();
+    let volumes: Vec<Value> = claims
+        .iter()
+        .map(|claim| json!({"name": claim, "persistentVolumeClaim": {"claimName": claim}}))
+        .collect();
+    let specs: Vec<Value> = containers
+        .iter()
+        .map(|name| json!({"name": name, "image": "busybox:1", "volumeMounts": mounts}))
+        .collect();
+    let statuses: Vec<Value> = containers.iter().map(|name| running(name)).collect();
+    json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {"nodeName": "node-1", "restartPolicy": "Always", "containers": specs, "volumes": volumes},
+        "status": {
+            "phase": "Running",
+            "conditions": [{"type": "Ready", "status": "True"}],
+            "containerStatuses": statuses,
+        },
+    })
+}
+
+/// The status of a container that runs.
+fn running(container: &str) -> Value {
+    json!({
+        "name": container,
+        "image": "busybox:1",
+        "imageID": "",
+        "ready": true,
+        "restartCount": 0,
+        "started": true,
+        "state": {"running": {"startedAt": crate::object::now()}},
+    })
+}
+
+/// Adds a sidecar to a running pod: an init container that is started again whenever it ends. It mounts what the other
+/// containers mount.
+#[must_use]
+pub fn with_sidecar(mut pod: Value, name: &str) -> Value {
+    let mounts = pod.pointer("/spec/containers/0/volumeMounts").cloned().unwrap_or_else(|| json!([]));
+    let container =
+        json!({"name": name, "image": "busybox:1", "restartPolicy": "Always", "volumeMounts": mounts});
+    for (section, field, entry) in
+        [("spec", "initContainers", container), ("status", "initContainerStatuses", running(name))]
+    {
+        let entries = crate::object::section(&mut pod, section).entry(field).or_insert_with(|| json!([]));
+        if let Some(entries) = entries.as_array_mut() {
+            entries.push(entry);
+        }
+    }
+    pod
+}
+
 /// Adds `ownerReferences` to an object. The first one is its controller.
 #[must_use]
 pub fn owned(mut object: Value, owners: &[&Value]) -> Value {

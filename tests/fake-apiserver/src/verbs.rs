@@ -9,6 +9,7 @@ use crate::call::{Call, Target};
 use crate::cluster::Cluster;
 use crate::discovery::{self, Page};
 use crate::event;
+use crate::exec;
 use crate::failure::{Cause, Failure};
 use crate::log::Request;
 use crate::object;
@@ -41,6 +42,7 @@ pub(crate) enum Content {
     Json(Bytes),
     Text(&'static str),
     Watch(Box<Session>),
+    Exec(Box<exec::Session>),
 }
 
 impl Answer {
@@ -58,7 +60,7 @@ pub(crate) enum Form {
 
 /// One request on one served resource.
 struct Act<'a> {
-    cluster: &'a Cluster,
+    cluster: &'a Arc<Cluster>,
     user: &'a User,
     call: &'a Call,
     /// The same as a test sees it.
@@ -70,7 +72,7 @@ struct Act<'a> {
 }
 
 pub(crate) fn carry_out(
-    cluster: &Cluster,
+    cluster: &Arc<Cluster>,
     call: &Call,
     request: &Request,
     user: &User,
@@ -102,6 +104,7 @@ pub(crate) fn carry_out(
     let act = Act { cluster, user, call, request, target, resource, form: form(call)?, body };
     match (target.plural.as_str(), target.subresource.as_str(), call.verb) {
         ("serviceaccounts", "token", "create") => return act.token(),
+        ("pods", "exec", "get" | "create") => return act.exec(),
         ("selfsubjectaccessreviews", "", "create") => return act.access_review(),
         ("selfsubjectaccessreviews", ..) => return Err(Failure::method_not_allowed()),
         (_, "", _) => {}
@@ -674,6 +677,20 @@ impl Act<'_> {
             },
         });
         Ok(Answer::json(201, &answer))
+    }
+
+    fn exec(&self) -> Result<Answer, Failure> {
+        if self.call.upgrade.is_some() && self.call.verb == "get" {
+            // A WebSocket begins with a GET whatever it is for, so the other verb has to be allowed too.
+            let deed = Deed { verb: "create".to_owned(), ..self.call.deed() };
+            if !rbac::judge(&self.cluster.store, self.user, &deed).allowed {
+                return Err(Failure::forbidden("", self.resource.plural, &self.target.name, ""));
+            }
+        }
+        let pod = self.found(self.cluster.store.get(self.resource.plural, &self.key()))?;
+        self.cluster.policies.verdict(self.request).check(self.resource, &self.target.name)?;
+        let session = exec::Session::begin(self.cluster, self.call, &pod.value, &self.user.name)?;
+        Ok(Answer { code: 101, content: Content::Exec(Box::new(session)), warnings: Vec::new() })
     }
 
     fn access_review(&self) -> Result<Answer, Failure> {
