@@ -11,7 +11,7 @@
 //! are put in as recorded. The fake API server creates everything else itself.
 
 use fake_apiserver::http::{self as client, Exec, Frame, Lines};
-use fake_apiserver::{Command, FakeApiServer, Options, Pace, Plan, Script, objects};
+use fake_apiserver::{Command, FakeApiServer, GroupApi, Options, Pace, Plan, Script, objects};
 use serde_json::{Value, json};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -110,6 +110,30 @@ const EXEC: &[&str] = &[
 
 const EXEC_PERMISSION: &[&str] =
     &["90-exec-forbidden-ws", "91-exec-create-only", "92-exec-get-only", "93-exec-get-and-create"];
+
+/// Group snapshots and their members.
+const GROUPS: &[&str] = &[
+    "50-group-create",
+    "51-group-watch-until-ready",
+    "52-group-get-ready",
+    "53-group-members",
+    "54-group-member-delete",
+    "55-group-member-after-delete",
+    "56-group-create-again",
+    "57-group-bad-selector-both",
+    "58-group-error-no-claims",
+    "59-group-error-class-missing",
+    "60-group-error-claim-pending",
+    "61-group-default-class",
+    "62-group-delete-wrong-uid",
+    "63-group-delete",
+    "64-group-after-delete",
+    "65-group-members-after-delete",
+    "66-group-v1beta1",
+    "67-discovery-groups",
+    "68-group-member-restored",
+    "77-group-forbidden",
+];
 
 const JOBS: &[&str] = &["74-job-create", "75-job-pods", "76-job-delete"];
 
@@ -244,11 +268,15 @@ impl<'a> Replay<'a> {
 
     async fn send(&self, recording: &Recording, values: &[(&str, &str)]) -> client::Response {
         let method = recording.request("method").as_str().unwrap_or_default().parse().expect("a method");
-        let body = recording.value["request"].get("body");
+        let mut body = recording.value["request"].get("body").map(Value::to_string);
+        for (name, value) in values {
+            body = body.map(|body| body.replace(&format!("{{{name}}}"), value));
+        }
+        let body = body.map(|body| serde_json::from_str(&body).expect("JSON"));
         let url = self.url(recording, values);
         let merge = [("content-type", "application/merge-patch+json")];
         let headers = if method == http::Method::PATCH { &merge[..] } else { &[] };
-        client::request(method, &url, Some(self.token(recording)), headers, body)
+        client::request(method, &url, Some(self.token(recording)), headers, body.as_ref())
             .await
             .expect("the fake API server answers")
     }
@@ -258,7 +286,7 @@ impl<'a> Replay<'a> {
         self.replay_with(name, &[]).await
     }
 
-    /// The same with placeholders in the path.
+    /// The same with placeholders in the path and the body.
     async fn replay_with(&self, name: &str, values: &[(&str, &str)]) -> Value {
         let recording = Recording::load(name);
         let response = self.send(&recording, values).await;
@@ -378,6 +406,8 @@ fn compare(recording: &Recording, response: &client::Response) {
         body(response)
     );
     assert_eq!(response.content_type(), recording.answer("contentType"), "{name}");
+    let warning = response.headers.get(http::header::WARNING).and_then(|value| value.to_str().ok());
+    assert_eq!(&Value::from(warning), recording.answer("warning"), "{name}");
     assert_same(name, &body(response), recording.answer("body"));
 }
 
@@ -423,6 +453,11 @@ impl Names {
                 let sorted: BTreeMap<&String, &Value> = fields.iter().collect();
                 sorted.into_iter().map(|(key, value)| (key.clone(), self.normal(key, value))).collect()
             }
+            Value::Array(values) if key == "items" => {
+                let mut values: Vec<&Value> = values.iter().collect();
+                values.sort_by_key(|value| place(value));
+                values.into_iter().map(|value| self.normal("", value)).collect()
+            }
             Value::Array(values) => values.iter().map(|value| self.normal("", value)).collect(),
             Value::String(text) if key == "resourceVersion" => self.number("version", text).into(),
             Value::String(text) if key == "continue" && !text.is_empty() => "<continue>".into(),
@@ -435,19 +470,32 @@ impl Names {
                 let asked = text.split(" (").next().unwrap_or_default();
                 format!("{asked} (<version>)").into()
             }
-            Value::String(text) => without_process(&self.without_uids(text)).into(),
+            Value::String(text) => {
+                let text = self.without_uids(text);
+                self.without_hashes(&text).into()
+            }
             other => other.clone(),
         }
     }
 
     fn without_uids(&mut self, text: &str) -> String {
+        self.numbered("uid", text, 36, is_uid)
+    }
+
+    /// Names of members and of their contents have one, and so have processes.
+    fn without_hashes(&mut self, text: &str) -> String {
+        self.numbered("hash", text, 64, |part| part.bytes().all(|byte| byte.is_ascii_hexdigit()))
+    }
+
+    /// A text with numbers instead of those of its parts that are something.
+    fn numbered(&mut self, what: &str, text: &str, length: usize, is: impl Fn(&str) -> bool) -> String {
         let mut result = String::new();
         let mut rest = text;
         while let Some(first) = rest.chars().next() {
-            match rest.get(..36).filter(|part| is_uid(part)) {
-                Some(uid) => {
-                    result.push_str(&self.number("uid", uid));
-                    rest = &rest[36..];
+            match rest.get(..length).filter(|part| is(part)) {
+                Some(part) => {
+                    result.push_str(&self.number(what, part));
+                    rest = &rest[length..];
                 }
                 None => {
                     result.push(first);
@@ -459,19 +507,11 @@ impl Names {
     }
 }
 
-/// What the node says of a command that it could not start, without its number.
-fn without_process(text: &str) -> String {
-    const BEFORE: &str = "failed to start exec \"";
-    let mut parts = text.split(BEFORE);
-    let mut result = parts.next().unwrap_or_default().to_owned();
-    for part in parts {
-        let number = part.get(..64).filter(|number| number.bytes().all(|byte| byte.is_ascii_hexdigit()));
-        result = result
-            + BEFORE
-            + if number.is_some() { "<process>" } else { "" }
-            + &part[number.map_or(0, str::len)..];
-    }
-    result
+/// Where an object with a random name belongs in a list: by its owner and claim. All others are in order.
+fn place(item: &Value) -> Option<[&str; 2]> {
+    let text = |pointer| item.pointer(pointer).and_then(Value::as_str);
+    let owner = text("/metadata/ownerReferences/0/name")?;
+    Some([owner, text("/spec/source/persistentVolumeClaimName")?])
 }
 
 fn is_uid(text: &str) -> bool {
@@ -803,6 +843,102 @@ async fn commands_are_answered_as_recorded() {
     in_own.finish(EXEC_PERMISSION);
 }
 
+const GROUPS_PATH: &str = "/apis/groupsnapshot.storage.k8s.io/v1/namespaces/app/volumegroupsnapshots";
+
+/// Waits for one of the members of a group, by its claim.
+async fn member_of(fake: &FakeApiServer, group: &str, claim: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+    let give_up = Instant::now() + Duration::from_secs(10);
+    loop {
+        let found = fake.list(SNAPSHOTS, "app").into_iter().find(|snapshot| {
+            snapshot["metadata"]["ownerReferences"][0]["name"] == group
+                && snapshot["spec"]["source"]["persistentVolumeClaimName"] == claim
+                && is_so(snapshot)
+        });
+        if let Some(found) = found {
+            return found;
+        }
+        assert!(Instant::now() < give_up, "the member of {group} for {claim} is not so");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn group_snapshots_are_answered_as_recorded() {
+    const FIRST: &str = "volume-snapshot-0a1b2c3d";
+    let fake = fake(|options| options.group_api = GroupApi::V1).await;
+    fake.remove("persistentvolumeclaims", "app", "data");
+    for (claim, app) in [("data", "shop"), ("logs", "shop"), ("bound", "half")] {
+        fake.put(objects::bound_claim("app", claim, &[("app", app)]));
+    }
+    let mut pending = objects::claim("app", "pending");
+    pending["metadata"]["labels"] = json!({"app": "half"});
+    pending["spec"]["storageClassName"] = "none".into();
+    fake.put(pending);
+    let is_ready = |snapshot: &Value| snapshot["status"]["readyToUse"] == true;
+    fake.plan(|member| {
+        let of_first = member["metadata"]["ownerReferences"][0]["name"] == FIRST;
+        let is_late = of_first && member["spec"]["source"]["persistentVolumeClaimName"] == "logs";
+        Some(if is_late { Plan::never() } else { Plan::ready_after(Duration::ZERO) })
+    });
+    let late = Some(Plan::ready_after(Duration::from_secs(60)));
+    fake.plan_group(move |group| late.clone().filter(|_| group["metadata"]["name"] == "default-class"));
+    let replay = Replay::new(&fake);
+
+    let created = replay.replay("50-group-create").await;
+    let created = created["metadata"]["resourceVersion"].as_str().expect("a resourceVersion").to_owned();
+    replay.replay_watch("51-group-watch-until-ready", &[("created", &created)]).await;
+    replay.replay("52-group-get-ready").await;
+    member_of(&fake, FIRST, "data", is_ready).await;
+    replay.replay("53-group-members").await;
+    let late = member_of(&fake, FIRST, "logs", |_| true).await;
+    let late = late["metadata"]["name"].as_str().expect("a name");
+    // Before the controller looks.
+    fake.controller_pace(Pace::Stopped);
+    replay.replay_with("54-group-member-delete", &[("member", late)]).await;
+    fake.controller_pace(Pace::AtOnce);
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    replay.replay_with("55-group-member-after-delete", &[("member", late)]).await;
+    replay.replay("56-group-create-again").await;
+    replay.replay("57-group-bad-selector-both").await;
+    for name in ["58-group-error-no-claims", "59-group-error-class-missing", "60-group-error-claim-pending"] {
+        create(&fake, GROUPS_PATH, &Recording::load(name).as_created()).await;
+        replay.replay_until_same(name).await;
+    }
+
+    let mut without_class = Recording::load("61-group-default-class").as_created();
+    without_class["spec"].as_object_mut().expect("a spec").remove("volumeGroupSnapshotClassName");
+    create(&fake, GROUPS_PATH, &without_class).await;
+    replay.replay_until_same("61-group-default-class").await;
+    for claim in ["data", "logs"] {
+        member_of(&fake, "default-class", claim, is_ready).await;
+    }
+    replay.replay("62-group-delete-wrong-uid").await;
+    let group = fake.get("volumegroupsnapshots", "app", "default-class").expect("a group");
+    // The recorded list came when the controller was at the second member.
+    fake.controller_pace(Pace::Stopped);
+    let uid = group["metadata"]["uid"].as_str().expect("a uid");
+    replay.replay_with("63-group-delete", &[("uid", uid)]).await;
+    fake.controller_takes(1);
+    replay.replay_until_same("64-group-after-delete").await;
+    fake.controller_takes(1);
+    replay.replay_until_same("65-group-members-after-delete").await;
+    fake.controller_pace(Pace::AtOnce);
+
+    replay.replay("66-group-v1beta1").await;
+    replay.replay("67-discovery-groups").await;
+    let source = member_of(&fake, FIRST, "data", is_ready).await;
+    let mut restored = Recording::load("68-group-member-restored").as_created();
+    let spec = restored["spec"].as_object_mut().expect("a spec");
+    for field in ["volumeName", "dataSourceRef"] {
+        spec.remove(field);
+    }
+    spec["dataSource"]["name"] = source["metadata"]["name"].clone();
+    create(&fake, "/api/v1/namespaces/app/persistentvolumeclaims", &restored).await;
+    replay.replay_until_same("68-group-member-restored").await;
+    replay.replay("77-group-forbidden").await;
+    replay.finish(GROUPS);
+}
+
 const OTHERS_SNAPSHOTS: &str = "/apis/snapshot.storage.k8s.io/v1/namespaces/others/volumesnapshots";
 const OTHERS_CLAIMS: &str = "/api/v1/namespaces/others/persistentvolumeclaims";
 
@@ -969,6 +1105,7 @@ fn every_recording_is_replayed_or_said_not_to_be() {
         JOBS,
         EXEC,
         EXEC_PERMISSION,
+        GROUPS,
         MADE_ANEW,
         WAITING,
         ODD,

@@ -43,6 +43,13 @@ impl Contents {
         }
     }
 
+    /// What several volumes hold at one instant, in their order.
+    pub(crate) fn capture<'a>(&self, volumes: impl IntoIterator<Item = &'a str>) -> Vec<Value> {
+        let inner = self.lock();
+        let of = |volume: &str| inner.volumes.get(volume).cloned().unwrap_or_default();
+        volumes.into_iter().map(of).collect()
+    }
+
     /// What a snapshot holds; `None` if it is not taken yet.
     pub(crate) fn of_snapshot(&self, uid: &str) -> Option<Value> {
         self.lock().snapshots.get(uid).cloned()

@@ -49,12 +49,15 @@
 //! | volumes that are late or fail | [`FakeApiServer::provision`] |
 //! | a free volume that a claim gets instead of its data | [`objects::free_volume`] |
 //! | a claim that waits for its first consumer, and the consumer | [`objects::waiting_storage_class`], [`FakeApiServer::use_claim`], [`objects::pod`] |
+//! | group snapshots, in the versions that the cluster's CRDs have | [`Options::group_api`], [`objects::group_snapshot`] |
+//! | groups that are late, fail, or are taken long before they are ready; members that are never ready | [`FakeApiServer::plan_group`], [`FakeApiServer::plan`] |
+//! | groups of the past, with their members | [`objects::ready_group_snapshot`], [`objects::member`] |
 //! | a pod that runs, with several containers, with sidecars | [`objects::running_pod`], [`objects::with_sidecar`] |
 //! | commands in its containers: output, input, exit codes, time | [`FakeApiServer::commands`], [`Script`] |
 //! | commands that hang, outlive their client, or hold a lock while the client is there | [`Script::hangs`], [`Script::until_input_ends`], [`Script::background`] |
 //! | an application that writes, and is frozen and thawed | [`FakeApiServer::start_writer`], [`Script::freeze`], [`FakeApiServer::freeze`] |
 //! | a server that speaks only the old protocol with commands | [`Options::exec_protocols`] |
-//! | a quota, optionally a slow one | [`FakeApiServer::quota`], [`FakeApiServer::quota_frees_after`] |
+//! | a quota, optionally a slow one | [`FakeApiServer::quota`], [`FakeApiServer::quota_frees_after`], [`objects::quota_of`] |
 //! | admission that changes or refuses | [`FakeApiServer::admission_changes`], [`FakeApiServer::admission_denies`] |
 //! | permissions | [`FakeApiServer::token`], [`objects::role`], [`objects::role_binding`], [`FakeApiServer::expire_token`] |
 //! | a restarted server with cold caches | [`FakeApiServer::cold_after_restart`], [`FakeApiServer::cold`], [`FakeApiServer::restart`] |
@@ -73,7 +76,7 @@
 //! | commands that were run: by whom, with which input, how they ended, whether their client was there | [`FakeApiServer::processes`] |
 //! | when and how long a pod was frozen | [`FakeApiServer::freezes`], [`FakeApiServer::is_frozen`] |
 //! | the real source of a claim's data | [`FakeApiServer::restored_from`] |
-//! | the history of snapshots, with the users | [`FakeApiServer::snapshot_history`] |
+//! | the history of snapshots and groups, with the users | [`FakeApiServer::snapshot_history`], [`FakeApiServer::group_history`] |
 //! | the state at any moment | [`FakeApiServer::journal`] |
 //! | bytes, requests at once, watches | [`FakeApiServer::traffic`], [`FakeApiServer::most_in_flight`], [`FakeApiServer::most_watches`] |
 //!
@@ -93,7 +96,7 @@
 //! | `registry`, `discovery` | which resources there are |
 //! | `store` | the objects, their history, and the watchers |
 //! | `exec`, `process` | running commands in containers |
-//! | `controller`, `volumes`, `jobs`, `pods`, `namespaces`, `quota` | controllers |
+//! | `controller`, `groups`, `volumes`, `jobs`, `pods`, `namespaces`, `quota` | controllers |
 //! | `contents` | what is on volumes and in snapshots |
 //! | `announce` | Events of the controllers |
 //! | `cluster` | shared state |
@@ -117,6 +120,7 @@ mod event;
 mod exec;
 mod failure;
 mod fault;
+mod groups;
 mod history;
 pub mod http;
 mod jobs;
@@ -149,6 +153,7 @@ mod watch;
 
 pub use controller::{Controller, Pace, Plan, SnapshotData};
 pub use fault::{ExecFault, Fault, History, Lasts, WatchFault, When};
+pub use groups::GroupApi;
 pub use history::{Milestone, Stage, Write};
 pub use log::Request;
 pub use others::Others;
@@ -185,6 +190,8 @@ pub struct Options {
     /// Whether snapshots, their classes and contents are served. If not, the server is like a cluster without
     /// the CRDs.
     pub snapshot_api: bool,
+    /// Which versions of group snapshots, their classes and contents are served. Default: none.
+    pub group_api: GroupApi,
     /// The protocols of `pods/exec` that are served. Default: `v5.channel.k8s.io` and `v4.channel.k8s.io`; before
     /// Kubernetes 1.30 only the latter, in which a client cannot say that its input ends.
     pub exec_protocols: &'static [&'static str],
@@ -199,6 +206,7 @@ impl Default for Options {
             latency: Duration::ZERO,
             bookmark_every: Duration::from_millis(500),
             snapshot_api: true,
+            group_api: GroupApi::default(),
             exec_protocols: exec::PROTOCOLS,
         }
     }
@@ -282,10 +290,14 @@ impl FakeApiServer {
         kubeconfig::text(&self.url(), namespace, &credentials)
     }
 
-    /// Stores the StorageClass `hostpath` and the default VolumeSnapshotClass `default`, both of the driver
-    /// [`objects::DRIVER`], and a namespace.
+    /// Stores the StorageClass `hostpath`, the default VolumeSnapshotClass `default` and, if group snapshots are
+    /// served, the default VolumeGroupSnapshotClass `default-group`, all of the driver [`objects::DRIVER`], and a
+    /// namespace.
     pub fn furnish(&self, namespace: &str) {
         self.put(objects::namespace(namespace));
+        if self.cluster.options.group_api != GroupApi::None {
+            self.put(objects::default_group_snapshot_class("default-group"));
+        }
         self.put(objects::storage_class("hostpath"));
         self.put(objects::default_snapshot_class("default"));
     }
@@ -294,8 +306,8 @@ impl FakeApiServer {
     ///
     /// All given fields are kept, including those that a client cannot set. Missing ones (uid,
     /// creationTimestamp, generation, a phase) are filled in, and a missing namespace is created.
-    /// VolumeSnapshots with a `status` and claims with a phase other than Pending are left as they are; the
-    /// controllers treat others as new. An existing object is replaced.
+    /// Snapshots and group snapshots with a `status`, and claims with a phase other than Pending, are left as they are;
+    /// the controllers treat others as new. An existing object is replaced.
     ///
     /// # Panics
     ///
@@ -521,6 +533,14 @@ impl FakeApiServer {
     /// snapshot is deleted.
     pub fn plan(&self, f: impl Fn(&Value) -> Option<Plan> + Send + Sync + 'static) {
         self.cluster.set_planner(Arc::new(f));
+    }
+
+    /// Sets the plan for new group snapshots, as [`FakeApiServer::plan`] for snapshots. Their members are snapshots,
+    /// with a plan of their own each, from [`FakeApiServer::plan`]: the closure gets the member without a status, with
+    /// its claim and its owner. They are made when the data is taken, which is when the controller starts the group
+    /// unless its plan says otherwise: a group that is never ready, and not taken either, has none.
+    pub fn plan_group(&self, f: impl Fn(&Value) -> Option<Plan> + Send + Sync + 'static) {
+        self.cluster.set_group_planner(Arc::new(f));
     }
 
     /// Sets the plan for claims that could be bound. The closure gets the current claim; `None` means bound
@@ -750,11 +770,23 @@ impl FakeApiServer {
             .store
             .milestones()
             .iter()
+            .filter(|change| change.resource.plural == "volumesnapshots")
             .flat_map(|change| history::milestones(&self.cluster, change))
             .collect()
     }
 
-    /// Returns all writes of snapshots and claims since the start, in order, whoever made them. They
+    /// Returns the milestones of group snapshots since the start, in order.
+    pub fn group_history(&self) -> Vec<Milestone> {
+        self.cluster
+            .store
+            .milestones()
+            .iter()
+            .filter(|change| change.resource.plural == "volumegroupsnapshots")
+            .flat_map(|change| history::milestones(&self.cluster, change))
+            .collect()
+    }
+
+    /// Returns all writes of snapshots, group snapshots and claims since the start, in order, whoever made them. They
     /// determine the state at any moment, so a model can check each deletion against the state at that time.
     pub fn journal(&self) -> Vec<Write> {
         self.cluster.store.journal().iter().map(|change| history::write(&self.cluster, change)).collect()

@@ -3,7 +3,6 @@
 use crate::admission;
 use crate::cluster::Cluster;
 use crate::controller::{self, SnapshotData};
-use crate::event;
 use crate::object;
 use crate::objects;
 use crate::pods::Freeze;
@@ -34,9 +33,7 @@ impl Others {
             panic!("no resource is of kind {kind:?} in {api_version:?}");
         };
         assert!(!object::name(&object).is_empty(), "an object has a name: {object}");
-        if resource.is_new_event() {
-            object = event::to_core(object);
-        }
+        object = verbs::as_stored(resource, object);
         let namespace = object::namespace(&object).to_owned();
         if resource.namespaced {
             assert!(

@@ -3,6 +3,7 @@
 
 mod contents;
 mod exec;
+mod groups;
 mod meanwhile;
 mod odd;
 mod policy;
