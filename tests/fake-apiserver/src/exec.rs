@@ -17,9 +17,11 @@ use hyper::body::Bytes;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
-use std::future::pending;
+use std::future::{pending, poll_fn};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::AsyncWrite;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
@@ -283,7 +285,14 @@ impl Relay {
     async fn part(&mut self) -> Result<(), Over> {
         let frame = CloseFrame { code: CloseCode::Normal, reason: "".into() };
         let _ = self.socket.close(Some(frame)).await;
-        let _ = timeout(PARTING, async { while let Some(Ok(_)) = self.socket.next().await {} }).await;
+        let parting = async {
+            while let Some(Ok(_)) = self.socket.next().await {}
+            // With TLS a client takes an end without this for a broken connection.
+            let connection = self.socket.get_mut();
+            poll_fn(|context| Pin::new(&mut *connection).poll_shutdown(context)).await
+        };
+        // A client that goes away first has seen enough.
+        let _ = timeout(PARTING, parting).await;
         Err(Over)
     }
 }

@@ -3,9 +3,11 @@
 use crate::{send, send_as, server, until};
 use fake_apiserver::http::{self as client, Exec, Frame, Response};
 use fake_apiserver::{ExecFault, FakeApiServer, Fault, Process, Request, Script, When, objects};
+use futures::StreamExt;
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 use tokio::time::{sleep, timeout};
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 
 const PATH: &str = "/api/v1/namespaces/app/pods/db/exec?container=main&stdout=true&stderr=true";
 const BOTH: &[&str] = &["v5.channel.k8s.io", "v4.channel.k8s.io"];
@@ -428,4 +430,31 @@ async fn both_verbs_are_needed_and_they_are_those_of_the_subresource() {
     let found =
         resources["resources"].as_array().expect("resources").iter().find(|one| one["name"] == "pods/exec");
     assert_eq!(found.expect("is listed")["kind"], "PodExecOptions");
+}
+
+#[tokio::test]
+async fn over_tls_an_end_in_order_can_be_told_from_a_cut() {
+    let server = server(|options| options.tls = true).await;
+    server.put(objects::running_pod("app", "db", &["main"], &[]));
+    server.commands(|_| Some(Script::new().prints("12345")));
+    for (fault, clean) in [
+        (Fault::Delay(Duration::ZERO), true),
+        (Fault::Exec(ExecFault::NoStatus), true),
+        (Fault::Exec(ExecFault::CutAfterBytes(3)), false),
+    ] {
+        server.fault_nth(is_exec, 1, fault.clone());
+        let stream = crate::trusting(&server, server.ca_pem(), "localhost").await.expect("trust");
+        let mut request =
+            format!("wss://localhost{PATH}&command=any").into_client_request().expect("a request");
+        let bearer = format!("Bearer {}", server.admin_token());
+        for (name, value) in [("authorization", bearer.as_str()), ("sec-websocket-protocol", BOTH[1])] {
+            request.headers_mut().insert(name, value.parse().expect("a header"));
+        }
+        let (mut socket, _) = tokio_tungstenite::client_async(request, stream).await.expect("it runs");
+        let mut last = None;
+        while let Some(message) = socket.next().await {
+            last = Some(message);
+        }
+        assert_eq!(last.is_some_and(|last| last.is_ok()), clean, "{fault:?}");
+    }
 }
