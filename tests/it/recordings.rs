@@ -4,17 +4,20 @@
 //! snapshot controller. Each request is repeated over HTTP against the fake API server in the same state, and
 //! the answers are compared: status code, content type and body. Values that differ between clusters are
 //! numbered in the order of their appearance (uids, resourceVersions) or masked (times, continue tokens).
-//! Headers about the transfer of the body are not compared.
+//! Headers about the transfer of the body are not compared. Commands in containers are run over a WebSocket; their
+//! frames are compared.
 //!
 //! Objects that the cluster created by itself (Events of its provisioner, snapshots that are not ready yet)
 //! are put in as recorded. The fake API server creates everything else itself.
 
-use fake_apiserver::http::{self as client, Lines};
-use fake_apiserver::{FakeApiServer, Options, Pace, Plan, objects};
+use fake_apiserver::http::{self as client, Exec, Frame, Lines};
+use fake_apiserver::{Command, FakeApiServer, GroupApi, Options, Pace, Plan, Script, objects};
 use serde_json::{Value, json};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// From a claim to a ready snapshot, and what goes wrong with a creation.
@@ -89,6 +92,48 @@ const STATIC: &[&str] = &["69-static-claim", "70-static-claim-snapshot"];
 /// Events in the form of events.k8s.io.
 const NEW_EVENTS: &[&str] =
     &["71-events-v1-create", "72-events-v1-bad", "73-events-v1-long-note", "80-events-forbidden"];
+
+/// Commands in containers.
+const EXEC: &[&str] = &[
+    "78-exec-forbidden",
+    "79-exec-missing-pod",
+    "81-exec-ok",
+    "82-exec-exit-3",
+    "83-exec-not-found",
+    "84-exec-no-container",
+    "85-exec-container-unnamed",
+    "86-exec-no-pod",
+    "87-exec-protocol-unknown",
+    "88-exec-client-leaves",
+    "89-exec-after-client-left",
+];
+
+const EXEC_PERMISSION: &[&str] =
+    &["90-exec-forbidden-ws", "91-exec-create-only", "92-exec-get-only", "93-exec-get-and-create"];
+
+/// Group snapshots and their members.
+const GROUPS: &[&str] = &[
+    "50-group-create",
+    "51-group-watch-until-ready",
+    "52-group-get-ready",
+    "53-group-members",
+    "54-group-member-delete",
+    "55-group-member-after-delete",
+    "56-group-create-again",
+    "57-group-bad-selector-both",
+    "58-group-error-no-claims",
+    "59-group-error-class-missing",
+    "60-group-error-claim-pending",
+    "61-group-default-class",
+    "62-group-delete-wrong-uid",
+    "63-group-delete",
+    "64-group-after-delete",
+    "65-group-members-after-delete",
+    "66-group-v1beta1",
+    "67-discovery-groups",
+    "68-group-member-restored",
+    "77-group-forbidden",
+];
 
 const JOBS: &[&str] = &["74-job-create", "75-job-pods", "76-job-delete"];
 
@@ -191,7 +236,12 @@ struct Replay<'a> {
 
 impl<'a> Replay<'a> {
     fn new(fake: &'a FakeApiServer) -> Replay<'a> {
-        let service_account = fake.token("app", "volume-snapshotter");
+        Replay::of(fake, "app", "volume-snapshotter")
+    }
+
+    /// With another ServiceAccount.
+    fn of(fake: &'a FakeApiServer, namespace: &str, name: &str) -> Replay<'a> {
+        let service_account = fake.token(namespace, name);
         Replay { fake, service_account, replayed: RefCell::default() }
     }
 
@@ -218,11 +268,15 @@ impl<'a> Replay<'a> {
 
     async fn send(&self, recording: &Recording, values: &[(&str, &str)]) -> client::Response {
         let method = recording.request("method").as_str().unwrap_or_default().parse().expect("a method");
-        let body = recording.value["request"].get("body");
+        let mut body = recording.value["request"].get("body").map(Value::to_string);
+        for (name, value) in values {
+            body = body.map(|body| body.replace(&format!("{{{name}}}"), value));
+        }
+        let body = body.map(|body| serde_json::from_str(&body).expect("JSON"));
         let url = self.url(recording, values);
         let merge = [("content-type", "application/merge-patch+json")];
         let headers = if method == http::Method::PATCH { &merge[..] } else { &[] };
-        client::request(method, &url, Some(self.token(recording)), headers, body)
+        client::request(method, &url, Some(self.token(recording)), headers, body.as_ref())
             .await
             .expect("the fake API server answers")
     }
@@ -232,7 +286,7 @@ impl<'a> Replay<'a> {
         self.replay_with(name, &[]).await
     }
 
-    /// The same with placeholders in the path.
+    /// The same with placeholders in the path and the body.
     async fn replay_with(&self, name: &str, values: &[(&str, &str)]) -> Value {
         let recording = Recording::load(name);
         let response = self.send(&recording, values).await;
@@ -284,6 +338,47 @@ impl<'a> Replay<'a> {
         lines
     }
 
+    /// Runs the recorded command again and compares its frames, as many as are recorded; or the refusal.
+    async fn replay_exec(&self, name: &str) -> Option<Exec> {
+        let recording = Recording::load(name);
+        let protocols = recording.request("protocols").as_array().expect("protocols are recorded");
+        let protocols: Vec<&str> = protocols.iter().filter_map(Value::as_str).collect();
+        let url = self.url(&recording, &[]);
+        let answer = client::exec(&url, Some(self.token(&recording)), &protocols).await;
+        self.done(&recording);
+        let mut exec = match answer.expect("the fake API server answers") {
+            Ok(exec) => exec,
+            Err(response) => {
+                compare(&recording, &response);
+                return None;
+            }
+        };
+        assert_eq!(
+            (&json!(101), &json!(exec.protocol)),
+            (recording.answer("status"), recording.answer("protocol"))
+        );
+        let expected = recording.answer("frames").as_array().expect("frames are recorded");
+        // Where the client went away, that is recorded after the last frame.
+        let expected: Vec<Value> =
+            expected.iter().filter(|frame| frame.get("end").is_none()).map(with_status).collect();
+        let mut frames = Vec::new();
+        while frames.len() < expected.len() {
+            let next = tokio::time::timeout(Duration::from_secs(10), exec.next()).await;
+            match next.expect("a frame comes in time").expect("the stream is whole") {
+                Some(Frame::Data { channel, data }) => frames.push(with_status(&json!({
+                    // Nothing but binary messages gets here.
+                    "opcode": 2,
+                    "channel": channel,
+                    "data": String::from_utf8_lossy(&data),
+                }))),
+                Some(Frame::Close { code, reason }) => frames.push(json!({"close": code, "reason": reason})),
+                None => break,
+            }
+        }
+        assert_same(name, &frames.into(), &expected.into());
+        Some(exec)
+    }
+
     /// All recordings of a group, and no others, were replayed.
     fn finish(self, group: &[&str]) {
         let expected: BTreeSet<String> = group.iter().map(|name| (*name).to_owned()).collect();
@@ -311,6 +406,8 @@ fn compare(recording: &Recording, response: &client::Response) {
         body(response)
     );
     assert_eq!(response.content_type(), recording.answer("contentType"), "{name}");
+    let warning = response.headers.get(http::header::WARNING).and_then(|value| value.to_str().ok());
+    assert_eq!(&Value::from(warning), recording.answer("warning"), "{name}");
     assert_same(name, &body(response), recording.answer("body"));
 }
 
@@ -318,6 +415,16 @@ fn assert_same(name: &str, found: &Value, recorded: &Value) {
     let pretty = |value| serde_json::to_string_pretty(&normal(value)).unwrap_or_default();
     let (found, recorded) = (pretty(found), pretty(recorded));
     assert!(found == recorded, "{name}: the fake API server answers\n{found}\ninstead of\n{recorded}");
+}
+
+/// A frame with the Status as an object: the order of its fields does not matter.
+fn with_status(frame: &Value) -> Value {
+    let mut frame = frame.clone();
+    if frame["channel"] == 3 {
+        let status = frame["data"].as_str().unwrap_or_default();
+        frame["data"] = serde_json::from_str(status).unwrap_or_else(|error| panic!("{status}: {error}"));
+    }
+    frame
 }
 
 /// A value without what differs from one cluster to the next.
@@ -346,6 +453,11 @@ impl Names {
                 let sorted: BTreeMap<&String, &Value> = fields.iter().collect();
                 sorted.into_iter().map(|(key, value)| (key.clone(), self.normal(key, value))).collect()
             }
+            Value::Array(values) if key == "items" => {
+                let mut values: Vec<&Value> = values.iter().collect();
+                values.sort_by_key(|value| place(value));
+                values.into_iter().map(|value| self.normal("", value)).collect()
+            }
             Value::Array(values) => values.iter().map(|value| self.normal("", value)).collect(),
             Value::String(text) if key == "resourceVersion" => self.number("version", text).into(),
             Value::String(text) if key == "continue" && !text.is_empty() => "<continue>".into(),
@@ -358,19 +470,32 @@ impl Names {
                 let asked = text.split(" (").next().unwrap_or_default();
                 format!("{asked} (<version>)").into()
             }
-            Value::String(text) => self.without_uids(text).into(),
+            Value::String(text) => {
+                let text = self.without_uids(text);
+                self.without_hashes(&text).into()
+            }
             other => other.clone(),
         }
     }
 
     fn without_uids(&mut self, text: &str) -> String {
+        self.numbered("uid", text, 36, is_uid)
+    }
+
+    /// Names of members and of their contents have one, and so have processes.
+    fn without_hashes(&mut self, text: &str) -> String {
+        self.numbered("hash", text, 64, |part| part.bytes().all(|byte| byte.is_ascii_hexdigit()))
+    }
+
+    /// A text with numbers instead of those of its parts that are something.
+    fn numbered(&mut self, what: &str, text: &str, length: usize, is: impl Fn(&str) -> bool) -> String {
         let mut result = String::new();
         let mut rest = text;
         while let Some(first) = rest.chars().next() {
-            match rest.get(..36).filter(|part| is_uid(part)) {
-                Some(uid) => {
-                    result.push_str(&self.number("uid", uid));
-                    rest = &rest[36..];
+            match rest.get(..length).filter(|part| is(part)) {
+                Some(part) => {
+                    result.push_str(&self.number(what, part));
+                    rest = &rest[length..];
                 }
                 None => {
                     result.push(first);
@@ -380,6 +505,13 @@ impl Names {
         }
         result
     }
+}
+
+/// Where an object with a random name belongs in a list: by its owner and claim. All others are in order.
+fn place(item: &Value) -> Option<[&str; 2]> {
+    let text = |pointer| item.pointer(pointer).and_then(Value::as_str);
+    let owner = text("/metadata/ownerReferences/0/name")?;
+    Some([owner, text("/spec/source/persistentVolumeClaimName")?])
 }
 
 fn is_uid(text: &str) -> bool {
@@ -657,6 +789,156 @@ async fn jobs_are_answered_as_recorded() {
     replay.finish(JOBS);
 }
 
+/// The recorded commands, in a container that has no others and one file, which is written or not.
+fn recorded_command(command: &Command, file: &Arc<AtomicBool>) -> Option<Script> {
+    Some(match command.line().as_str() {
+        "true" => Script::new(),
+        "sh -c echo frozen" => Script::new().prints("frozen\n"),
+        "sh -c echo cannot freeze >&2; exit 3" => Script::new().complains("cannot freeze\n").exits(3),
+        // The real one took five seconds.
+        "sh -c echo begun; sleep 5; echo done > /tmp/after-disconnect" => {
+            let file = file.clone();
+            let write = move |_: &_| file.store(true, Ordering::SeqCst);
+            Script::new().prints("begun\n").wait(Duration::from_millis(300)).does(write)
+        }
+        "sh -c cat /tmp/after-disconnect || echo it did not" => {
+            Script::new().prints(if file.load(Ordering::SeqCst) { "done\n" } else { "it did not\n" })
+        }
+        _ => return None,
+    })
+}
+
+const EXEC_VERBS: [&[&str]; 4] = [&[], &["create"], &["get"], &["get", "create"]];
+
+#[tokio::test]
+async fn commands_are_answered_as_recorded() {
+    let fake = fake(|_| {}).await;
+    fake.put(objects::running_pod("exec-rec", "app", &["db", "web"], &[]));
+    let file = Arc::default();
+    fake.commands(move |command| recorded_command(command, &file));
+    let in_app = Replay::new(&fake);
+    in_app.replay("78-exec-forbidden").await;
+    in_app.replay("79-exec-missing-pod").await;
+    for name in &EXEC[2..9] {
+        in_app.replay_exec(name).await;
+    }
+    let left = in_app.replay_exec("88-exec-client-leaves").await;
+    drop(left);
+    let give_up = Instant::now() + Duration::from_secs(10);
+    let command = || fake.processes().last().expect("a process").clone();
+    while command().ended.is_none() {
+        assert!(Instant::now() < give_up, "the command goes on without the client");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(command().abandoned < command().ended, "{:?}", command());
+    in_app.replay_exec("89-exec-after-client-left").await;
+    in_app.finish(EXEC);
+
+    let in_own = Replay::of(&fake, "exec-rec", "hook");
+    fake.put(objects::role_binding("exec-rec", "hook", "hook"));
+    for (name, verbs) in EXEC_PERMISSION.iter().zip(EXEC_VERBS) {
+        fake.put(objects::role("exec-rec", "hook", &[("", "pods/exec", verbs)]));
+        in_own.replay_exec(name).await;
+    }
+    in_own.finish(EXEC_PERMISSION);
+}
+
+const GROUPS_PATH: &str = "/apis/groupsnapshot.storage.k8s.io/v1/namespaces/app/volumegroupsnapshots";
+
+/// Waits for one of the members of a group, by its claim.
+async fn member_of(fake: &FakeApiServer, group: &str, claim: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+    let give_up = Instant::now() + Duration::from_secs(10);
+    loop {
+        let found = fake.list(SNAPSHOTS, "app").into_iter().find(|snapshot| {
+            snapshot["metadata"]["ownerReferences"][0]["name"] == group
+                && snapshot["spec"]["source"]["persistentVolumeClaimName"] == claim
+                && is_so(snapshot)
+        });
+        if let Some(found) = found {
+            return found;
+        }
+        assert!(Instant::now() < give_up, "the member of {group} for {claim} is not so");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn group_snapshots_are_answered_as_recorded() {
+    const FIRST: &str = "volume-snapshot-0a1b2c3d";
+    let fake = fake(|options| options.group_api = GroupApi::V1).await;
+    fake.remove("persistentvolumeclaims", "app", "data");
+    for (claim, app) in [("data", "shop"), ("logs", "shop"), ("bound", "half")] {
+        fake.put(objects::bound_claim("app", claim, &[("app", app)]));
+    }
+    let mut pending = objects::claim("app", "pending");
+    pending["metadata"]["labels"] = json!({"app": "half"});
+    pending["spec"]["storageClassName"] = "none".into();
+    fake.put(pending);
+    let is_ready = |snapshot: &Value| snapshot["status"]["readyToUse"] == true;
+    fake.plan(|member| {
+        let of_first = member["metadata"]["ownerReferences"][0]["name"] == FIRST;
+        let is_late = of_first && member["spec"]["source"]["persistentVolumeClaimName"] == "logs";
+        Some(if is_late { Plan::never() } else { Plan::ready_after(Duration::ZERO) })
+    });
+    let late = Some(Plan::ready_after(Duration::from_secs(60)));
+    fake.plan_group(move |group| late.clone().filter(|_| group["metadata"]["name"] == "default-class"));
+    let replay = Replay::new(&fake);
+
+    let created = replay.replay("50-group-create").await;
+    let created = created["metadata"]["resourceVersion"].as_str().expect("a resourceVersion").to_owned();
+    replay.replay_watch("51-group-watch-until-ready", &[("created", &created)]).await;
+    replay.replay("52-group-get-ready").await;
+    member_of(&fake, FIRST, "data", is_ready).await;
+    replay.replay("53-group-members").await;
+    let late = member_of(&fake, FIRST, "logs", |_| true).await;
+    let late = late["metadata"]["name"].as_str().expect("a name");
+    // Before the controller looks.
+    fake.controller_pace(Pace::Stopped);
+    replay.replay_with("54-group-member-delete", &[("member", late)]).await;
+    fake.controller_pace(Pace::AtOnce);
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    replay.replay_with("55-group-member-after-delete", &[("member", late)]).await;
+    replay.replay("56-group-create-again").await;
+    replay.replay("57-group-bad-selector-both").await;
+    for name in ["58-group-error-no-claims", "59-group-error-class-missing", "60-group-error-claim-pending"] {
+        create(&fake, GROUPS_PATH, &Recording::load(name).as_created()).await;
+        replay.replay_until_same(name).await;
+    }
+
+    let mut without_class = Recording::load("61-group-default-class").as_created();
+    without_class["spec"].as_object_mut().expect("a spec").remove("volumeGroupSnapshotClassName");
+    create(&fake, GROUPS_PATH, &without_class).await;
+    replay.replay_until_same("61-group-default-class").await;
+    for claim in ["data", "logs"] {
+        member_of(&fake, "default-class", claim, is_ready).await;
+    }
+    replay.replay("62-group-delete-wrong-uid").await;
+    let group = fake.get("volumegroupsnapshots", "app", "default-class").expect("a group");
+    // The recorded list came when the controller was at the second member.
+    fake.controller_pace(Pace::Stopped);
+    let uid = group["metadata"]["uid"].as_str().expect("a uid");
+    replay.replay_with("63-group-delete", &[("uid", uid)]).await;
+    fake.controller_takes(1);
+    replay.replay_until_same("64-group-after-delete").await;
+    fake.controller_takes(1);
+    replay.replay_until_same("65-group-members-after-delete").await;
+    fake.controller_pace(Pace::AtOnce);
+
+    replay.replay("66-group-v1beta1").await;
+    replay.replay("67-discovery-groups").await;
+    let source = member_of(&fake, FIRST, "data", is_ready).await;
+    let mut restored = Recording::load("68-group-member-restored").as_created();
+    let spec = restored["spec"].as_object_mut().expect("a spec");
+    for field in ["volumeName", "dataSourceRef"] {
+        spec.remove(field);
+    }
+    spec["dataSource"]["name"] = source["metadata"]["name"].clone();
+    create(&fake, "/api/v1/namespaces/app/persistentvolumeclaims", &restored).await;
+    replay.replay_until_same("68-group-member-restored").await;
+    replay.replay("77-group-forbidden").await;
+    replay.finish(GROUPS);
+}
+
 const OTHERS_SNAPSHOTS: &str = "/apis/snapshot.storage.k8s.io/v1/namespaces/others/volumesnapshots";
 const OTHERS_CLAIMS: &str = "/api/v1/namespaces/others/persistentvolumeclaims";
 
@@ -811,8 +1093,24 @@ fn signature(event: &Value) -> String {
 #[test]
 fn every_recording_is_replayed_or_said_not_to_be() {
     let groups = [
-        CREATION, READING, DELETION, ERRORS, RESTORING, PERMISSION, EVENTS, STATIC, NEW_EVENTS, JOBS,
-        MADE_ANEW, WAITING, ODD, POLICIES, CLAIMS,
+        CREATION,
+        READING,
+        DELETION,
+        ERRORS,
+        RESTORING,
+        PERMISSION,
+        EVENTS,
+        STATIC,
+        NEW_EVENTS,
+        JOBS,
+        EXEC,
+        EXEC_PERMISSION,
+        GROUPS,
+        MADE_ANEW,
+        WAITING,
+        ODD,
+        POLICIES,
+        CLAIMS,
     ];
     let mut listed: Vec<&str> = groups.concat();
     listed.extend(NOT_REPLAYED.iter().map(|(name, _)| *name));

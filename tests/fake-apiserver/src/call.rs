@@ -18,6 +18,16 @@ pub(crate) struct Call {
     pub(crate) target: Option<Target>,
     pub(crate) accept: String,
     pub(crate) content_type: String,
+    /// If the client wants to speak WebSocket.
+    pub(crate) upgrade: Option<Upgrade>,
+}
+
+/// What a client asks for that wants to speak WebSocket.
+#[derive(Debug, Clone)]
+pub(crate) struct Upgrade {
+    /// The protocols within it that the client speaks, the preferred one first.
+    pub(crate) protocols: Vec<String>,
+    pub(crate) key: String,
 }
 
 /// The resource that a path names.
@@ -48,6 +58,13 @@ impl Call {
             target,
             accept: text(header::ACCEPT),
             content_type: text(header::CONTENT_TYPE),
+            upgrade: text(header::UPGRADE).eq_ignore_ascii_case("websocket").then(|| Upgrade {
+                protocols: text(header::SEC_WEBSOCKET_PROTOCOL)
+                    .split(',')
+                    .map(|protocol| protocol.trim().to_owned())
+                    .collect(),
+                key: text(header::SEC_WEBSOCKET_KEY),
+            }),
         };
         call.verb = call.find_verb();
         call

@@ -1,13 +1,17 @@
 //! State that all requests and controllers share: store, tokens, plans, faults, actions and log.
 
 use crate::auth::Tokens;
+use crate::contents::Contents;
 use crate::controller::{Orders, SnapshotData};
 use crate::fault::Faults;
 use crate::log::Log;
 use crate::meanwhile::Meanwhile;
 use crate::object;
+use crate::pods::Pods;
 use crate::policy::Policies;
-use crate::registry::{Resource, SNAPSHOT_GROUP};
+use crate::process::Processes;
+use crate::registry::{GROUP_SNAPSHOT_GROUP, Resource, SNAPSHOT_GROUP};
+use crate::script::{Command, Script};
 use crate::store::{Key, Store};
 use crate::{Options, Plan, Provision};
 use serde_json::Value;
@@ -20,6 +24,7 @@ use tokio::sync::watch;
 
 type Provider = Arc<dyn Fn(&Value) -> Option<Provision> + Send + Sync>;
 type Planner = Arc<dyn Fn(&Value) -> Option<Plan> + Send + Sync>;
+type Commands = Arc<dyn Fn(&Command) -> Option<Script> + Send + Sync>;
 
 /// Number of writes that watches and later pages of lists can go back.
 const HISTORY: usize = 50_000;
@@ -42,7 +47,12 @@ pub(crate) struct Cluster {
     restored: Mutex<HashMap<String, String>>,
     /// The claims that are being snapshotted, with the uids of the snapshots.
     sources: Mutex<HashMap<Key, HashSet<String>>>,
+    pub(crate) contents: Contents,
+    pub(crate) pods: Pods,
+    pub(crate) processes: Processes,
+    commands: Mutex<Option<Commands>>,
     planner: Mutex<Option<Planner>>,
+    group_planner: Mutex<Option<Planner>>,
     provider: Mutex<Option<Provider>>,
     /// Delay until a namespace's quota notices that a snapshot is gone.
     quota_delays: Mutex<HashMap<String, Duration>>,
@@ -69,15 +79,35 @@ impl Cluster {
             data: Mutex::default(),
             restored: Mutex::default(),
             sources: Mutex::default(),
+            contents: Contents::default(),
+            pods: Pods::default(),
+            processes: Processes::default(),
+            commands: Mutex::default(),
             planner: Mutex::default(),
+            group_planner: Mutex::default(),
             provider: Mutex::default(),
             quota_delays: Mutex::default(),
         }
     }
 
-    /// Whether a resource is served. Snapshots can be left out, as in a cluster without the CRDs.
+    /// Whether a resource is served. Snapshots and group snapshots can be left out, as in a cluster without the
+    /// CRDs.
     pub(crate) fn serves(&self, resource: &Resource) -> bool {
-        self.options.snapshot_api || resource.group != SNAPSHOT_GROUP
+        match resource.group {
+            SNAPSHOT_GROUP => self.options.snapshot_api,
+            GROUP_SNAPSHOT_GROUP => self.options.group_api.serves(resource.version),
+            _ => true,
+        }
+    }
+
+    /// What users of a resource are warned of, if its version is deprecated.
+    pub(crate) fn deprecation(&self, resource: &Resource) -> Option<String> {
+        let newest = self.options.group_api.newest()?;
+        let is_old = resource.group == GROUP_SNAPSHOT_GROUP && resource.version == "v1beta1";
+        (is_old && newest != resource.version).then(|| {
+            let (version, group, kind) = (resource.api_version(), resource.group, resource.kind);
+            format!("{version} {kind} is deprecated; use {group}/{newest} {kind}")
+        })
     }
 
     /// Returns how often watches were muted, for watches that start now.
@@ -119,13 +149,36 @@ impl Cluster {
         *self.planner.lock().unwrap_or_else(PoisonError::into_inner) = Some(planner);
     }
 
+    pub(crate) fn set_group_planner(&self, planner: Planner) {
+        *self.group_planner.lock().unwrap_or_else(PoisonError::into_inner) = Some(planner);
+    }
+
     /// Returns the plan for a snapshot.
     pub(crate) fn plan(&self, snapshot: &Value) -> Plan {
+        self.planned(&self.planner, snapshot)
+    }
+
+    /// Returns the plan for a group snapshot.
+    pub(crate) fn plan_group(&self, group: &Value) -> Plan {
+        self.planned(&self.group_planner, group)
+    }
+
+    fn planned(&self, planner: &Mutex<Option<Planner>>, object: &Value) -> Plan {
         // A test's closure runs without the lock, so that it may set another one.
-        let planner = self.planner.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let planner = planner.lock().unwrap_or_else(PoisonError::into_inner).clone();
         planner
-            .and_then(|planner| planner(snapshot))
+            .and_then(|planner| planner(object))
             .unwrap_or_else(|| Plan::ready_after(self.options.controller.ready_after))
+    }
+
+    pub(crate) fn set_commands(&self, commands: Commands) {
+        *self.commands.lock().unwrap_or_else(PoisonError::into_inner) = Some(commands);
+    }
+
+    /// Returns what a command does.
+    pub(crate) fn script(&self, command: &Command) -> Script {
+        let commands = self.commands.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        commands.and_then(|commands| commands(command)).unwrap_or_else(Script::missing)
     }
 
     pub(crate) fn set_provider(&self, provider: Provider) {

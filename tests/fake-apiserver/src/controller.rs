@@ -1,5 +1,6 @@
 //! The snapshot controller. It takes VolumeSnapshots through the states of the real one, with the speed and
-//! errors of a test's [`Plan`], and removes deleted ones.
+//! errors of a test's [`Plan`], and removes deleted ones. Group snapshots wait in the same queue; what it does
+//! with them is in `groups`.
 //!
 //! It reacts to changes of the store. Work waits in a queue, which is processed at the [`Pace`] that a test
 //! chooses. A snapshot's claim is looked up by name when its turn comes. Delays count from the write that
@@ -8,6 +9,7 @@
 
 use crate::announce::{Announcement, announce};
 use crate::cluster::Cluster;
+use crate::groups;
 use crate::object::{self, BOUND_PROTECTION, CLAIM_SOURCE_PROTECTION, SOURCE_PROTECTION};
 use crate::registry::{SNAPSHOT_GROUP, known};
 use crate::store::{Change, Key, Kind, Writer};
@@ -19,17 +21,17 @@ use std::time::Duration;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::{Instant, sleep_until};
 
-const SNAPSHOTS: &str = "volumesnapshots";
-const CLAIMS: &str = "persistentvolumeclaims";
+pub(crate) const SNAPSHOTS: &str = "volumesnapshots";
+pub(crate) const CLAIMS: &str = "persistentvolumeclaims";
 const CLASSES: &str = "volumesnapshotclasses";
-const CONTENTS: &str = "volumesnapshotcontents";
+pub(crate) const CONTENTS: &str = "volumesnapshotcontents";
 
 /// Default speed of the snapshot controller.
 #[derive(Debug, Clone)]
 pub struct Controller {
-    /// Time from a snapshot's creation until it is ready. Default: 20 ms.
+    /// Time from the creation of a snapshot, a group snapshot or a member until it is ready. Default: 20 ms.
     pub ready_after: Duration,
-    /// Time from a snapshot's deletion until it is gone. Default: 5 ms.
+    /// Time from the deletion of a snapshot or a group snapshot until it is gone. Default: 5 ms.
     pub deletion_delay: Duration,
     /// Whether to write Events like the real controller. Default: no, because tests count Events.
     pub events: bool,
@@ -45,13 +47,17 @@ impl Default for Controller {
     }
 }
 
-/// What happens to one snapshot. The default is never ready, without an error.
+/// What happens to one snapshot or group snapshot. The default is never ready, without an error.
 #[derive(Debug, Clone, Default)]
 pub struct Plan {
     /// Time from the snapshot's creation until it is ready; `None` means never. If an error of the cluster
     /// (such as a missing class) or the controller's [`Pace`] delayed it, the time counts from the end of the
     /// delay.
     pub ready_after: Option<Duration>,
+    /// Time from the snapshot's creation until the data is taken and `status.creationTime` says so; at the latest when
+    /// it is ready. `None` means that the data is taken as soon as the controller starts the snapshot, if it is to
+    /// become ready at all, and that `status.creationTime` is set when it is ready.
+    pub taken_after: Option<Duration>,
     /// Values of `status.error.message`, each set at a time after the creation. An empty text clears the
     /// error.
     pub errors: Vec<(Duration, String)>,
@@ -76,6 +82,13 @@ impl Plan {
     /// Returns a plan that is never ready, with this error from the start.
     pub fn fails(message: &str) -> Plan {
         Plan::default().with_error(Duration::ZERO, message)
+    }
+
+    /// Takes the data at a time after the creation, and says so, long before the snapshot is ready.
+    #[must_use]
+    pub fn taken_after(mut self, delay: Duration) -> Plan {
+        self.taken_after = Some(delay);
+        self
     }
 
     /// Adds an error at a time after the creation. An empty text clears it.
@@ -107,39 +120,51 @@ impl Plan {
     }
 }
 
-/// Identifies a snapshot by name and uid.
+/// Identifies a snapshot or a group snapshot by name and uid.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Id {
-    key: Key,
-    uid: String,
+pub(crate) struct Id {
+    /// Which of the two it is.
+    pub(crate) plural: &'static str,
+    pub(crate) key: Key,
+    pub(crate) uid: String,
 }
 
 impl Id {
     fn of(change: &Change) -> Id {
-        Id { key: change.key.clone(), uid: object::uid(&change.object.value).to_owned() }
+        Id::new(change.resource.plural, &change.object.value)
     }
 
-    fn get(&self, writer: &Writer<'_>) -> Option<Value> {
-        let object = writer.get(SNAPSHOTS, &self.key)?;
+    pub(crate) fn new(plural: &'static str, object: &Value) -> Id {
+        let key = (object::namespace(object).to_owned(), object::name(object).to_owned());
+        Id { plural, key, uid: object::uid(object).to_owned() }
+    }
+
+    pub(crate) fn get(&self, writer: &Writer<'_>) -> Option<Value> {
+        let object = writer.get(self.plural, &self.key)?;
         (object::uid(&object.value) == self.uid).then(|| object.value.clone())
     }
 
     fn exists(&self, cluster: &Cluster) -> bool {
-        cluster.store.get(SNAPSHOTS, &self.key).is_some_and(|object| object::uid(&object.value) == self.uid)
+        cluster.store.get(self.plural, &self.key).is_some_and(|object| object::uid(&object.value) == self.uid)
     }
 
-    fn modify(&self, writer: &mut Writer<'_>, f: impl FnOnce(&mut Value)) -> Option<Value> {
+    pub(crate) fn modify(&self, writer: &mut Writer<'_>, f: impl FnOnce(&mut Value)) -> Option<Value> {
         self.get(writer)?;
-        Some(writer.modify(known(SNAPSHOTS), &self.key, f)?.value.clone())
-    }
-
-    fn content(&self) -> Key {
-        (String::new(), format!("snapcontent-{}", self.uid))
+        Some(writer.modify(known(self.plural), &self.key, f)?.value.clone())
     }
 }
 
-/// How fast the snapshot controller processes its queue: new snapshots, those whose class or claim has
-/// appeared, and deleted ones. The pace does not affect what the storage has started.
+/// The key of a snapshot's content: the one that it is bound to, or is going to be.
+fn content_of(snapshot: &Value) -> Key {
+    let bound = object::text(snapshot, "/status/boundVolumeSnapshotContentName");
+    let name =
+        if bound.is_empty() { format!("snapcontent-{}", object::uid(snapshot)) } else { bound.to_owned() };
+    (String::new(), name)
+}
+
+/// How fast the snapshot controller processes its queue: new snapshots and group snapshots, those whose class
+/// or claim has appeared, and deleted ones. The members of a group do not wait in it before they are deleted.
+/// The pace does not affect what the storage has started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pace {
     /// As soon as they are there.
@@ -155,7 +180,7 @@ pub enum Pace {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Orders {
     pub(crate) pace: Pace,
-    /// Number of snapshots to process regardless of the pace.
+    /// Number of snapshots and group snapshots to process regardless of the pace.
     pub(crate) granted: usize,
 }
 
@@ -174,8 +199,8 @@ pub struct SnapshotData {
     pub volume: String,
 }
 
-/// The progress of a snapshot.
-enum Step {
+/// The progress of a snapshot or a group snapshot.
+pub(crate) enum Step {
     /// Bound to a content; the storage is working.
     Begun,
     /// Something is missing that may appear later.
@@ -193,10 +218,13 @@ struct Turn {
 struct Worker {
     cluster: Arc<Cluster>,
     plans: HashMap<String, Plan>,
-    /// Not started yet, with the claim's name, so that a change of one claim need not check all snapshots.
+    /// Not started yet, with the claim's name, so that a change of one claim need not check all snapshots. Of a group
+    /// it is empty.
     new: HashMap<Id, String>,
-    /// Deleted, but claims are being created from them.
+    /// Deleted, but claims are being created from them, or they are members of groups that are there.
     held: HashSet<Id>,
+    /// Uids of groups that are gone.
+    gone: HashSet<String>,
     queue: VecDeque<Turn>,
     /// When the last one was taken from the queue.
     taken: Option<Instant>,
@@ -210,6 +238,7 @@ pub(crate) async fn run(cluster: Arc<Cluster>, mut changes: UnboundedReceiver<Ar
         plans: HashMap::new(),
         new: HashMap::new(),
         held: HashSet::new(),
+        gone: HashSet::new(),
         queue: VecDeque::new(),
         taken: None,
     };
@@ -270,6 +299,8 @@ impl Worker {
     fn see(&mut self, change: &Change) {
         let at_once = self.cluster.orders.borrow().pace == Pace::AtOnce;
         match (change.resource.plural, change.kind) {
+            // Those of a group are looked after from the moment when they are made.
+            (SNAPSHOTS, Kind::Added) if groups::is_member(&change.object.value) => {}
             (SNAPSHOTS, Kind::Added) => {
                 let snapshot = &change.object.value;
                 let claim = object::text(snapshot, "/spec/source/persistentVolumeClaimName").to_owned();
@@ -280,7 +311,16 @@ impl Worker {
                     self.put_in_queue(id, change.at, at_once);
                 }
             }
-            (SNAPSHOTS, Kind::Modified) => {
+            (groups::GROUPS, Kind::Added) => {
+                let group = &change.object.value;
+                if groups::is_new(group) {
+                    let id = Id::of(change);
+                    self.plans.insert(id.uid.clone(), self.cluster.plan_group(group));
+                    self.new.insert(id.clone(), String::new());
+                    self.put_in_queue(id, change.at, at_once);
+                }
+            }
+            (SNAPSHOTS | groups::GROUPS, Kind::Modified) => {
                 let was = change.before.as_ref().is_some_and(|before| object::is_deleting(&before.value));
                 if !was && object::is_deleting(&change.object.value) {
                     let id = Id::of(change);
@@ -295,24 +335,37 @@ impl Worker {
                 self.held.remove(&id);
                 // The content is removed with the snapshot, however that was removed.
                 self.cluster.store.write(|writer| {
-                    writer.remove(known(CONTENTS), &id.content());
+                    writer.remove(known(CONTENTS), &content_of(&change.object.value));
                     release_claim(&self.cluster, writer, &change.object.value);
                 });
             }
-            (CLASSES | CLAIMS, _) => {
-                let of_class = change.resource.plural == CLASSES;
+            (groups::GROUPS, Kind::Deleted) => {
+                let id = Id::of(change);
+                self.plans.remove(&id.uid);
+                self.new.remove(&id);
+                self.held.remove(&id);
+                let members = groups::disband(&self.cluster, &change.object.value);
+                self.gone.insert(id.uid);
+                for member in members {
+                    self.put_in_queue(member, change.at, at_once);
+                }
+            }
+            (CLASSES | groups::CLASSES | CLAIMS, _) => {
+                let of_class = change.resource.plural != CLAIMS;
                 let (namespace, name) = &change.key;
-                let new = self
-                    .new
-                    .iter()
-                    .filter(|(id, claim)| of_class || (id.key.0 == *namespace && *claim == name));
+                let new = self.new.iter().filter(|(id, claim)| {
+                    let is_group = id.plural == groups::GROUPS;
+                    of_class || (id.key.0 == *namespace && (is_group || *claim == name))
+                });
                 // Snapshots waiting for their first turn are already queued.
                 let again: Vec<Id> = new.map(|(id, _)| id.clone()).collect();
                 let is_source = |id: &&Id| {
                     let states = [Some(&change.object), change.before.as_ref()];
                     states.into_iter().flatten().any(|claim| {
-                        id.key.0 == *namespace
-                            && object::text(&claim.value, "/spec/dataSource/name") == id.key.1
+                        let source = object::text(&claim.value, "/spec/dataSource/name");
+                        // Of a group it may be a member.
+                        let is_it = id.plural == groups::GROUPS || source == id.key.1;
+                        id.key.0 == *namespace && is_it && !source.is_empty()
                     })
                 };
                 let free: Vec<Id> = self.held.iter().filter(is_source).cloned().collect();
@@ -325,25 +378,38 @@ impl Worker {
     }
 
     fn look_after(&mut self, id: Id, since: Instant) {
-        let Some(snapshot) = self.cluster.store.get(SNAPSHOTS, &id.key) else { return };
-        if object::is_deleting(&snapshot.value) {
-            let cluster = &self.cluster;
-            let plan = self.plans.entry(id.uid.clone()).or_insert_with(|| cluster.plan(&snapshot.value));
-            if plan.on_delete_keep || release(cluster, &id, since) {
+        let cluster = &self.cluster;
+        let Some(found) = cluster.store.get(id.plural, &id.key) else { return };
+        let is_group = id.plural == groups::GROUPS;
+        if object::is_deleting(&found.value) {
+            let planned =
+                || if is_group { cluster.plan_group(&found.value) } else { cluster.plan(&found.value) };
+            let keep = self.plans.entry(id.uid.clone()).or_insert_with(planned).on_delete_keep;
+            let released = keep
+                || match is_group {
+                    true => groups::release(cluster, &id, since),
+                    false => release(cluster, &id, since, &self.gone),
+                };
+            if released {
                 self.held.remove(&id);
             } else {
                 self.held.insert(id);
             }
         } else if self.new.contains_key(&id) {
-            match begin(&self.cluster, &id) {
-                Step::Stuck => return,
-                Step::Begun => {
-                    let plan = self.plans.get(&id.uid).cloned().unwrap_or_default();
-                    follow(&self.cluster, id.clone(), plan, since);
+            let plan = self.plans.get(&id.uid).cloned().unwrap_or_default();
+            let step = match is_group {
+                true => groups::begin(cluster, &id, plan, since),
+                false => {
+                    let step = begin(cluster, &id);
+                    if matches!(step, Step::Begun) {
+                        follow(cluster, id.clone(), plan, since);
+                    }
+                    step
                 }
-                Step::Over => {}
+            };
+            if !matches!(step, Step::Stuck) {
+                self.new.remove(&id);
             }
-            self.new.remove(&id);
         }
     }
 }
@@ -387,7 +453,7 @@ fn begin(cluster: &Cluster, id: &Id) -> Step {
         };
         let driver = driver_of(writer, &claim);
         protect_claim(cluster, writer, &snapshot);
-        let (content_namespace, content_name) = id.content();
+        let (content_namespace, content_name) = content_of(&snapshot);
         if writer.get(CONTENTS, &(content_namespace, content_name.clone())).is_none() {
             let handle = volume_handle(writer, &claim);
             writer.put(known(CONTENTS), content(id, &snapshot, &class, &claim, &handle));
@@ -462,7 +528,7 @@ fn bound_claim(writer: &Writer<'_>, snapshot: &Value) -> Result<Value, Hindrance
 }
 
 /// Returns the driver of a claim's volume, if it is known.
-fn driver_of(writer: &Writer<'_>, claim: &Value) -> Option<String> {
+pub(crate) fn driver_of(writer: &Writer<'_>, claim: &Value) -> Option<String> {
     let cluster_wide = |plural, name: &str| writer.get(plural, &(String::new(), name.to_owned()));
     let volume = cluster_wide("persistentvolumes", object::text(claim, "/spec/volumeName"));
     let of_volume = volume.map(|volume| object::text(&volume.value, "/spec/csi/driver").to_owned());
@@ -515,7 +581,7 @@ pub(crate) fn data_of(claim: &Value) -> SnapshotData {
 }
 
 /// Returns the storage's name of a claim's volume. A claim that was put in as Bound may not have one.
-fn volume_handle(writer: &Writer<'_>, claim: &Value) -> String {
+pub(crate) fn volume_handle(writer: &Writer<'_>, claim: &Value) -> String {
     let name = object::text(claim, "/spec/volumeName");
     let volume = writer.get("persistentvolumes", &(String::new(), name.to_owned()));
     let handle = volume.map(|volume| object::text(&volume.value, "/spec/csi/volumeHandle").to_owned());
@@ -552,7 +618,7 @@ fn content(id: &Id, snapshot: &Value, class: &Value, claim: &Value, volume_handl
         "apiVersion": format!("{SNAPSHOT_GROUP}/v1"),
         "kind": "VolumeSnapshotContent",
         "metadata": {
-            "name": id.content().1,
+            "name": content_of(snapshot).1,
             "uid": object::new_uid(),
             "generation": 1,
             "creationTimestamp": object::now(),
@@ -580,12 +646,12 @@ fn content(id: &Id, snapshot: &Value, class: &Value, claim: &Value, volume_handl
 }
 
 /// Sets an error, unless it is already set: the controller retries, but reports it once.
-fn set_error(writer: &mut Writer<'_>, id: &Id, message: &str, with_ready: bool) {
-    id.modify(writer, |snapshot| {
-        if object::text(snapshot, "/status/error/message") == message {
+pub(crate) fn set_error(writer: &mut Writer<'_>, id: &Id, message: &str, with_ready: bool) {
+    id.modify(writer, |object| {
+        if object::text(object, "/status/error/message") == message {
             return;
         }
-        let status = object::section(snapshot, "status");
+        let status = object::section(object, "status");
         status.insert("error".into(), json!({"message": message, "time": object::now()}));
         if with_ready {
             status.insert("readyToUse".into(), false.into());
@@ -594,26 +660,56 @@ fn set_error(writer: &mut Writer<'_>, id: &Id, message: &str, with_ready: bool) 
 }
 
 /// A step of a plan.
-enum Happening {
+pub(crate) enum Happening {
     Error(String),
+    /// The data is taken, and the status says so.
+    Taken,
     Ready,
 }
 
-/// Executes a snapshot's plan, each step at its time.
-fn follow(cluster: &Arc<Cluster>, id: Id, plan: Plan, since: Instant) {
-    let cut = Timestamp::now();
-    let mut planned: Vec<(Duration, Happening)> =
-        plan.errors.iter().map(|(at, message)| (*at, Happening::Error(message.clone()))).collect();
-    if let Some(at) = plan.ready_after {
-        planned.push((at, Happening::Ready));
+impl Plan {
+    /// The steps in order, with their times after the creation.
+    pub(crate) fn steps(&self) -> Vec<(Duration, Happening)> {
+        let mut steps: Vec<(Duration, Happening)> =
+            self.errors.iter().map(|(at, message)| (*at, Happening::Error(message.clone()))).collect();
+        if let Some(at) = self.taken_after {
+            let latest = self.ready_after.unwrap_or(at);
+            steps.push((at.min(latest), Happening::Taken));
+        }
+        if let Some(at) = self.ready_after {
+            steps.push((at, Happening::Ready));
+        }
+        // Stable: what is ready was taken before.
+        steps.sort_by_key(|(at, _)| *at);
+        steps
     }
-    planned.sort_by_key(|(at, _)| *at);
-    if planned.is_empty() {
+
+    /// Whether the data is taken as soon as the snapshot is started.
+    pub(crate) fn is_taken_at_once(&self) -> bool {
+        self.taken_after.is_none() && self.ready_after.is_some()
+    }
+
+    /// `status.creationTime` of what the storage took at a time.
+    pub(crate) fn time(&self, taken: Timestamp) -> String {
+        self.creation_time.clone().unwrap_or_else(|| object::time(taken))
+    }
+}
+
+/// Executes a snapshot's plan, each step at its time.
+pub(crate) fn follow(cluster: &Arc<Cluster>, id: Id, plan: Plan, since: Instant) {
+    let mut taken = Timestamp::now();
+    if plan.is_taken_at_once()
+        && let Some(snapshot) = cluster.store.get(SNAPSHOTS, &id.key)
+    {
+        take(cluster, &snapshot.value);
+    }
+    let steps = plan.steps();
+    if steps.is_empty() {
         return;
     }
     let cluster = cluster.clone();
     tokio::spawn(async move {
-        for (after, happening) in planned {
+        for (after, happening) in steps {
             // A delay too long to be counted is never over.
             let Some(at) = since.checked_add(after) else { return };
             sleep_until(at).await;
@@ -626,7 +722,11 @@ fn follow(cluster: &Arc<Cluster>, id: Id, plan: Plan, since: Instant) {
                         set_error(writer, &id, message, false);
                         id.get(writer)
                     }
-                    Happening::Ready => make_ready(&cluster, writer, &id, &plan, cut),
+                    Happening::Taken => {
+                        taken = Timestamp::now();
+                        say_taken(&cluster, writer, &id, &plan, taken)
+                    }
+                    Happening::Ready => make_ready(&cluster, writer, &id, &plan, taken),
                 }
                 .is_some()
             });
@@ -637,28 +737,70 @@ fn follow(cluster: &Arc<Cluster>, id: Id, plan: Plan, since: Instant) {
     });
 }
 
+/// Copies the data of a snapshot, unless that was done before.
+fn take(cluster: &Cluster, snapshot: &Value) {
+    if let Some(data) = cluster.data(snapshot) {
+        cluster.contents.take(object::uid(snapshot), &data.volume);
+    }
+}
+
+/// A time as a content has it.
+pub(crate) fn nanoseconds(time: &str) -> i64 {
+    time.parse::<Timestamp>().map_or(0, |time| time.as_second().saturating_mul(1_000_000_000))
+}
+
+/// Takes the data of a snapshot, and says so.
+fn say_taken(
+    cluster: &Cluster,
+    writer: &mut Writer<'_>,
+    id: &Id,
+    plan: &Plan,
+    taken: Timestamp,
+) -> Option<Value> {
+    take(cluster, &id.get(writer)?);
+    let time = plan.time(taken);
+    writer.modify(known(CONTENTS), &content_of(&id.get(writer)?), |content| {
+        let status = object::section(content, "status");
+        status.insert("creationTime".into(), nanoseconds(&time).into());
+        status.insert("readyToUse".into(), false.into());
+    });
+    let taken = id.modify(writer, |snapshot| {
+        object::section(snapshot, "status").insert("creationTime".into(), time.into());
+    });
+    tell_created(cluster, writer, id);
+    taken
+}
+
+fn tell_created(cluster: &Cluster, writer: &mut Writer<'_>, id: &Id) {
+    let message = format!("Snapshot {}/{} was successfully created by the CSI driver.", id.key.0, id.key.1);
+    tell(cluster, writer, id, "Normal", "SnapshotCreated", &message);
+}
+
 fn make_ready(
     cluster: &Cluster,
     writer: &mut Writer<'_>,
     id: &Id,
     plan: &Plan,
-    cut: Timestamp,
+    taken: Timestamp,
 ) -> Option<Value> {
     let snapshot = id.get(writer)?;
+    let said = object::text(&snapshot, "/status/creationTime").to_owned();
+    let time = if said.is_empty() { plan.time(taken) } else { said.clone() };
+    let group = groups::owner(&snapshot).map(|(name, _)| name.to_owned());
     let claim = object::text(&snapshot, "/spec/source/persistentVolumeClaimName").to_owned();
     let claim = writer.get(CLAIMS, &(id.key.0.clone(), claim));
     let size = claim.and_then(|claim| {
         let found = claim.value.pointer("/status/capacity/storage");
         found.or_else(|| claim.value.pointer("/spec/resources/requests/storage")).cloned()
     });
-    let time = plan.creation_time.clone().unwrap_or_else(|| object::time(cut));
-    writer.modify(known(CONTENTS), &id.content(), |content| {
-        content["status"] = json!({
-            "creationTime": time.parse::<Timestamp>().map_or(0, |time| time.as_second().saturating_mul(1_000_000_000)),
-            "readyToUse": true,
-            "restoreSize": size.as_ref().and_then(Value::as_str).and_then(object::bytes).unwrap_or(0),
-            "snapshotHandle": object::new_uid(),
-        });
+    writer.modify(known(CONTENTS), &content_of(&snapshot), |content| {
+        let bytes = size.as_ref().and_then(Value::as_str).and_then(object::bytes).unwrap_or(0);
+        let status = object::section(content, "status");
+        status.insert("creationTime".into(), nanoseconds(&time).into());
+        status.insert("readyToUse".into(), true.into());
+        status.insert("restoreSize".into(), bytes.into());
+        // That of a member is known from the beginning.
+        status.entry("snapshotHandle").or_insert_with(|| object::new_uid().into());
     });
     let ready = id.modify(writer, |snapshot| {
         let status = object::section(snapshot, "status");
@@ -667,40 +809,54 @@ fn make_ready(
         if let Some(size) = size {
             status.insert("restoreSize".into(), size);
         }
+        if let Some(group) = group {
+            status.insert("volumeGroupSnapshotName".into(), group.into());
+        }
         if !plan.keep_error {
             status.remove("error");
         }
     });
     release_claim(cluster, writer, &snapshot);
-    let what = format!("Snapshot {}/{}", id.key.0, id.key.1);
-    tell(
-        cluster,
-        writer,
-        id,
-        "Normal",
-        "SnapshotCreated",
-        &format!("{what} was successfully created by the CSI driver."),
-    );
-    tell(cluster, writer, id, "Normal", "SnapshotReady", &format!("{what} is ready to use."));
+    if said.is_empty() {
+        tell_created(cluster, writer, id);
+    }
+    let message = format!("Snapshot {}/{} is ready to use.", id.key.0, id.key.1);
+    tell(cluster, writer, id, "Normal", "SnapshotReady", &message);
     ready
 }
 
-/// Removes the finalizers of a deleted snapshot: one at once, the other after the delay. Returns `false` if
-/// claims still use it.
-fn release(cluster: &Arc<Cluster>, id: &Id, since: Instant) -> bool {
-    let (namespace, name) = &id.key;
+/// Whether a claim is being created from a snapshot.
+pub(crate) fn is_in_use(writer: &Writer<'_>, (namespace, name): &Key) -> bool {
     let uses = |claim: &Value| {
-        object::namespace(claim) == namespace
-            && object::text(claim, "/status/phase") == "Pending"
+        object::text(claim, "/status/phase") == "Pending"
             && object::text(claim, "/spec/dataSource/kind") == "VolumeSnapshot"
             && object::text(claim, "/spec/dataSource/name") == name
     };
+    writer.list_in(CLAIMS, namespace).any(|claim| uses(&claim.value))
+}
+
+/// Removes the finalizers of a deleted snapshot: one at once, the other after the delay. Returns `false` if
+/// claims still use it, or its group is there; `gone` are groups that are not.
+fn release(cluster: &Arc<Cluster>, id: &Id, since: Instant, gone: &HashSet<String>) -> bool {
     let free = cluster.store.write(|writer| {
-        if id.get(writer).is_some() && writer.list(CLAIMS).any(|claim| uses(&claim.value)) {
+        let Some(snapshot) = id.get(writer) else { return true };
+        if is_in_use(writer, &id.key) {
+            return false;
+        }
+        let named = object::text(&snapshot, "/status/volumeGroupSnapshotName").to_owned();
+        let group = (id.key.0.clone(), named.clone());
+        let is_in_group = !named.is_empty() && writer.get(groups::GROUPS, &group).is_some();
+        if is_in_group {
             return false;
         }
         id.modify(writer, |snapshot| object::remove_finalizer(snapshot, SOURCE_PROTECTION));
-        true
+        let Some((_, owner)) = groups::owner(&snapshot) else { return true };
+        // One whose status does not tell of its group is known by its owner alone.
+        let is_alone = !named.is_empty() || gone.contains(owner);
+        if is_alone {
+            id.modify(writer, |snapshot| object::remove_finalizer(snapshot, groups::IN_GROUP_PROTECTION));
+        }
+        is_alone
     });
     if free {
         let (cluster, id) = (cluster.clone(), id.clone());
@@ -715,16 +871,23 @@ fn release(cluster: &Arc<Cluster>, id: &Id, since: Instant) -> bool {
     free
 }
 
-/// Writes an Event about a snapshot, if Events are enabled.
-fn tell(cluster: &Cluster, writer: &mut Writer<'_>, id: &Id, kind: &str, reason: &str, message: &str) {
+/// Writes an Event about a snapshot or a group snapshot, if Events are enabled.
+pub(crate) fn tell(
+    cluster: &Cluster,
+    writer: &mut Writer<'_>,
+    id: &Id,
+    kind: &str,
+    reason: &str,
+    message: &str,
+) {
     if !cluster.options.controller.events {
         return;
     }
-    let Some(snapshot) = id.get(writer) else { return };
-    let about = (format!("{SNAPSHOT_GROUP}/v1"), "VolumeSnapshot");
+    let Some(object) = id.get(writer) else { return };
+    let resource = known(id.plural);
     let said = Announcement {
-        about: (&about.0, about.1),
-        object: &snapshot,
+        about: (&resource.api_version(), resource.kind),
+        object: &object,
         component: "snapshot-controller",
         kind,
         reason,

@@ -30,12 +30,12 @@ pub(crate) fn page(path: &str, served: impl Fn(&Resource) -> bool) -> Option<Pag
                     names.push(resource.group);
                 }
             }
-            let groups: Vec<Value> = names.into_iter().map(group).collect();
+            let groups: Vec<Value> = names.into_iter().map(|name| group(name, resources())).collect();
             json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
         }
         ["apis", name] => {
             let resource = resources().find(|resource| !name.is_empty() && resource.group == *name)?;
-            let mut value = group(resource.group);
+            let mut value = group(resource.group, resources());
             value["kind"] = "APIGroup".into();
             value["apiVersion"] = "v1".into();
             value
@@ -106,9 +106,16 @@ fn version() -> Value {
     })
 }
 
-fn group(name: &str) -> Value {
-    let version = json!({"groupVersion": format!("{name}/v1"), "version": "v1"});
-    json!({"name": name, "versions": [version], "preferredVersion": version})
+/// A group with the versions of its resources. The first one is preferred.
+fn group<'a>(name: &str, resources: impl Iterator<Item = &'a Resource>) -> Value {
+    let mut versions: Vec<Value> = Vec::new();
+    for resource in resources.filter(|resource| resource.group == name) {
+        let version = json!({"groupVersion": resource.api_version(), "version": resource.version});
+        if !versions.contains(&version) {
+            versions.push(version);
+        }
+    }
+    json!({"name": name, "preferredVersion": versions.first(), "versions": versions})
 }
 
 fn list<'a>(group_version: &str, resources: impl Iterator<Item = &'a Resource>) -> Value {
@@ -132,6 +139,15 @@ fn list<'a>(group_version: &str, resources: impl Iterator<Item = &'a Resource>) 
                 "namespaced": resource.namespaced,
                 "kind": resource.kind,
                 "verbs": ["get", "patch", "update"],
+            }));
+        }
+        if resource.plural == "pods" {
+            entries.push(json!({
+                "name": "pods/exec",
+                "singularName": "",
+                "namespaced": true,
+                "kind": "PodExecOptions",
+                "verbs": ["create", "get"],
             }));
         }
         if resource.plural == "serviceaccounts" {

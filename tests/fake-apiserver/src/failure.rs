@@ -57,6 +57,20 @@ impl Cause {
         Cause { reason: "FieldValueTooLong", field: field.to_owned(), message }
     }
 
+    /// A value that is none of those which are allowed.
+    pub(crate) fn unsupported(field: &str, value: &str, allowed: &[&str]) -> Cause {
+        let allowed: Vec<String> = allowed.iter().map(|value| quoted(value)).collect();
+        Cause {
+            reason: "FieldValueNotSupported",
+            field: field.to_owned(),
+            message: format!(
+                "Unsupported value: {}: supported values: {}",
+                quoted(value),
+                allowed.join(", ")
+            ),
+        }
+    }
+
     /// A field of another type than the schema's.
     pub(crate) fn wrong_type(field: &str, found: &Value, expected: &str) -> Cause {
         let found = match found {
@@ -254,6 +268,11 @@ impl Failure {
             "the server does not allow this method on the requested resource".into(),
         )
         .with("", "", "", None)
+    }
+
+    /// A client wants to speak a protocol that nobody speaks: the node says so, without a word.
+    pub(crate) fn no_such_protocol() -> Failure {
+        Failure::plain(403, "")
     }
 
     pub(crate) fn unsupported_media_type(accepted: &str) -> Failure {

@@ -72,6 +72,9 @@ pub enum Fault {
     },
     /// It is a watch, and its stream goes wrong. Any other request is answered as always.
     Watch(WatchFault),
+    /// It runs a command in a container, and the stream goes wrong; the command runs on. Any other request is answered
+    /// as always.
+    Exec(ExecFault),
 }
 
 /// What goes wrong with the stream of a watch. Bookmarks are not counted as events.
@@ -96,6 +99,25 @@ pub enum WatchFault {
     CutLine(usize),
     /// Right after this many events, a line that is no JSON. Then it goes on.
     Garbage(usize),
+}
+
+/// What goes wrong with the stream of a command that runs in a container. What is said of bytes counts those of
+/// standard output and standard error together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ExecFault {
+    /// The connection is closed after this many bytes, or at the end of the command if there are fewer.
+    CutAfterBytes(usize),
+    /// The connection is closed after this time, if the command runs that long.
+    CutAfter(Duration),
+    /// The stream ends in order after all output, but nothing says how the command ended.
+    NoStatus,
+    /// The stream ends in order after this time, if the command runs that long, and nothing says how it ended.
+    EndsAfter(Duration),
+    /// After this many bytes, or at the end of the command if there are fewer, nothing comes any more. The connection
+    /// stays open.
+    MuteAfterBytes(usize),
+    /// This comes instead of the Status.
+    Status(String),
 }
 
 impl Fault {

@@ -1,4 +1,4 @@
-//! The history of snapshots and claims, for tests that check after a run whether each deletion was allowed
+//! The history of snapshots, group snapshots and claims, for tests that check after a run whether each deletion was allowed
 //! when it happened.
 
 use crate::cluster::Cluster;
@@ -8,7 +8,7 @@ use crate::store::{Change, Kind};
 use serde_json::Value;
 use std::time::Instant;
 
-/// A milestone of a VolumeSnapshot.
+/// A milestone of a VolumeSnapshot or a VolumeGroupSnapshot.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Milestone {
@@ -19,7 +19,7 @@ pub struct Milestone {
     /// [`FakeApiServer::put`](crate::FakeApiServer::put) and such.
     pub user: String,
     pub at: Instant,
-    /// The source of the snapshot's data; `None` if it is not known. All milestones of a snapshot have the
+    /// The source of the snapshot's data; `None` if it is not known, and of a group. All milestones of a snapshot have the
     /// final value.
     pub data: Option<SnapshotData>,
 }
@@ -35,7 +35,7 @@ pub enum Stage {
     Removed,
 }
 
-/// One write of a VolumeSnapshot or a PersistentVolumeClaim.
+/// One write of a VolumeSnapshot, a VolumeGroupSnapshot or a PersistentVolumeClaim.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Write {
@@ -66,9 +66,9 @@ pub(crate) fn write(cluster: &Cluster, change: &Change) -> Write {
     }
 }
 
-/// Returns the milestones of a change of a snapshot, in order.
+/// Returns the milestones of a change of a snapshot or a group snapshot, in order.
 pub(crate) fn stages(change: &Change) -> Vec<Stage> {
-    if change.resource.plural != "volumesnapshots" {
+    if !matches!(change.resource.plural, "volumesnapshots" | "volumegroupsnapshots") {
         return Vec::new();
     }
     let is_ready = |object: &Value| object.pointer("/status/readyToUse") == Some(&Value::Bool(true));

@@ -7,6 +7,31 @@
 //! ([`FakeApiServer::list`]), the requests ([`FakeApiServer::requests`]) and the history of the snapshots
 //! ([`FakeApiServer::snapshot_history`]).
 //!
+//! Pods run scripts of a test's choice. Data, on the volumes of claims, in snapshots and in claims made from
+//! those, is any JSON value:
+//!
+//! ```
+//! use fake_apiserver::{FakeApiServer, Options, Script, objects};
+//! # use std::time::Duration;
+//!
+//! # async fn example() {
+//! let server = FakeApiServer::start(Options::default()).await;
+//! server.furnish("app");
+//! server.put(objects::bound_claim("app", "data", &[]));
+//! server.put(objects::running_pod("app", "db-0", &["db"], &["data"]));
+//! server.start_writer("app", "db-0", Duration::from_millis(1));
+//! server.commands(|command| match command.line().as_str() {
+//!     "freeze" => Some(Script::new().freeze().prints("frozen\n")),
+//!     "thaw" => Some(Script::new().thaw()),
+//!     _ => None,
+//! });
+//! // A client runs `freeze`, makes snapshots, waits until they are taken, and runs `thaw`. Then:
+//! assert!(!server.is_frozen("app", "db-0"));
+//! assert!(server.freezes("app", "db-0").iter().all(|freeze| freeze.duration() < Duration::from_secs(30)));
+//! assert_eq!(server.snapshot_content("app", "of-data"), server.snapshot_content("app", "of-logs"));
+//! # }
+//! ```
+//!
 //! # What a test can arrange
 //!
 //! | to arrange | there is |
@@ -19,15 +44,26 @@
 //! | a claim that is recreated with the same name | [`FakeApiServer::replace_claim`] |
 //! | a snapshot controller with a queue, which looks up claims late | [`FakeApiServer::controller_pace`], [`FakeApiServer::controller_takes`] |
 //! | snapshots that are late, fail, have given dates, or stay terminating | [`FakeApiServer::plan`] |
+//! | snapshots that are taken long before they are ready | [`Plan::taken_after`] |
+//! | data on volumes, which snapshots copy and restores bring back | [`FakeApiServer::set_content`] |
 //! | volumes that are late or fail | [`FakeApiServer::provision`] |
 //! | a free volume that a claim gets instead of its data | [`objects::free_volume`] |
 //! | a claim that waits for its first consumer, and the consumer | [`objects::waiting_storage_class`], [`FakeApiServer::use_claim`], [`objects::pod`] |
-//! | a quota, optionally a slow one | [`FakeApiServer::quota`], [`FakeApiServer::quota_frees_after`] |
+//! | group snapshots, in the versions that the cluster's CRDs have | [`Options::group_api`], [`objects::group_snapshot`] |
+//! | groups that are late, fail, or are taken long before they are ready; members that are never ready | [`FakeApiServer::plan_group`], [`FakeApiServer::plan`] |
+//! | groups of the past, with their members | [`objects::ready_group_snapshot`], [`objects::member`] |
+//! | a pod that runs, with several containers, with sidecars | [`objects::running_pod`], [`objects::with_sidecar`] |
+//! | commands in its containers: output, input, exit codes, time | [`FakeApiServer::commands`], [`Script`] |
+//! | commands that hang, outlive their client, or hold a lock while the client is there | [`Script::hangs`], [`Script::until_input_ends`], [`Script::background`] |
+//! | an application that writes, and is frozen and thawed | [`FakeApiServer::start_writer`], [`Script::freeze`], [`FakeApiServer::freeze`] |
+//! | a server that speaks only the old protocol with commands | [`Options::exec_protocols`] |
+//! | a quota, optionally a slow one | [`FakeApiServer::quota`], [`FakeApiServer::quota_frees_after`], [`objects::quota_of`] |
 //! | admission that changes or refuses | [`FakeApiServer::admission_changes`], [`FakeApiServer::admission_denies`] |
 //! | permissions | [`FakeApiServer::token`], [`objects::role`], [`objects::role_binding`], [`FakeApiServer::expire_token`] |
 //! | a restarted server with cold caches | [`FakeApiServer::cold_after_restart`], [`FakeApiServer::cold`], [`FakeApiServer::restart`] |
 //! | requests that fail, are late, or carried out without an answer | [`FakeApiServer::fault`], [`FakeApiServer::fault_nth`], [`FakeApiServer::fault_times`], [`Fault`] |
 //! | watches that end, lie or go mute | [`WatchFault`], [`FakeApiServer::mute_watches`], [`FakeApiServer::end_watches`], [`FakeApiServer::expire_watches`], [`FakeApiServer::compact`] |
+//! | commands whose stream is cut, goes mute, or ends without a Status | [`ExecFault`] |
 //! | a server that is down | [`FakeApiServer::refuse_connections`], [`FakeApiServer::cut_connections`], [`FakeApiServer::turn_away`] |
 //! | schedules and their settings | [`objects::cron_job`], [`objects::config_map`] |
 //!
@@ -36,8 +72,11 @@
 //! | objects | [`FakeApiServer::get`], [`FakeApiServer::list`] |
 //! | what was asked, to the letter of the URL | [`FakeApiServer::requests`], [`Request::uri`] |
 //! | the real source of a snapshot's data | [`FakeApiServer::snapshot_data`], [`Milestone::data`] |
+//! | what is on a volume, and what a snapshot holds of it | [`FakeApiServer::content`], [`FakeApiServer::snapshot_content`] |
+//! | commands that were run: by whom, with which input, how they ended, whether their client was there | [`FakeApiServer::processes`] |
+//! | when and how long a pod was frozen | [`FakeApiServer::freezes`], [`FakeApiServer::is_frozen`] |
 //! | the real source of a claim's data | [`FakeApiServer::restored_from`] |
-//! | the history of snapshots, with the users | [`FakeApiServer::snapshot_history`] |
+//! | the history of snapshots and groups, with the users | [`FakeApiServer::snapshot_history`], [`FakeApiServer::group_history`] |
 //! | the state at any moment | [`FakeApiServer::journal`] |
 //! | bytes, requests at once, watches | [`FakeApiServer::traffic`], [`FakeApiServer::most_in_flight`], [`FakeApiServer::most_watches`] |
 //!
@@ -56,12 +95,15 @@
 //! | `failure` | all failure messages |
 //! | `registry`, `discovery` | which resources there are |
 //! | `store` | the objects, their history, and the watchers |
-//! | `controller`, `volumes`, `jobs`, `namespaces`, `quota` | controllers |
+//! | `exec`, `process` | running commands in containers |
+//! | `controller`, `groups`, `volumes`, `jobs`, `pods`, `namespaces`, `quota` | controllers |
+//! | `contents` | what is on volumes and in snapshots |
 //! | `announce` | Events of the controllers |
 //! | `cluster` | shared state |
 //! | `log`, `history`, `traffic` | what was asked, what became of the snapshots, and what went over the wire |
 //! | `tls`, `kubeconfig` | client access |
 //! | [`Others`] | changes of objects without the API |
+//! | [`Script`] | what commands do |
 //! | [`objects`], [`http`] | helpers for tests |
 //!
 //! The server and its controllers have their own threads. A test may block, panic or pause its clock.
@@ -71,11 +113,14 @@ mod announce;
 mod auth;
 mod call;
 mod cluster;
+mod contents;
 mod controller;
 mod discovery;
 mod event;
+mod exec;
 mod failure;
 mod fault;
+mod groups;
 mod history;
 pub mod http;
 mod jobs;
@@ -88,10 +133,13 @@ pub mod objects;
 mod others;
 mod paging;
 mod patch;
+mod pods;
 mod policy;
+mod process;
 mod quota;
 mod rbac;
 mod registry;
+mod script;
 mod selector;
 mod server;
 mod store;
@@ -104,10 +152,14 @@ mod volumes;
 mod watch;
 
 pub use controller::{Controller, Pace, Plan, SnapshotData};
-pub use fault::{Fault, History, Lasts, WatchFault, When};
+pub use fault::{ExecFault, Fault, History, Lasts, WatchFault, When};
+pub use groups::GroupApi;
 pub use history::{Milestone, Stage, Write};
 pub use log::Request;
 pub use others::Others;
+pub use pods::Freeze;
+pub use process::Process;
+pub use script::{Command, Script};
 pub use traffic::Traffic;
 pub use volumes::{Provision, Provisioner};
 
@@ -138,6 +190,11 @@ pub struct Options {
     /// Whether snapshots, their classes and contents are served. If not, the server is like a cluster without
     /// the CRDs.
     pub snapshot_api: bool,
+    /// Which versions of group snapshots, their classes and contents are served. Default: none.
+    pub group_api: GroupApi,
+    /// The protocols of `pods/exec` that are served. Default: `v5.channel.k8s.io` and `v4.channel.k8s.io`; before
+    /// Kubernetes 1.30 only the latter, in which a client cannot say that its input ends.
+    pub exec_protocols: &'static [&'static str],
 }
 
 impl Default for Options {
@@ -149,6 +206,8 @@ impl Default for Options {
             latency: Duration::ZERO,
             bookmark_every: Duration::from_millis(500),
             snapshot_api: true,
+            group_api: GroupApi::default(),
+            exec_protocols: exec::PROTOCOLS,
         }
     }
 }
@@ -188,6 +247,7 @@ impl FakeApiServer {
         runtime.spawn(namespaces::run(cluster.clone(), cluster.store.subscribe()));
         runtime.spawn(jobs::run(cluster.clone(), cluster.store.subscribe()));
         runtime.spawn(quota::run(cluster.clone(), cluster.store.subscribe()));
+        runtime.spawn(pods::run(cluster.clone(), cluster.store.subscribe()));
         let server = Server::new(cluster.clone(), tls, runtime.handle().clone()).expect("a port is free");
         server.open().await.expect("a bound socket can listen");
         let others = Others { cluster: cluster.clone() };
@@ -230,10 +290,14 @@ impl FakeApiServer {
         kubeconfig::text(&self.url(), namespace, &credentials)
     }
 
-    /// Stores the StorageClass `hostpath` and the default VolumeSnapshotClass `default`, both of the driver
-    /// [`objects::DRIVER`], and a namespace.
+    /// Stores the StorageClass `hostpath`, the default VolumeSnapshotClass `default` and, if group snapshots are
+    /// served, the default VolumeGroupSnapshotClass `default-group`, all of the driver [`objects::DRIVER`], and a
+    /// namespace.
     pub fn furnish(&self, namespace: &str) {
         self.put(objects::namespace(namespace));
+        if self.cluster.options.group_api != GroupApi::None {
+            self.put(objects::default_group_snapshot_class("default-group"));
+        }
         self.put(objects::storage_class("hostpath"));
         self.put(objects::default_snapshot_class("default"));
     }
@@ -242,8 +306,8 @@ impl FakeApiServer {
     ///
     /// All given fields are kept, including those that a client cannot set. Missing ones (uid,
     /// creationTimestamp, generation, a phase) are filled in, and a missing namespace is created.
-    /// VolumeSnapshots with a `status` and claims with a phase other than Pending are left as they are; the
-    /// controllers treat others as new. An existing object is replaced.
+    /// Snapshots and group snapshots with a `status`, and claims with a phase other than Pending, are left as they are;
+    /// the controllers treat others as new. An existing object is replaced.
     ///
     /// # Panics
     ///
@@ -353,6 +417,78 @@ impl FakeApiServer {
         self.others.restored_from(namespace, name)
     }
 
+    /// Returns what is on the volume of a claim; `null` if nothing was ever written, or the claim has no volume. A
+    /// snapshot copies it at the moment when it is taken, and a claim that is created from a snapshot gets the copy.
+    pub fn content(&self, namespace: &str, claim: &str) -> Value {
+        self.others.content(namespace, claim)
+    }
+
+    /// Writes to the volume of a claim.
+    ///
+    /// # Panics
+    ///
+    /// If the claim does not exist or has no volume.
+    pub fn set_content(&self, namespace: &str, claim: &str, content: Value) {
+        self.others.set_content(namespace, claim, content);
+    }
+
+    /// Returns what a snapshot copied from its claim's volume when it was taken; `None` before that. A snapshot that was
+    /// put in with a status has what the volume held then, if the claim was there.
+    pub fn snapshot_content(&self, namespace: &str, name: &str) -> Option<Value> {
+        self.others.snapshot_content(namespace, name)
+    }
+
+    /// Sets what a snapshot holds.
+    ///
+    /// # Panics
+    ///
+    /// If the snapshot does not exist.
+    pub fn set_snapshot_content(&self, namespace: &str, name: &str, content: Value) {
+        self.others.set_snapshot_content(namespace, name, content);
+    }
+
+    /// Starts a writer in a pod. It counts up on the volumes of all its claims, at once and at equal intervals, while
+    /// the pod is there and not frozen: the content of each is a number.
+    pub fn start_writer(&self, namespace: &str, pod: &str, every: Duration) {
+        let pod = (namespace.to_owned(), pod.to_owned());
+        if let Some(runtime) = &self.runtime {
+            runtime.spawn(pods::write(self.cluster.clone(), pod, every));
+        }
+    }
+
+    /// Sets what commands do that clients run in containers. The closure gets each command; `None` means that the
+    /// container does not have it. Without a closure there are no commands.
+    ///
+    /// Commands run in pods that are Running and have a node, such as [`objects::running_pod`], and in those of their
+    /// containers that run.
+    pub fn commands(&self, f: impl Fn(&Command) -> Option<Script> + Send + Sync + 'static) {
+        self.cluster.set_commands(Arc::new(f));
+    }
+
+    /// Returns all processes that were started in containers, in order, whether they run or not.
+    pub fn processes(&self) -> Vec<Process> {
+        self.others.processes()
+    }
+
+    /// Freezes a pod, unless it is frozen: its writers are still until it is thawed, or gone.
+    pub fn freeze(&self, namespace: &str, pod: &str) {
+        self.others.freeze(namespace, pod);
+    }
+
+    /// Thaws a pod, if it is frozen.
+    pub fn thaw(&self, namespace: &str, pod: &str) {
+        self.others.thaw(namespace, pod);
+    }
+
+    /// Returns the times during which a pod was frozen, in order. The last one may last.
+    pub fn freezes(&self, namespace: &str, pod: &str) -> Vec<Freeze> {
+        self.others.freezes(namespace, pod)
+    }
+
+    pub fn is_frozen(&self, namespace: &str, pod: &str) -> bool {
+        self.others.is_frozen(namespace, pod)
+    }
+
     /// Makes a pod the first consumer of a claim, so that a claim whose class waits for it is bound, if
     /// possible. Creating a pod with the claim among its volumes does the same.
     ///
@@ -397,6 +533,14 @@ impl FakeApiServer {
     /// snapshot is deleted.
     pub fn plan(&self, f: impl Fn(&Value) -> Option<Plan> + Send + Sync + 'static) {
         self.cluster.set_planner(Arc::new(f));
+    }
+
+    /// Sets the plan for new group snapshots, as [`FakeApiServer::plan`] for snapshots. Their members are snapshots,
+    /// with a plan of their own each, from [`FakeApiServer::plan`]: the closure gets the member without a status, with
+    /// its claim and its owner. They are made when the data is taken, which is when the controller starts the group
+    /// unless its plan says otherwise: a group that is never ready, and not taken either, has none.
+    pub fn plan_group(&self, f: impl Fn(&Value) -> Option<Plan> + Send + Sync + 'static) {
+        self.cluster.set_group_planner(Arc::new(f));
     }
 
     /// Sets the plan for claims that could be bound. The closure gets the current claim; `None` means bound
@@ -626,11 +770,23 @@ impl FakeApiServer {
             .store
             .milestones()
             .iter()
+            .filter(|change| change.resource.plural == "volumesnapshots")
             .flat_map(|change| history::milestones(&self.cluster, change))
             .collect()
     }
 
-    /// Returns all writes of snapshots and claims since the start, in order, whoever made them. They
+    /// Returns the milestones of group snapshots since the start, in order.
+    pub fn group_history(&self) -> Vec<Milestone> {
+        self.cluster
+            .store
+            .milestones()
+            .iter()
+            .filter(|change| change.resource.plural == "volumegroupsnapshots")
+            .flat_map(|change| history::milestones(&self.cluster, change))
+            .collect()
+    }
+
+    /// Returns all writes of snapshots, group snapshots and claims since the start, in order, whoever made them. They
     /// determine the state at any moment, so a model can check each deletion against the state at that time.
     pub fn journal(&self) -> Vec<Write> {
         self.cluster.store.journal().iter().map(|change| history::write(&self.cluster, change)).collect()

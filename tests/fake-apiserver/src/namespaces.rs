@@ -29,7 +29,7 @@ pub(crate) async fn run(cluster: Arc<Cluster>, mut changes: UnboundedReceiver<Ar
 
 /// Deletes everything in a namespace, as a client would. What has finalizers stays until those are gone.
 fn empty(cluster: &Cluster, namespace: &str) {
-    for resource in RESOURCES.iter().filter(|resource| resource.namespaced && !resource.is_new_event()) {
+    for resource in RESOURCES.iter().filter(|resource| resource.namespaced && resource.is_stored()) {
         for object in cluster.store.list(resource.plural, Some(namespace)) {
             let key = (namespace.to_owned(), object::name(&object.value).to_owned());
             cluster.store.write(|writer| verbs::delete_gracefully(writer, resource, &key));

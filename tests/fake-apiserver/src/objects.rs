@@ -73,6 +73,24 @@ pub fn default_snapshot_class(name: &str) -> Value {
     class
 }
 
+pub fn group_snapshot_class(name: &str) -> Value {
+    json!({
+        "apiVersion": "groupsnapshot.storage.k8s.io/v1",
+        "kind": "VolumeGroupSnapshotClass",
+        "metadata": {"name": name},
+        "driver": DRIVER,
+        "deletionPolicy": "Delete",
+    })
+}
+
+/// The default VolumeGroupSnapshotClass, of [`DRIVER`].
+pub fn default_group_snapshot_class(name: &str) -> Value {
+    let mut class = group_snapshot_class(name);
+    class["metadata"]["annotations"] =
+        json!({"groupsnapshot.storage.kubernetes.io/is-default-class": "true"});
+    class
+}
+
 /// A claim as a client creates it, of the StorageClass `hostpath` and 1 GiB.
 pub fn claim(namespace: &str, name: &str) -> Value {
     json!({
@@ -222,6 +240,63 @@ pub fn pod(namespace: &str, name: &str, claim: &str) -> Value {
     })
 }
 
+/// A pod that runs: on a node, with these containers, each of which mounts all the claims.
+pub fn running_pod(namespace: &str, name: &str, containers: &[&str], claims: &[&str]) -> Value {
+    let mounts: Vec<Value> =
+        claims.iter().map(|claim| json!({"name": claim, "mountPath": format!("/{claim}")})).collect();
+    let volumes: Vec<Value> = claims
+        .iter()
+        .map(|claim| json!({"name": claim, "persistentVolumeClaim": {"claimName": claim}}))
+        .collect();
+    let specs: Vec<Value> = containers
+        .iter()
+        .map(|name| json!({"name": name, "image": "busybox:1", "volumeMounts": mounts}))
+        .collect();
+    let statuses: Vec<Value> = containers.iter().map(|name| running(name)).collect();
+    json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {"nodeName": "node-1", "restartPolicy": "Always", "containers": specs, "volumes": volumes},
+        "status": {
+            "phase": "Running",
+            "conditions": [{"type": "Ready", "status": "True"}],
+            "containerStatuses": statuses,
+        },
+    })
+}
+
+/// The status of a container that runs.
+fn running(container: &str) -> Value {
+    json!({
+        "name": container,
+        "image": "busybox:1",
+        "imageID": "",
+        "ready": true,
+        "restartCount": 0,
+        "started": true,
+        "state": {"running": {"startedAt": crate::object::now()}},
+    })
+}
+
+/// Adds a sidecar to a running pod: an init container that is started again whenever it ends. It mounts what the other
+/// containers mount.
+#[must_use]
+pub fn with_sidecar(mut pod: Value, name: &str) -> Value {
+    let mounts = pod.pointer("/spec/containers/0/volumeMounts").cloned().unwrap_or_else(|| json!([]));
+    let container =
+        json!({"name": name, "image": "busybox:1", "restartPolicy": "Always", "volumeMounts": mounts});
+    for (section, field, entry) in
+        [("spec", "initContainers", container), ("status", "initContainerStatuses", running(name))]
+    {
+        let entries = crate::object::section(&mut pod, section).entry(field).or_insert_with(|| json!([]));
+        if let Some(entries) = entries.as_array_mut() {
+            entries.push(entry);
+        }
+    }
+    pod
+}
+
 /// Adds `ownerReferences` to an object. The first one is its controller.
 #[must_use]
 pub fn owned(mut object: Value, owners: &[&Value]) -> Value {
@@ -242,12 +317,66 @@ pub fn owned(mut object: Value, owners: &[&Value]) -> Value {
     object
 }
 
-/// A snapshot of a claim that was made with a VolumeGroupSnapshot, ready, as the controller makes it: without labels, and
-/// before its status names the group. Deleted alone it stays, terminating.
+/// A group snapshot as a client creates it: of the claims with these labels and the class `default-group`, with the labels
+/// `job=volume-snapshotter` and `name`.
+pub fn group_snapshot(namespace: &str, name: &str, claims: &[(&str, &str)]) -> Value {
+    let labels: serde_json::Map<String, Value> =
+        claims.iter().map(|(key, value)| ((*key).to_owned(), (*value).into())).collect();
+    json!({
+        "apiVersion": "groupsnapshot.storage.k8s.io/v1",
+        "kind": "VolumeGroupSnapshot",
+        "metadata": {
+            "name": name,
+            "namespace": namespace,
+            "labels": {"job": "volume-snapshotter", "name": name},
+        },
+        "spec": {
+            "source": {"selector": {"matchLabels": labels}},
+            "volumeGroupSnapshotClassName": "default-group",
+        },
+    })
+}
+
+/// A ready group snapshot, created and taken at a time in RFC 3339. Its members are put in with [`member`].
+pub fn ready_group_snapshot(
+    namespace: &str,
+    name: &str,
+    claims: &[(&str, &str)],
+    time: impl ToString,
+) -> Value {
+    let (time, uid) = (time.to_string(), crate::object::new_uid());
+    let mut group = group_snapshot(namespace, name, claims);
+    group["metadata"]["creationTimestamp"] = time.as_str().into();
+    group["metadata"]["uid"] = uid.as_str().into();
+    group["metadata"]["finalizers"] = json!([crate::groups::BOUND_PROTECTION]);
+    group["status"] = json!({
+        "boundVolumeGroupSnapshotContentName": format!("groupsnapcontent-{uid}"),
+        "creationTime": time,
+        "readyToUse": true,
+    });
+    group
+}
+
+/// A member of a group snapshot: a ready snapshot of a claim, of the time of the group, with a name of the controller's
+/// and no labels. It goes with the group, and stays terminating if it is deleted before.
+pub fn member(group: &Value, claim: &str) -> Value {
+    let (namespace, name) = (crate::object::namespace(group), crate::object::name(group));
+    let time = crate::object::text(group, "/metadata/creationTimestamp");
+    let mut member = group_member(namespace, &crate::groups::member_name(), claim, name, time);
+    member["metadata"]["ownerReferences"][0]["uid"] = group["metadata"]["uid"].clone();
+    member["status"]["volumeGroupSnapshotName"] = name.into();
+    member
+}
+
+/// A snapshot of a claim that was made with a VolumeGroupSnapshot which is not there, ready, as the controller makes it:
+/// without labels, and before its status names the group. Deleted alone it stays, terminating.
 pub fn group_member(namespace: &str, name: &str, claim: &str, group: &str, time: impl ToString) -> Value {
     let mut snapshot = ready_snapshot(namespace, name, claim, time);
     if let Some(metadata) = snapshot["metadata"].as_object_mut() {
         metadata.remove("labels");
+    }
+    if let Some(spec) = snapshot["spec"].as_object_mut() {
+        spec.remove("volumeSnapshotClassName");
     }
     snapshot["metadata"]["ownerReferences"] = json!([{
         "apiVersion": "groupsnapshot.storage.k8s.io/v1",
@@ -255,11 +384,8 @@ pub fn group_member(namespace: &str, name: &str, claim: &str, group: &str, time:
         "name": group,
         "uid": crate::object::new_uid(),
     }]);
-    snapshot["metadata"]["finalizers"] = json!([
-        "snapshot.storage.kubernetes.io/volumesnapshot-in-group-protection",
-        crate::object::SOURCE_PROTECTION,
-        crate::object::BOUND_PROTECTION,
-    ]);
+    snapshot["metadata"]["finalizers"] =
+        json!([crate::groups::IN_GROUP_PROTECTION, crate::object::SOURCE_PROTECTION]);
     snapshot
 }
 
@@ -281,7 +407,13 @@ pub fn terminating(object: Value, since: impl ToString) -> Value {
 
 /// A ResourceQuota that allows this many snapshots.
 pub fn quota(namespace: &str, name: &str, snapshots: usize) -> Value {
-    let hard = json!({"count/volumesnapshots.snapshot.storage.k8s.io": snapshots.to_string()});
+    quota_of(namespace, name, "volumesnapshots.snapshot.storage.k8s.io", snapshots)
+}
+
+/// A ResourceQuota that allows this many objects of a resource, which is given with its group.
+pub fn quota_of(namespace: &str, name: &str, resource: &str, objects: usize) -> Value {
+    let mut hard = json!({});
+    hard[format!("count/{resource}")] = objects.to_string().into();
     json!({
         "apiVersion": "v1",
         "kind": "ResourceQuota",

@@ -3,9 +3,10 @@
 use crate::admission;
 use crate::cluster::Cluster;
 use crate::controller::{self, SnapshotData};
-use crate::event;
 use crate::object;
 use crate::objects;
+use crate::pods::Freeze;
+use crate::process::Process;
 use crate::registry;
 use crate::store::Writer;
 use crate::verbs;
@@ -32,9 +33,7 @@ impl Others {
             panic!("no resource is of kind {kind:?} in {api_version:?}");
         };
         assert!(!object::name(&object).is_empty(), "an object has a name: {object}");
-        if resource.is_new_event() {
-            object = event::to_core(object);
-        }
+        object = verbs::as_stored(resource, object);
         let namespace = object::namespace(&object).to_owned();
         if resource.namespaced {
             assert!(
@@ -67,7 +66,9 @@ impl Others {
         let claim = object::text(snapshot, "/spec/source/persistentVolumeClaimName").to_owned();
         let claim = writer.get("persistentvolumeclaims", &(object::namespace(snapshot).to_owned(), claim));
         if let (Some(claim), None) = (claim, self.cluster.data(snapshot)) {
-            self.cluster.set_data(object::uid(snapshot), controller::data_of(&claim.value));
+            let data = controller::data_of(&claim.value);
+            self.cluster.contents.take(object::uid(snapshot), &data.volume);
+            self.cluster.set_data(object::uid(snapshot), data);
         }
     }
 
@@ -200,5 +201,61 @@ impl Others {
         let snapshot = self.get("volumesnapshots", namespace, name);
         let snapshot = snapshot.unwrap_or_else(|| panic!("there is no snapshot {namespace}/{name}"));
         self.cluster.set_data(object::uid(&snapshot), data);
+    }
+
+    /// The content of a claim's volume: see [`FakeApiServer::content`](crate::FakeApiServer::content).
+    pub fn content(&self, namespace: &str, claim: &str) -> Value {
+        self.volume_of(namespace, claim)
+            .map(|volume| self.cluster.contents.of_volume(&volume))
+            .unwrap_or_default()
+    }
+
+    /// Sets the content of a claim's volume.
+    pub fn set_content(&self, namespace: &str, claim: &str, content: Value) {
+        let volume = self.volume_of(namespace, claim);
+        let volume = volume.unwrap_or_else(|| panic!("claim {namespace}/{claim} has no volume"));
+        self.cluster.contents.change([volume.as_str()], |old| *old = content.clone());
+    }
+
+    fn volume_of(&self, namespace: &str, claim: &str) -> Option<String> {
+        let claim = self.get("persistentvolumeclaims", namespace, claim)?;
+        Some(object::text(&claim, "/spec/volumeName").to_owned()).filter(|volume| !volume.is_empty())
+    }
+
+    /// What a snapshot holds: see [`FakeApiServer::snapshot_content`](crate::FakeApiServer::snapshot_content).
+    pub fn snapshot_content(&self, namespace: &str, name: &str) -> Option<Value> {
+        self.cluster.contents.of_snapshot(object::uid(&self.get("volumesnapshots", namespace, name)?))
+    }
+
+    /// Sets what a snapshot holds, which was put in.
+    pub fn set_snapshot_content(&self, namespace: &str, name: &str, content: Value) {
+        let snapshot = self.get("volumesnapshots", namespace, name);
+        let snapshot = snapshot.unwrap_or_else(|| panic!("there is no snapshot {namespace}/{name}"));
+        self.cluster.contents.set_snapshot(object::uid(&snapshot), content);
+    }
+
+    /// Freezes a pod: see [`FakeApiServer::freeze`](crate::FakeApiServer::freeze).
+    pub fn freeze(&self, namespace: &str, pod: &str) {
+        self.cluster.pods.freeze(namespace, pod);
+    }
+
+    /// Thaws a pod.
+    pub fn thaw(&self, namespace: &str, pod: &str) {
+        self.cluster.pods.thaw(namespace, pod);
+    }
+
+    /// When a pod was frozen, in order; the last of them may last.
+    pub fn freezes(&self, namespace: &str, pod: &str) -> Vec<Freeze> {
+        self.cluster.pods.freezes(namespace, pod)
+    }
+
+    /// Whether a pod is frozen.
+    pub fn is_frozen(&self, namespace: &str, pod: &str) -> bool {
+        self.freezes(namespace, pod).last().is_some_and(|last| last.until.is_none())
+    }
+
+    /// All processes that were started in containers: see [`FakeApiServer::processes`](crate::FakeApiServer::processes).
+    pub fn processes(&self) -> Vec<Process> {
+        self.cluster.processes.list()
     }
 }

@@ -1,5 +1,8 @@
 //! The resources that the server knows: how each is named, scoped and printed in discovery.
 //!
+//! One that is served in several versions, or groups, is here once for each. Its objects are stored in the form of the
+//! first.
+//!
 //! What may be done with an object (validation, defaults, storage) is not here; a resource is only a description.
 
 /// One resource of one API group and version.
@@ -32,6 +35,9 @@ const ALL: &[&str] = &["create", "delete", "deletecollection", "get", "list", "p
 /// Group of snapshots, their classes and contents.
 pub(crate) const SNAPSHOT_GROUP: &str = "snapshot.storage.k8s.io";
 
+/// Group of group snapshots, their classes and contents.
+pub(crate) const GROUP_SNAPSHOT_GROUP: &str = "groupsnapshot.storage.k8s.io";
+
 /// Everything that can be served, in the order in which discovery shows it.
 pub(crate) static RESOURCES: &[Resource] = &[
     builtin("", "namespaces", "namespace", "Namespace", &["ns"], false),
@@ -60,6 +66,15 @@ pub(crate) static RESOURCES: &[Resource] = &[
         false,
     )
     .with_status(),
+    group_snapshots("v1"),
+    group_snapshot_classes("v1"),
+    group_snapshot_contents("v1"),
+    group_snapshots("v1beta2"),
+    group_snapshot_classes("v1beta2"),
+    group_snapshot_contents("v1beta2"),
+    group_snapshots("v1beta1"),
+    group_snapshot_classes("v1beta1"),
+    group_snapshot_contents("v1beta1"),
     builtin("storage.k8s.io", "storageclasses", "storageclass", "StorageClass", &["sc"], false),
     builtin("", "pods", "pod", "Pod", &["po"], true).with_status(),
     builtin("batch", "cronjobs", "cronjob", "CronJob", &["cj"], true).with_status(),
@@ -120,6 +135,25 @@ const fn custom(
     Resource { custom: true, ..builtin(SNAPSHOT_GROUP, plural, singular, kind, short_names, namespaced) }
 }
 
+const fn group_snapshots(version: &'static str) -> Resource {
+    let resource =
+        custom("volumegroupsnapshots", "volumegroupsnapshot", "VolumeGroupSnapshot", &["vgs"], true);
+    Resource { group: GROUP_SNAPSHOT_GROUP, version, ..resource.with_status() }
+}
+
+const fn group_snapshot_classes(version: &'static str) -> Resource {
+    let (plural, singular) = ("volumegroupsnapshotclasses", "volumegroupsnapshotclass");
+    let short_names = &["vgsclass", "vgsclasses"];
+    let resource = custom(plural, singular, "VolumeGroupSnapshotClass", short_names, false);
+    Resource { group: GROUP_SNAPSHOT_GROUP, version, ..resource }
+}
+
+const fn group_snapshot_contents(version: &'static str) -> Resource {
+    let (plural, singular) = ("volumegroupsnapshotcontents", "volumegroupsnapshotcontent");
+    let resource = custom(plural, singular, "VolumeGroupSnapshotContent", &["vgsc", "vgscs"], false);
+    Resource { group: GROUP_SNAPSHOT_GROUP, version, ..resource.with_status() }
+}
+
 impl Resource {
     const fn with_status(self) -> Resource {
         Resource { status: true, ..self }
@@ -149,6 +183,11 @@ impl Resource {
         qualified(self.group, self.kind)
     }
 
+    /// Whether its objects are stored in its form.
+    pub(crate) fn is_stored(&self) -> bool {
+        stored(self.plural).is_some_and(|stored| stored.group == self.group && stored.version == self.version)
+    }
+
     /// Whether this is the `events.k8s.io` form of Events, which are stored in the core form.
     pub(crate) fn is_new_event(&self) -> bool {
         self.group == "events.k8s.io"
@@ -167,7 +206,7 @@ pub(crate) fn find(group: &str, version: &str, plural: &str) -> Option<&'static 
         .find(|resource| resource.group == group && resource.version == version && resource.plural == plural)
 }
 
-/// The resource under whose name objects are stored; of the two forms of Events that is the core one.
+/// The resource under whose name objects are stored: of several forms the first.
 pub(crate) fn stored(plural: &str) -> Option<&'static Resource> {
     RESOURCES.iter().find(|resource| resource.plural == plural)
 }

@@ -5,6 +5,7 @@
 
 use crate::call::Call;
 use crate::cluster::Cluster;
+use crate::exec;
 use crate::failure::Failure;
 use crate::fault::{self, Fault, History, When};
 use crate::log::Entry;
@@ -20,6 +21,7 @@ use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Bytes, Frame, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use std::fmt;
 use std::io;
@@ -198,12 +200,13 @@ async fn accept(server: Arc<Server>, listener: TcpListener) {
 async fn serve(server: Arc<Server>, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
     let service = service_fn(move |request: http::Request<Incoming>| answer(server.clone(), request));
     // An error here is a broken connection: the client's business, or a fault.
-    let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+    let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).with_upgrades().await;
 }
 
 /// Answers a request. An error closes the connection.
-async fn answer(server: Arc<Server>, request: http::Request<Incoming>) -> io::Result<Response<Body>> {
+async fn answer(server: Arc<Server>, mut request: http::Request<Incoming>) -> io::Result<Response<Body>> {
     let cluster = &server.cluster;
+    let upgrade = hyper::upgrade::on(&mut request);
     let (head, body) = request.into_parts();
     let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
     let call = Call::read(&head.method, head.uri.path(), head.uri.query().unwrap_or_default(), &head.headers);
@@ -251,7 +254,7 @@ async fn answer(server: Arc<Server>, request: http::Request<Incoming>) -> io::Re
     }
 
     let response = match outcome {
-        Ok(answer) => respond(&server, answer, entry),
+        Ok(answer) => respond(&server, answer, entry, upgrade),
         Err(failure) => refuse(&failure, &entry),
     };
     // The client cannot have read the answer yet, so it cannot seem to have more under way than it has.
@@ -259,7 +262,7 @@ async fn answer(server: Arc<Server>, request: http::Request<Incoming>) -> io::Re
     Ok(response)
 }
 
-fn respond(server: &Arc<Server>, answer: Answer, entry: Arc<Entry>) -> Response<Body> {
+fn respond(server: &Arc<Server>, answer: Answer, entry: Arc<Entry>, upgrade: OnUpgrade) -> Response<Body> {
     let mut response = match answer.content {
         Content::Json(bytes) => whole(answer.code, JSON, bytes, &entry),
         Content::Text(text) => whole(answer.code, TEXT, Bytes::from_static(text.as_bytes()), &entry),
@@ -278,6 +281,7 @@ fn respond(server: &Arc<Server>, answer: Answer, entry: Arc<Entry>) -> Response<
             });
             with_body(answer.code, JSON, StreamBody::new(frames).boxed_unsync())
         }
+        Content::Exec(session) => connect(server, *session, entry, upgrade),
     };
     for warning in answer.warnings {
         let text = warning.replace('\\', "\\\\").replace('"', "\\\"");
@@ -288,9 +292,45 @@ fn respond(server: &Arc<Server>, answer: Answer, entry: Arc<Entry>) -> Response<
     response
 }
 
+/// Agrees to speak WebSocket. The client is connected with the process as soon as it has read that.
+fn connect(
+    server: &Arc<Server>,
+    session: exec::Session,
+    entry: Arc<Entry>,
+    upgrade: OnUpgrade,
+) -> Response<Body> {
+    entry.answered(StatusCode::SWITCHING_PROTOCOLS.as_u16());
+    let mut response = Response::new(Full::default().map_err(|never| match never {}).boxed_unsync());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = response.headers_mut();
+    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(session.protocol));
+    if let Ok(accept) = HeaderValue::from_str(&session.accept) {
+        headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
+    }
+    let fault = match entry.fault() {
+        Some(Fault::Exec(fault)) => Some(fault.clone()),
+        _ => None,
+    };
+    // It is a connection like the others, so that it can be cut.
+    server.connections().spawn(async move {
+        if let Ok(client) = upgrade.await {
+            session.relay(client, entry, fault).await;
+        }
+    });
+    response
+}
+
 fn refuse(failure: &Failure, entry: &Arc<Entry>) -> Response<Body> {
     let mut response = match failure.reason {
         Some(_) => whole(failure.code, JSON, failure.status().to_string().into(), entry),
+        None if failure.message.is_empty() => {
+            let mut response = whole(failure.code, TEXT, Bytes::new(), entry);
+            response.headers_mut().remove(header::CONTENT_TYPE);
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            response
+        }
         None => {
             let content_type = if failure.message.starts_with('<') { "text/html" } else { TEXT };
             whole(failure.code, content_type, failure.message.clone().into(), entry)

@@ -142,7 +142,7 @@ struct Inner {
     history_limit: usize,
     watchers: Vec<Watcher>,
     subscribers: Vec<UnboundedSender<Arc<Change>>>,
-    /// Those changes of snapshots that are milestones. They are never forgotten.
+    /// Those changes of snapshots and group snapshots that are milestones. They are never forgotten.
     milestones: Vec<Arc<Change>>,
     /// Every change of what a test wants to look back on. They are never forgotten.
     journal: Vec<Arc<Change>>,
@@ -183,12 +183,12 @@ impl Store {
         f(&mut Writer { inner: self.lock(), user })
     }
 
-    /// What happened to snapshots, in order.
+    /// What happened to snapshots and group snapshots, in order.
     pub(crate) fn milestones(&self) -> Vec<Arc<Change>> {
         self.lock().milestones.clone()
     }
 
-    /// What was written of snapshots and claims, in order.
+    /// What was written of snapshots, group snapshots and claims, in order.
     pub(crate) fn journal(&self) -> Vec<Arc<Change>> {
         self.lock().journal.clone()
     }
@@ -344,7 +344,11 @@ impl Inner {
         if !history::stages(&change).is_empty() {
             self.milestones.push(change.clone());
         }
-        if matches!(change.resource.plural, "volumesnapshots" | "persistentvolumeclaims") {
+        let is_wanted = matches!(
+            change.resource.plural,
+            "volumesnapshots" | "volumegroupsnapshots" | "persistentvolumeclaims"
+        );
+        if is_wanted {
             self.journal.push(change.clone());
         }
         self.watchers.retain(|watcher| match watcher.interest.notice(&change) {
@@ -392,6 +396,7 @@ impl Writer<'_> {
         let milestones = self.inner.milestones.iter().rev();
         milestones
             .take_while(|change| since.is_none_or(|since| change.at > since))
+            .filter(|change| change.resource.plural == "volumesnapshots")
             .filter(|change| change.kind == Kind::Deleted && change.key.0 == namespace)
             .count()
     }

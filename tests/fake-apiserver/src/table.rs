@@ -76,6 +76,29 @@ const VOLUMESNAPSHOTCONTENTS: &[Column] = &[
     column("VolumeSnapshotNamespace", "string", "/spec/volumeSnapshotRef/namespace", Show::Plain),
     DATE,
 ];
+const VOLUMEGROUPSNAPSHOTS: &[Column] = &[
+    NAME,
+    column("ReadyToUse", "boolean", "/status/readyToUse", Show::Plain),
+    column("VolumeGroupSnapshotClass", "string", "/spec/volumeGroupSnapshotClassName", Show::Plain),
+    column(
+        "VolumeGroupSnapshotContent",
+        "string",
+        "/status/boundVolumeGroupSnapshotContentName",
+        Show::Plain,
+    ),
+    column("CreationTime", "date", "/status/creationTime", Show::Age),
+    DATE,
+];
+const VOLUMEGROUPSNAPSHOTCONTENTS: &[Column] = &[
+    NAME,
+    column("ReadyToUse", "boolean", "/status/readyToUse", Show::Plain),
+    column("DeletionPolicy", "string", "/spec/deletionPolicy", Show::Plain),
+    column("Driver", "string", "/spec/driver", Show::Plain),
+    column("VolumeGroupSnapshotClass", "string", "/spec/volumeGroupSnapshotClassName", Show::Plain),
+    column("VolumeGroupSnapshotNamespace", "string", "/spec/volumeGroupSnapshotRef/namespace", Show::Plain),
+    column("VolumeGroupSnapshot", "string", "/spec/volumeGroupSnapshotRef/name", Show::Plain),
+    DATE,
+];
 const PERSISTENTVOLUMECLAIMS: &[Column] = &[
     NAME,
     column("Status", "string", "/status/phase", Show::Plain),
@@ -119,8 +142,10 @@ const OTHERS: &[Column] = &[NAME, AGE];
 fn columns(resource: &Resource) -> &'static [Column] {
     match resource.plural {
         "volumesnapshots" => VOLUMESNAPSHOTS,
-        "volumesnapshotclasses" => VOLUMESNAPSHOTCLASSES,
+        "volumesnapshotclasses" | "volumegroupsnapshotclasses" => VOLUMESNAPSHOTCLASSES,
         "volumesnapshotcontents" => VOLUMESNAPSHOTCONTENTS,
+        "volumegroupsnapshots" => VOLUMEGROUPSNAPSHOTS,
+        "volumegroupsnapshotcontents" => VOLUMEGROUPSNAPSHOTCONTENTS,
         "persistentvolumeclaims" => PERSISTENTVOLUMECLAIMS,
         "persistentvolumes" => PERSISTENTVOLUMES,
         "namespaces" => NAMESPACES,

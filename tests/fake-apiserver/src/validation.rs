@@ -1,4 +1,4 @@
-//! Validation: names, labels, and the schema and rules of VolumeSnapshot.
+//! Validation: names, labels, and the schemas and rules of VolumeSnapshot and VolumeGroupSnapshot.
 //!
 //! Only what the server checks in objects that the tests send is here. Nothing is changed, but for
 //! [`prune`], which drops the fields that the schema does not know as the server does.
@@ -28,7 +28,9 @@ const ANNOTATIONS: usize = 256 * 1024;
 pub(crate) fn check(resource: &Resource, object: &Value, old: Option<&Value>) -> Vec<Cause> {
     let mut causes = metadata(resource, object);
     match resource.plural {
-        "volumesnapshots" => snapshot(object, old, &mut causes),
+        "volumesnapshots" => SNAPSHOT.check(object, old, &mut causes),
+        "volumegroupsnapshots" => GROUP_SNAPSHOT.check(object, old, &mut causes),
+        "volumegroupsnapshotclasses" => group_class(object, old, &mut causes),
         "persistentvolumeclaims" => claim(object, old, &mut causes),
         "events" if resource.is_new_event() && old.is_none() => event(object, &mut causes),
         _ => {}
@@ -166,49 +168,111 @@ pub(crate) fn label_value(value: &str) -> Result<(), String> {
     }
 }
 
-const CLAIM_NAME: &str = "persistentVolumeClaimName";
-const CONTENT_NAME: &str = "volumeSnapshotContentName";
+/// What has a source, of one of two kinds, and a class.
+struct Shape {
+    class: &'static str,
+    /// The fields of the two sources, with their types.
+    sources: [(&'static str, &'static str); 2],
+    /// The rule about them.
+    either: &'static str,
+}
 
-fn snapshot(object: &Value, old: Option<&Value>, causes: &mut Vec<Cause>) {
-    let spec = match object.get("spec") {
-        None | Some(Value::Null) => return causes.push(Cause::required("spec", "")),
-        Some(Value::Object(spec)) => spec,
-        Some(other) => return causes.push(Cause::wrong_type("spec", other, "object")),
-    };
-    match spec.get("volumeSnapshotClassName") {
-        None | Some(Value::Null) => {}
-        Some(Value::String(class)) if class.is_empty() => causes.push(Cause::invalid(
-            "spec.volumeSnapshotClassName",
-            Some(""),
-            "volumeSnapshotClassName must not be the empty string when set",
-        )),
-        Some(Value::String(_)) => {}
-        Some(other) => causes.push(Cause::wrong_type("spec.volumeSnapshotClassName", other, "string")),
-    }
-    let source = match spec.get("source") {
-        None | Some(Value::Null) => return causes.push(Cause::required("spec.source", "")),
-        Some(Value::Object(source)) => source,
-        Some(other) => return causes.push(Cause::wrong_type("spec.source", other, "object")),
-    };
-    let has = |source: &Map<String, Value>, field| source.get(field).is_some_and(|value| !value.is_null());
-    for field in [CLAIM_NAME, CONTENT_NAME] {
-        if has(source, field) && !source[field].is_string() {
-            causes.push(Cause::wrong_type(&format!("spec.source.{field}"), &source[field], "string"));
+const SNAPSHOT: Shape = Shape {
+    class: "volumeSnapshotClassName",
+    sources: [("persistentVolumeClaimName", "string"), ("volumeSnapshotContentName", "string")],
+    either: "exactly one of volumeSnapshotContentName and persistentVolumeClaimName must be set",
+};
+
+const GROUP_SNAPSHOT: Shape = Shape {
+    class: "volumeGroupSnapshotClassName",
+    sources: [("selector", "object"), ("volumeGroupSnapshotContentName", "string")],
+    either: "exactly one of selector and volumeGroupSnapshotContentName must be set",
+};
+
+impl Shape {
+    fn check(&self, object: &Value, old: Option<&Value>, causes: &mut Vec<Cause>) {
+        let spec = match object.get("spec") {
+            None | Some(Value::Null) => return causes.push(Cause::required("spec", "")),
+            Some(Value::Object(spec)) => spec,
+            Some(other) => return causes.push(Cause::wrong_type("spec", other, "object")),
+        };
+        let class = format!("spec.{}", self.class);
+        match spec.get(self.class) {
+            None | Some(Value::Null) => {}
+            Some(Value::String(name)) if name.is_empty() => {
+                let why = format!("{} must not be the empty string when set", self.class);
+                causes.push(Cause::invalid(&class, Some(""), &why));
+            }
+            Some(Value::String(_)) => {}
+            Some(other) => causes.push(Cause::wrong_type(&class, other, "string")),
         }
-    }
-    if let Some(old) = old.and_then(|old| old.pointer("/spec/source")).and_then(Value::as_object) {
-        for field in [CLAIM_NAME, CONTENT_NAME] {
-            if has(old, field) && !has(source, field) {
-                causes.push(Cause::invalid("spec.source", None, &format!("{field} is required once set")));
-            } else if has(old, field) && old[field] != source[field] {
-                let why = format!("{field} is immutable");
-                causes.push(Cause::invalid(&format!("spec.source.{field}"), source[field].as_str(), &why));
+        let source = match spec.get("source") {
+            None | Some(Value::Null) => return causes.push(Cause::required("spec.source", "")),
+            Some(Value::Object(source)) => source,
+            Some(other) => return causes.push(Cause::wrong_type("spec.source", other, "object")),
+        };
+        let has =
+            |source: &Map<String, Value>, field| source.get(field).is_some_and(|value| !value.is_null());
+        for (field, expected) in self.sources {
+            let Some(found) = source.get(field).filter(|found| !found.is_null()) else { continue };
+            if !(if expected == "string" { found.is_string() } else { found.is_object() }) {
+                causes.push(Cause::wrong_type(&format!("spec.source.{field}"), found, expected));
             }
         }
+        labels_to_match(source, causes);
+        if let Some(old) = old.and_then(|old| old.pointer("/spec/source")).and_then(Value::as_object) {
+            for (field, _) in self.sources {
+                if has(old, field) && !has(source, field) {
+                    let why = format!("{field} is required once set");
+                    causes.push(Cause::invalid("spec.source", None, &why));
+                } else if has(old, field) && old[field] != source[field] {
+                    let why = format!("{field} is immutable");
+                    causes.push(Cause::invalid(
+                        &format!("spec.source.{field}"),
+                        source[field].as_str(),
+                        &why,
+                    ));
+                }
+            }
+        }
+        let [one, other] = self.sources.map(|(field, _)| has(source, field));
+        if one == other {
+            causes.push(Cause::invalid("spec.source", None, self.either));
+        }
     }
-    if has(source, CLAIM_NAME) == has(source, CONTENT_NAME) {
-        let why = "exactly one of volumeSnapshotContentName and persistentVolumeClaimName must be set";
-        causes.push(Cause::invalid("spec.source", None, why));
+}
+
+/// The part of a selector that is looked at.
+fn labels_to_match(source: &Map<String, Value>, causes: &mut Vec<Cause>) {
+    const FIELD: &str = "spec.source.selector.matchLabels";
+    match source.get("selector").and_then(|selector| selector.get("matchLabels")) {
+        None | Some(Value::Null) => {}
+        Some(Value::Object(labels)) => {
+            for (key, value) in labels.iter().filter(|(_, value)| !value.is_string()) {
+                causes.push(Cause::wrong_type(&format!("{FIELD}.{key}"), value, "string"));
+            }
+        }
+        Some(other) => causes.push(Cause::wrong_type(FIELD, other, "object")),
+    }
+}
+
+fn group_class(object: &Value, old: Option<&Value>, causes: &mut Vec<Cause>) {
+    for field in ["deletionPolicy", "driver"] {
+        match object.get(field) {
+            None | Some(Value::Null) => causes.push(Cause::required(field, "")),
+            Some(Value::String(_)) => {}
+            Some(other) => causes.push(Cause::wrong_type(field, other, "string")),
+        }
+        if let Some(old) = old
+            && object.get(field) != old.get(field)
+        {
+            let why = format!("{field} is immutable once set");
+            causes.push(Cause::invalid(field, object[field].as_str(), &why));
+        }
+    }
+    let policy = object::text(object, "/deletionPolicy");
+    if !matches!(policy, "" | "Delete" | "Retain") {
+        causes.push(Cause::unsupported("deletionPolicy", policy, &["Delete", "Retain"]));
     }
 }
 
@@ -281,7 +345,7 @@ const TOP_FIELDS: &[&str] = &["apiVersion", "kind", "metadata", "spec", "status"
 const SNAPSHOT_FIELDS: &[(&str, &[&str])] = &[
     ("", TOP_FIELDS),
     ("/spec", &["source", "volumeSnapshotClassName"]),
-    ("/spec/source", &[CLAIM_NAME, CONTENT_NAME]),
+    ("/spec/source", &["persistentVolumeClaimName", "volumeSnapshotContentName"]),
     (
         "/status",
         &[
@@ -295,14 +359,24 @@ const SNAPSHOT_FIELDS: &[(&str, &[&str])] = &[
     ),
     ("/status/error", &["message", "time"]),
 ];
+const GROUP_SNAPSHOT_FIELDS: &[(&str, &[&str])] = &[
+    ("", TOP_FIELDS),
+    ("/spec", &["source", "volumeGroupSnapshotClassName"]),
+    ("/spec/source", &["selector", "volumeGroupSnapshotContentName"]),
+    ("/spec/source/selector", &["matchExpressions", "matchLabels"]),
+    ("/status", &["boundVolumeGroupSnapshotContentName", "creationTime", "error", "readyToUse"]),
+    ("/status/error", &["message", "time"]),
+];
 
-/// Drops the fields that a snapshot's schema does not know, and says which those were.
+/// Drops the fields that the schema of a snapshot or a group snapshot does not know, and says which those were.
 pub(crate) fn prune(resource: &Resource, object: &mut Value) -> Vec<String> {
     let mut unknown = Vec::new();
-    if resource.plural != "volumesnapshots" {
-        return unknown;
-    }
-    for (pointer, known) in SNAPSHOT_FIELDS {
+    let fields = match resource.plural {
+        "volumesnapshots" => SNAPSHOT_FIELDS,
+        "volumegroupsnapshots" => GROUP_SNAPSHOT_FIELDS,
+        _ => return unknown,
+    };
+    for (pointer, known) in fields {
         let Some(Value::Object(fields)) = object.pointer_mut(pointer) else { continue };
         fields.retain(|field, value| {
             let keep = known.contains(&field.as_str());
@@ -389,6 +463,34 @@ mod tests {
             json!([]),
         ] {
             assert!(!messages(object.clone(), None).is_empty(), "{object}");
+        }
+    }
+
+    #[test]
+    fn a_group_has_a_selector_or_a_content_and_keeps_it() {
+        let resource = registry::known("volumegroupsnapshots");
+        let group = |source: Value| json!({"metadata": {"name": "x"}, "spec": {"source": source}});
+        let wrong = |source: Value, old: Option<Value>| -> Vec<String> {
+            let causes = check(resource, &group(source), old.map(group).as_ref());
+            causes.into_iter().map(|cause| format!("{}: {}", cause.field, cause.message)).collect()
+        };
+        let labels = json!({"selector": {"matchLabels": {"app": "shop"}}});
+        let expressions = json!({"selector": {"matchExpressions": [{"key": "app", "operator": "Exists"}]}});
+        let content = json!({"volumeGroupSnapshotContentName": "x"});
+        for source in [&labels, &expressions, &content, &json!({"selector": {}})] {
+            assert_eq!(wrong(source.clone(), Some(source.clone())), Vec::<String>::new());
+        }
+        let either = "spec.source: Invalid value: exactly one of selector and volumeGroupSnapshotContentName must be set";
+        let selector = "spec.source.selector: Invalid value: \"string\": spec.source.selector in body must be of type object: \"string\"";
+        let label = "spec.source.selector.matchLabels.app: Invalid value: \"integer\": spec.source.selector.matchLabels.app in body must be of type string: \"integer\"";
+        for (source, old, expected) in [
+            (json!({}), None, either),
+            (json!({"selector": "app=shop"}), None, selector),
+            (json!({"selector": {"matchLabels": {"app": 1}}}), None, label),
+            (content, Some(labels.clone()), "spec.source: Invalid value: selector is required once set"),
+            (expressions, Some(labels), "spec.source.selector: Invalid value: selector is immutable"),
+        ] {
+            assert_eq!(wrong(source.clone(), old), [expected], "{source}");
         }
     }
 }

@@ -9,6 +9,7 @@ use crate::call::{Call, Target};
 use crate::cluster::Cluster;
 use crate::discovery::{self, Page};
 use crate::event;
+use crate::exec;
 use crate::failure::{Cause, Failure};
 use crate::log::Request;
 use crate::object;
@@ -41,6 +42,7 @@ pub(crate) enum Content {
     Json(Bytes),
     Text(&'static str),
     Watch(Box<Session>),
+    Exec(Box<exec::Session>),
 }
 
 impl Answer {
@@ -58,7 +60,7 @@ pub(crate) enum Form {
 
 /// One request on one served resource.
 struct Act<'a> {
-    cluster: &'a Cluster,
+    cluster: &'a Arc<Cluster>,
     user: &'a User,
     call: &'a Call,
     /// The same as a test sees it.
@@ -70,7 +72,7 @@ struct Act<'a> {
 }
 
 pub(crate) fn carry_out(
-    cluster: &Cluster,
+    cluster: &Arc<Cluster>,
     call: &Call,
     request: &Request,
     user: &User,
@@ -100,25 +102,9 @@ pub(crate) fn carry_out(
         return Err(Failure::unsupported_media_type("application/json"));
     }
     let act = Act { cluster, user, call, request, target, resource, form: form(call)?, body };
-    match (target.plural.as_str(), target.subresource.as_str(), call.verb) {
-        ("serviceaccounts", "token", "create") => return act.token(),
-        ("selfsubjectaccessreviews", "", "create") => return act.access_review(),
-        ("selfsubjectaccessreviews", ..) => return Err(Failure::method_not_allowed()),
-        (_, "", _) => {}
-        (_, "status", "get" | "update" | "patch") if resource.status => {}
-        _ => return Err(Failure::no_such_path()),
-    }
-    match call.verb {
-        "get" => act.get(),
-        "list" => act.list(),
-        "watch" => act.watch(),
-        "create" if target.name.is_empty() => act.create(),
-        "update" if !target.name.is_empty() => act.update(),
-        "patch" if !target.name.is_empty() => act.patch(),
-        "delete" => act.delete(),
-        "deletecollection" => act.delete_collection(),
-        _ => Err(Failure::method_not_allowed()),
-    }
+    let mut answer = act.carry_out()?;
+    answer.warnings.extend(cluster.deprecation(resource));
+    Ok(answer)
 }
 
 /// The first form in the `Accept` header that the server can answer in.
@@ -149,23 +135,42 @@ fn form(call: &Call) -> Result<Form, Failure> {
     Err(Failure::not_acceptable())
 }
 
-/// An object as the resource's group shows it.
+/// An object as the resource's group and version show it.
 pub(crate) fn shown<'a>(resource: &Resource, object: &'a Value) -> Cow<'a, Value> {
-    if resource.is_new_event() { Cow::Owned(event::from_core(object.clone())) } else { Cow::Borrowed(object) }
+    if resource.is_new_event() {
+        return Cow::Owned(event::from_core(object.clone()));
+    }
+    if resource.is_stored() {
+        return Cow::Borrowed(object);
+    }
+    let mut object = object.clone();
+    object["apiVersion"] = resource.api_version().into();
+    Cow::Owned(object)
+}
+
+/// What is stored of an object in the form of a resource's group and version.
+pub(crate) fn as_stored(resource: &Resource, mut object: Value) -> Value {
+    if resource.is_new_event() {
+        return event::to_core(object);
+    }
+    if !resource.is_stored() {
+        object["apiVersion"] = registry::known(resource.plural).api_version().into();
+    }
+    object
 }
 
 pub(crate) fn shown_json(resource: &Resource, object: &Object) -> Bytes {
-    if resource.is_new_event() {
-        event::from_core(object.value.clone()).to_string().into()
-    } else {
+    if resource.is_stored() {
         object.json().clone()
+    } else {
+        shown(resource, &object.value).to_string().into()
     }
 }
 
 /// Lists of built-in types do not repeat the type in each item.
 fn item_json(resource: &Resource, object: &Object) -> Bytes {
     if resource.custom {
-        return object.json().clone();
+        return shown_json(resource, object);
     }
     let mut value = shown(resource, &object.value).into_owned();
     if let Value::Object(fields) = &mut value {
@@ -176,6 +181,29 @@ fn item_json(resource: &Resource, object: &Object) -> Bytes {
 }
 
 impl Act<'_> {
+    fn carry_out(&self) -> Result<Answer, Failure> {
+        match (self.target.plural.as_str(), self.target.subresource.as_str(), self.call.verb) {
+            ("serviceaccounts", "token", "create") => return self.token(),
+            ("pods", "exec", "get" | "create") => return self.exec(),
+            ("selfsubjectaccessreviews", "", "create") => return self.access_review(),
+            ("selfsubjectaccessreviews", ..) => return Err(Failure::method_not_allowed()),
+            (_, "", _) => {}
+            (_, "status", "get" | "update" | "patch") if self.resource.status => {}
+            _ => return Err(Failure::no_such_path()),
+        }
+        match self.call.verb {
+            "get" => self.get(),
+            "list" => self.list(),
+            "watch" => self.watch(),
+            "create" if self.target.name.is_empty() => self.create(),
+            "update" if !self.target.name.is_empty() => self.update(),
+            "patch" if !self.target.name.is_empty() => self.patch(),
+            "delete" => self.delete(),
+            "deletecollection" => self.delete_collection(),
+            _ => Err(Failure::method_not_allowed()),
+        }
+    }
+
     fn write<T>(&self, f: impl FnOnce(&mut Writer<'_>) -> T) -> T {
         self.cluster.store.write_for(&self.user.name, f)
     }
@@ -422,11 +450,6 @@ impl Act<'_> {
         }
     }
 
-    /// What is stored of an object in this resource's form.
-    fn to_stored(&self, object: Value) -> Value {
-        if self.resource.is_new_event() { event::to_core(object) } else { object }
-    }
-
     fn create(&self) -> Result<Answer, Failure> {
         let object = self.object()?;
         self.create_object(object, self.call.is_dry_run())
@@ -452,7 +475,7 @@ impl Act<'_> {
             if writer.get(self.resource.plural, &self.key_of(&name)).is_some() {
                 return Err(Failure::already_exists(self.resource, &name));
             }
-            let object = self.to_stored(object);
+            let object = as_stored(self.resource, object);
             if dry_run {
                 return Ok(self.one_unstored(201, &object));
             }
@@ -531,7 +554,7 @@ impl Act<'_> {
             admission::prepare_changed(self.resource, &self.target.subresource, &mut object, &old);
             self.check(&object, Some(&old))?;
             verdict.check(self.resource, &key.1)?;
-            let object = self.to_stored(object);
+            let object = as_stored(self.resource, object);
             let mut answer = if self.call.is_dry_run() {
                 self.one_unstored(200, &object)
             } else {
@@ -674,6 +697,20 @@ impl Act<'_> {
             },
         });
         Ok(Answer::json(201, &answer))
+    }
+
+    fn exec(&self) -> Result<Answer, Failure> {
+        if self.call.upgrade.is_some() && self.call.verb == "get" {
+            // A WebSocket begins with a GET whatever it is for, so the other verb has to be allowed too.
+            let deed = Deed { verb: "create".to_owned(), ..self.call.deed() };
+            if !rbac::judge(&self.cluster.store, self.user, &deed).allowed {
+                return Err(Failure::forbidden("", self.resource.plural, &self.target.name, ""));
+            }
+        }
+        let pod = self.found(self.cluster.store.get(self.resource.plural, &self.key()))?;
+        self.cluster.policies.verdict(self.request).check(self.resource, &self.target.name)?;
+        let session = exec::Session::begin(self.cluster, self.call, &pod.value, &self.user.name)?;
+        Ok(Answer { code: 101, content: Content::Exec(Box::new(session)), warnings: Vec::new() })
     }
 
     fn access_review(&self) -> Result<Answer, Failure> {

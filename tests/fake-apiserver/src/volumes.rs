@@ -7,6 +7,7 @@
 use crate::announce::{self, Announcement};
 use crate::cluster::Cluster;
 use crate::object;
+use crate::pods;
 use crate::registry::known;
 use crate::store::{Change, Key, Kind, Writer};
 use serde_json::{Map, Value, json};
@@ -323,6 +324,7 @@ fn make(cluster: &Cluster, writer: &mut Writer<'_>, key: &Key, provisioner: &str
     let volume = format!("pvc-{}", object::uid(&claim));
     if let Some(source) = source {
         cluster.set_restored(&volume, &source);
+        cluster.contents.restore(&volume, &source);
     }
     writer.put(known(VOLUMES), provisioned(&claim, provisioner));
     let message = format!("Successfully provisioned volume {volume}");
@@ -499,10 +501,7 @@ fn expand(cluster: &Cluster, key: &Key) {
 
 /// Finds a node for a pod, which is what its claims may have waited for. The pod itself never runs.
 fn schedule(cluster: &Cluster, pod: &Value) {
-    let volumes = pod.pointer("/spec/volumes").and_then(Value::as_array);
-    let names =
-        volumes.into_iter().flatten().map(|one| object::text(one, "/persistentVolumeClaim/claimName"));
-    for name in names {
+    for name in pods::claims(pod) {
         let key = (object::namespace(pod).to_owned(), name.to_owned());
         cluster.store.write(|writer| {
             let is_pending = |claim: &Value| object::text(claim, "/status/phase") == "Pending";

@@ -1,6 +1,9 @@
 //! What the recordings do not show: plans, timing, paging over a changing cluster, watches, permissions, requests that
 //! make no sense, and faults. What others do meanwhile is in modules of its own.
 
+mod contents;
+mod exec;
+mod groups;
 mod meanwhile;
 mod odd;
 mod policy;
