@@ -5,8 +5,8 @@ use kube::api::{GetParams, ListParams, PostParams};
 
 use super::{
     CLAIMS, CLASSES, CONFIG_MAPS, CREATE_CLAIM, CRON_JOBS, Cluster, EVENTS, Error, GET_CLASS, GET_CONFIG_MAP,
-    GET_VOLUME, LIST_CLASSES, LIST_CRON_JOBS, LIST_EVENTS, PAGE, Scope, VOLUMES, is_name,
-    operation::Operation, path,
+    GET_VOLUME, LIST_CLASSES, LIST_CRON_JOBS, LIST_EVENTS, Scope, VOLUMES, is_name, operation::Operation,
+    pages::PAGE, path,
 };
 use crate::{
     api::{Claim, ConfigMap, CronJob, NewClaim, ObjectEvent, Page, StorageClass, Volume},

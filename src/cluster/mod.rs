@@ -1,7 +1,8 @@
 //! The cluster: every request that this program makes is made here, and only here is one repeated.
 //!
 //! [`Cluster`] offers what a run needs in a run's own words, and what a restore needs beside that in
-//! `claims`. How a request is sent, bounded and repeated is in `request` and `backoff`; where the API
+//! `claims`. How a request is sent, bounded and repeated is in `request` and `backoff`, how a list is read
+//! page by page in `pages`; where the API
 //! server is and who we are to it in `connect`; what can go wrong in [`Error`].
 
 mod backoff;
@@ -10,13 +11,14 @@ mod connect;
 mod credentials;
 mod error;
 mod operation;
+mod pages;
 mod request;
 
 use std::collections::BTreeMap;
 
 use futures::{Stream, StreamExt};
 use kube::{
-    api::{DeleteParams, GetParams, ListParams, PostParams, Preconditions, WatchEvent, WatchParams},
+    api::{DeleteParams, GetParams, PostParams, Preconditions, WatchEvent, WatchParams},
     core::{Request as ApiRequest, request::Error as BuildError},
 };
 use serde::de::DeserializeOwned;
@@ -28,8 +30,8 @@ pub use request::{DENIED_FOR, Slot};
 
 use crate::{
     api::{
-        Claim, Namespace, NewMetadata, NewVolumeSnapshot, Page, PageMetadata, SNAPSHOT_API, SNAPSHOT_GROUP,
-        VolumeSnapshot, VolumeSnapshotSource, VolumeSnapshotSpec,
+        Claim, Namespace, NewMetadata, NewVolumeSnapshot, SNAPSHOT_API, SNAPSHOT_GROUP, VolumeSnapshot,
+        VolumeSnapshotSource, VolumeSnapshotSpec,
     },
     names,
     shard::Shard,
@@ -37,7 +39,8 @@ use crate::{
     text,
 };
 use operation::Operation;
-use request::{Build, Built, Requests, decode};
+use pages::Pages;
+use request::{Build, Built, Requests, decode, not_understood};
 
 /// One thing that the Role has to allow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -102,15 +105,6 @@ pub const RESTORE_CLASS_PERMISSIONS: &[Permission] = &[GET_CLASS, LIST_CLASSES, 
 
 /// What `list` uses where it may, besides two of a run's: the settings of the schedules.
 pub const SCHEDULE_PERMISSIONS: &[Permission] = &[LIST_CRON_JOBS, GET_CONFIG_MAP];
-
-/// How many objects a page of a list has. 500 is what kubectl asks for.
-const PAGE: u32 = 500;
-
-/// By how much a page is made smaller if its answer is too large: claims may have 256 kB of annotations each.
-const SMALLER_PAGE: u32 = 8;
-
-/// How often a list that expired half-way is begun anew.
-const LIST_ATTEMPTS: usize = 3;
 
 /// The longest that the API server is asked to keep a watch open, in seconds. Servers end one
 /// after 30 to 60 minutes by themselves; a shorter one notices sooner that a connection is dead.
@@ -516,74 +510,13 @@ impl Cluster {
     ) -> Result<String, Error> {
         let mut pages = Pages::new(selector);
         while let Some(body) = pages.next(&self.requests, operation, path).await? {
-            let page: Page<T> = decode(operation, &body)?;
             if pages.is_first() {
                 take(Listed::Begin);
             }
-            page.items.into_iter().for_each(|object| take(Listed::Object(object)));
-            pages.goes_on(page.metadata);
+            let page = pages::read(&body, &mut |object| take(Listed::Object(object)));
+            pages.goes_on(page.map_err(|error| not_understood(operation, &error))?);
         }
-        Ok(pages.resource_version)
-    }
-}
-
-/// The way through a list, page by page.
-struct Pages {
-    parameters: ListParams,
-    /// Whether the last page was read.
-    is_over: bool,
-    /// How often the list was begun.
-    attempt: usize,
-    /// The state of the cluster that the whole list shows.
-    resource_version: String,
-}
-
-impl Pages {
-    fn new(selector: &str) -> Self {
-        Pages {
-            parameters: ListParams::default().labels(selector).limit(PAGE),
-            is_over: false,
-            attempt: 1,
-            resource_version: String::new(),
-        }
-    }
-
-    /// Whether the page that was just read is the first.
-    fn is_first(&self) -> bool {
-        self.parameters.continue_token.is_none()
-    }
-
-    /// Reads the next page; `None` after the last. A page that is too large is asked for in smaller ones,
-    /// and a list that expires half-way is begun anew.
-    async fn next(
-        &mut self,
-        requests: &Requests,
-        operation: &Operation,
-        path: &ApiRequest,
-    ) -> Result<Option<Vec<u8>>, Error> {
-        while !self.is_over {
-            let limit = self.parameters.limit.unwrap_or(PAGE);
-            match requests.send(operation, &|| path.list(&self.parameters)).await {
-                Ok(body) => return Ok(Some(body)),
-                Err(error) if error.kind() == ErrorKind::TooLarge && limit > 1 => {
-                    let smaller = (limit / SMALLER_PAGE).max(1);
-                    tracing::debug!("asking for pages of {smaller} instead of {limit}: {error}");
-                    self.parameters.limit = Some(smaller);
-                }
-                Err(error) if error.kind() == ErrorKind::Expired && self.attempt < LIST_ATTEMPTS => {
-                    self.attempt += 1;
-                    self.parameters.continue_token = None;
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(None)
-    }
-
-    fn goes_on(&mut self, page: PageMetadata) {
-        self.resource_version = page.resource_version;
-        self.is_over = page.next.is_empty();
-        self.parameters.continue_token = Some(page.next);
+        Ok(pages.into_resource_version())
     }
 }
 

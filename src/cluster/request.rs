@@ -57,9 +57,11 @@ fn built(operation: &Operation, request: Built) -> Result<Request<Vec<u8>>, Erro
 /// # Errors
 /// [`ErrorKind::Unreadable`]: the same request would be answered in the same way.
 pub(super) fn decode<T: DeserializeOwned>(operation: &Operation, body: &[u8]) -> Result<T, Error> {
-    serde_json::from_slice(body).map_err(|error| {
-        Error::other(operation, ErrorKind::Unreadable, &format!("the answer cannot be understood: {error}"))
-    })
+    serde_json::from_slice(body).map_err(|error| not_understood(operation, &error))
+}
+
+pub(super) fn not_understood(operation: &Operation, error: &serde_json::Error) -> Error {
+    Error::other(operation, ErrorKind::Unreadable, &format!("the answer cannot be understood: {error}"))
 }
 
 /// Sends requests.

@@ -37,7 +37,6 @@ use crate::{
     names,
     report::{End, Failure, Report, Step, Stop},
     settings::Settings,
-    snapshot::Snapshot,
     text,
 };
 use cache::SnapshotCache;
@@ -232,33 +231,26 @@ fn in_order(mut targets: Vec<Target>, cache: &SnapshotCache) -> Vec<Target> {
 
 /// Says of snapshots whose status makes no sense that there are some, once for all.
 fn warn_of_odd_ones(cache: &SnapshotCache) {
-    let is_odd: [(fn(&Snapshot) -> bool, &str); 2] = [
-        (
-            |snapshot| snapshot.unreadable,
-            "the status cannot be read; such snapshots count as not ready, and stay",
-        ),
-        (
-            |snapshot| snapshot.clocks_differ() && snapshot.created < Timestamp::MAX,
-            "the storage system's clock and the API server's differ by minutes, or the snapshot controller was \
-             slow; the later time counts",
-        ),
-    ];
-    let mut odd = [const { (0, String::new()) }; 2];
+    let (mut unreadable, mut odd_clocks) = (Vec::new(), Vec::new());
     cache.for_each(|snapshot| {
-        for ((is_odd, _), (number, first)) in is_odd.iter().zip(&mut odd) {
-            if is_odd(snapshot) {
-                *number += 1;
-                if *number == 1 || snapshot.name < *first {
-                    first.clone_from(&snapshot.name);
-                }
-            }
+        if snapshot.unreadable {
+            unreadable.push(snapshot.name.clone());
+        }
+        if snapshot.clocks_differ() && snapshot.created < Timestamp::MAX {
+            odd_clocks.push(snapshot.name.clone());
         }
     });
-    for ((_, what), (number, first)) in is_odd.iter().zip(&odd) {
-        if *number > 0 {
-            tracing::warn!(snapshot = first, "{}, {first} first: {what}", text::count(*number, "snapshot"));
+    let say = |odd: Vec<String>, what: &str| {
+        if let Some(first) = odd.iter().min() {
+            tracing::warn!(snapshot = first, "{}, {first} first: {what}", text::count(odd.len(), "snapshot"));
         }
-    }
+    };
+    say(unreadable, "the status cannot be read; such snapshots count as not ready, and stay");
+    say(
+        odd_clocks,
+        "the storage system's clock and the API server's differ by minutes, or the snapshot controller was slow; the \
+         later time counts",
+    );
 }
 
 /// The whole way of all targets; their reports say what came of it. As many are created as may be pending, and
