@@ -12,11 +12,13 @@
 //! | [`api`] | the fields of claims and snapshots that are read and written |
 //! | [`snapshot`] | what is remembered of a snapshot |
 //! | [`shard`] | which pod of an Indexed Job takes a claim |
+//! | [`url`] | foreign URLs, and what of them may be said |
 //! | [`retention`] | which snapshots stay and why: rules, and the safety rules above them |
 //! | [`settings`] | the environment variables, checked as a whole |
 //! | [`report`] | what a run or a restore came to: exit code, summary, termination message |
 //! | [`cluster`] | every request, its bounds and its repetition |
 //! | [`run`] | the run: discover, create, watch, wait, prune |
+//! | [`notify`] | who is told outside of the cluster what a run came to |
 //! | [`list`] | the command `list`: what there is, and why it stays or goes |
 //! | [`restore`] | the command `restore`: a new claim from a snapshot |
 //! | [`command`] | the command line |
@@ -59,6 +61,7 @@ pub mod command;
 mod entry;
 pub mod list;
 pub mod names;
+pub mod notify;
 pub mod process;
 pub mod quantity;
 pub mod report;
@@ -69,6 +72,7 @@ pub mod settings;
 pub mod shard;
 pub mod snapshot;
 pub mod text;
+pub mod url;
 pub mod yaml;
 
 pub use entry::main;

@@ -23,6 +23,7 @@ use serde::de::DeserializeOwned;
 
 pub use backoff::Backoff;
 pub use connect::{Access, INTERACTIVE_RETRY_BUDGET, RETRY_BUDGET, connect};
+pub(crate) use error::with_causes;
 pub use error::{Error, ErrorKind};
 pub use request::{DENIED_FOR, Slot};
 

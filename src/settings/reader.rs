@@ -13,6 +13,9 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 
 use super::values::{LogFormat, ValueError};
 
+/// What the names of variables end with whose values are secrets.
+const OF_SECRETS: &str = "_URL";
+
 /// The variable that filters the log, by the name that Rust programs use.
 pub(super) const FILTER: &str = "RUST_LOG";
 
@@ -124,7 +127,9 @@ impl Reader {
         Reader { prefix, names, flags: Vec::new(), problems: Vec::new() }
     }
 
+    /// The value of a secret is not repeated.
     pub(super) fn problem(&mut self, name: &str, value: Option<&str>, problem: String) {
+        let value = value.filter(|_| !name.ends_with(OF_SECRETS));
         let flag = self.flags.iter().find(|(variable, _)| variable == name).map(|(_, flag)| flag.as_str());
         self.problems.push(Problem {
             name: crate::text::foreign(flag.unwrap_or(name)),

@@ -78,6 +78,9 @@ pub struct Settings {
     /// The uid of the Job, by which its next attempt finds what this one made; unset where nothing is to
     /// be taken over (`SNAPSHOT_RUN_UID`).
     pub run_uid: Option<String>,
+    /// The certificates that are trusted where a run is told of, instead of the system's; not those of the
+    /// API server (`SNAPSHOT_NOTIFY_CA_FILE`).
+    pub notify_ca_file: Option<PathBuf>,
     /// Where the termination message goes (`SNAPSHOT_TERMINATION_LOG`).
     pub termination_log: PathBuf,
     /// How log lines look; unset for text on a terminal and JSON elsewhere
@@ -143,6 +146,8 @@ struct Variables {
     #[arg(skip)]
     run_uid: Option<String>,
     #[arg(skip)]
+    notify_ca_file: Option<String>,
+    #[arg(skip)]
     termination_log: Option<String>,
     #[arg(skip)]
     log_format: Option<String>,
@@ -164,7 +169,7 @@ const fn variable(name: &'static str, default: &'static str, meaning: &'static s
 }
 
 /// All variables of a run, in the order in which the documentation gives them.
-pub const VARIABLES: [Variable; 21] = [
+pub const VARIABLES: [Variable; 22] = [
     variable("SNAPSHOT_PVC_NAMES", "", "claims, comma-separated: data or data,logs"),
     variable("SNAPSHOT_PVC_SELECTOR", "", "claims by label selector: app=web"),
     variable("SNAPSHOT_NAMESPACE", "the pod's own, or the kubeconfig context's", "namespace"),
@@ -195,6 +200,11 @@ pub const VARIABLES: [Variable; 21] = [
         "SNAPSHOT_RUN_UID",
         "nothing is taken over",
         "the Job's uid, by which its next attempt goes on with the same snapshots",
+    ),
+    variable(
+        "SNAPSHOT_NOTIFY_CA_FILE",
+        "the system's",
+        "CA certificates (PEM) for those who are told what a run came to",
     ),
     variable("SNAPSHOT_TERMINATION_LOG", "/dev/termination-log", "file for the final message"),
     variable("SNAPSHOT_LOG_FORMAT", "text on a terminal, else json", "text or json"),
@@ -286,6 +296,7 @@ impl Settings {
             shards,
             run_id,
             run_uid,
+            notify_ca_file,
             termination_log,
             log_format,
         } = variables;
@@ -331,6 +342,7 @@ impl Settings {
             shard: if for_list { Shard::WHOLE } else { shard(&mut reader, shards, index) },
             run_id: reader.optional("SNAPSHOT_RUN_ID", run_id, values::label_value),
             run_uid: reader.optional("SNAPSHOT_RUN_UID", run_uid, values::label_value),
+            notify_ca_file: reader.optional("SNAPSHOT_NOTIFY_CA_FILE", notify_ca_file, values::path),
             termination_log: reader
                 .optional("SNAPSHOT_TERMINATION_LOG", termination_log, values::path)
                 .unwrap_or_else(|| PathBuf::from("/dev/termination-log")),

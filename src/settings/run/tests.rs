@@ -34,6 +34,7 @@ fn one_claim_is_all_that_must_be_said() {
     assert!(!settings.is_retention_given && !settings.prune_unread_claims);
     assert_eq!(settings.termination_log, PathBuf::from("/dev/termination-log"));
     assert_eq!(settings.log_format, None);
+    assert_eq!(settings.notify_ca_file, None);
 }
 
 #[test]
