@@ -6,7 +6,7 @@
 use std::fmt;
 
 use http::Uri;
-use percent_encoding::percent_decode_str;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
 /// A path segment or a value of a query that is shorter is not looked for in foreign text: it would be found
 /// in any.
@@ -33,6 +33,117 @@ pub enum UrlError {
     NoUrl,
     #[error("the URL's scheme is not supported; http:// and https:// are accepted")]
     Scheme,
+    #[error(
+        "what stands in braces is not known; accepted in path and query are {}; other braces are written %7B and %7D",
+        Placeholder::ALL.map(|placeholder| placeholder.written()).join(", ")
+    )]
+    Placeholder,
+}
+
+/// What stands for itself in every part of a URL; all else is percent-encoded.
+const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// What a ping's URL can hold in braces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Placeholder {
+    Exit,
+    Status,
+    State,
+    DurationMs,
+    DurationS,
+    Message,
+    Schedule,
+    Shard,
+    Rid,
+}
+
+impl Placeholder {
+    pub const ALL: [Placeholder; 9] = [
+        Placeholder::Exit,
+        Placeholder::Status,
+        Placeholder::State,
+        Placeholder::DurationMs,
+        Placeholder::DurationS,
+        Placeholder::Message,
+        Placeholder::Schedule,
+        Placeholder::Shard,
+        Placeholder::Rid,
+    ];
+
+    /// As it is written in a URL.
+    pub fn written(self) -> &'static str {
+        match self {
+            Placeholder::Exit => "{exit}",
+            Placeholder::Status => "{status}",
+            Placeholder::State => "{state}",
+            Placeholder::DurationMs => "{duration_ms}",
+            Placeholder::DurationS => "{duration_s}",
+            Placeholder::Message => "{message}",
+            Placeholder::Schedule => "{schedule}",
+            Placeholder::Shard => "{shard}",
+            Placeholder::Rid => "{rid}",
+        }
+    }
+
+    /// Whether it tells a failure from a success.
+    fn is_outcome(self) -> bool {
+        matches!(self, Placeholder::Exit | Placeholder::Status | Placeholder::State)
+    }
+}
+
+/// The URL of a ping, with placeholders in its path and query.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PingUrl(SecretUrl);
+
+impl PingUrl {
+    /// # Errors
+    /// As [`SecretUrl::parse`], and if something else than a placeholder stands in braces.
+    pub fn parse(text: &str) -> Result<Self, UrlError> {
+        let url = SecretUrl::parse(text)?;
+        let mut rest = url.target.clone();
+        for placeholder in Placeholder::ALL {
+            rest = rest.replace(placeholder.written(), "");
+        }
+        match rest.contains(['{', '}']) {
+            true => Err(UrlError::Placeholder),
+            false => Ok(PingUrl(url)),
+        }
+    }
+
+    pub fn has(&self, placeholder: Placeholder) -> bool {
+        self.0.target.contains(placeholder.written())
+    }
+
+    /// Whether who is pinged learns from the URL that a run failed. If not, every ping means success.
+    pub fn tells_failures(&self) -> bool {
+        Placeholder::ALL.into_iter().any(|placeholder| placeholder.is_outcome() && self.has(placeholder))
+    }
+
+    /// The URL with a value, percent-encoded, in the place of each placeholder.
+    ///
+    /// # Errors
+    /// If the result is too long for a URL.
+    pub fn filled(&self, value: impl Fn(Placeholder) -> String) -> Result<SecretUrl, UrlError> {
+        let mut filled = String::new();
+        let mut rest = self.0.target.as_str();
+        while let Some(at) = rest.find('{') {
+            let (before, behind) = rest.split_at(at);
+            filled.push_str(before);
+            let placeholder =
+                Placeholder::ALL.into_iter().find(|placeholder| behind.starts_with(placeholder.written()));
+            let placeholder = placeholder.ok_or(UrlError::Placeholder)?;
+            filled.extend(utf8_percent_encode(&value(placeholder), ENCODED));
+            rest = &behind[placeholder.written().len()..];
+        }
+        filled.push_str(rest);
+        self.0.with_target(&filled)
+    }
+}
+
+impl fmt::Display for PingUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
 }
 
 impl SecretUrl {
@@ -194,6 +305,65 @@ mod tests {
         assert_eq!((pushed.origin().as_str(), pushed.user()), ("https://host", Some(("me", "it"))));
         for odd in ["", "no-slash", "/with space", "/line\nbreak"] {
             assert!(pushed.with_target(odd).is_err(), "{odd:?}");
+        }
+    }
+
+    fn value(placeholder: Placeholder) -> String {
+        match placeholder {
+            Placeholder::Exit => "0".to_owned(),
+            Placeholder::Message => "1 of 1 claim & 100 % für {exit}?\n".to_owned(),
+            other => other.written().trim_matches(['{', '}']).to_owned(),
+        }
+    }
+
+    #[test]
+    fn placeholders_are_filled_in_and_encoded() {
+        for (text, filled) in [
+            ("https://host/uuid", "/uuid"),
+            ("https://host/uuid/{exit}?rid={rid}", "/uuid/0?rid=rid"),
+            (
+                "https://host/push/x?status={status}&msg={message}&ping={duration_ms}",
+                "/push/x?status=status&msg=1%20of%201%20claim%20%26%20100%20%25%20f%C3%BCr%20%7Bexit%7D%3F%0A\
+                 &ping=duration_ms",
+            ),
+            ("https://host/{exit}{exit}/%7Bexit%7D", "/00/%7Bexit%7D"),
+            (
+                "https://host/{schedule}/{shard}?s={state}&d={duration_s}",
+                "/schedule/shard?s=state&d=duration_s",
+            ),
+        ] {
+            let url = PingUrl::parse(text).expect(text);
+            let filled_url = url.filled(value).expect(text);
+            assert_eq!((filled_url.target(), url.to_string().as_str()), (filled, "https://host"));
+        }
+    }
+
+    #[test]
+    fn a_url_tells_failures_only_if_it_has_a_place_for_them() {
+        for (text, tells) in [
+            ("https://host/uuid", false),
+            ("https://host/uuid?m={message}&d={duration_ms}", false),
+            ("https://host/uuid/{exit}", true),
+            ("https://host/uuid?status={status}", true),
+            ("https://host/uuid?state={state}", true),
+        ] {
+            assert_eq!(PingUrl::parse(text).expect(text).tells_failures(), tells, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_placeholder_is_refused_without_being_repeated() {
+        for text in [
+            "https://h/{exti}",
+            "https://h/{exit",
+            "https://h/exit}",
+            "https://h/?a={}",
+            "https://h/{{exit}}",
+        ] {
+            let error = PingUrl::parse(text).expect_err(text);
+            assert_eq!(error, UrlError::Placeholder, "{text}");
+            let said = error.to_string();
+            assert!(said.contains("{exit}, {status}") && !said.contains("exti"), "{said}");
         }
     }
 }

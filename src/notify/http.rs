@@ -64,18 +64,19 @@ pub enum Error {
     Unreachable(String),
     #[error("no answer within {}", text::duration(*.0))]
     Late(Duration),
-    /// Any answer but 2xx. Its body, with nothing of the URL in it.
-    #[error("HTTP {}{}", .0.as_u16(), of_answer(.0, .1))]
+    /// Any answer but 2xx. Its body is not shown: it may repeat the URL in many ways. As it is here, it was searched
+    /// for the URL.
+    #[error("HTTP {}{}", .0.as_u16(), explained(*.0))]
     Refused(StatusCode, String),
 }
 
-fn of_answer(status: &StatusCode, body: &str) -> String {
-    match body {
+fn explained(status: StatusCode) -> String {
+    match status.canonical_reason() {
         _ if status.is_redirection() => {
             ", a redirect, which is not followed: set the URL that it leads to".to_owned()
         }
-        "" => status.canonical_reason().map(|reason| format!(" {reason}")).unwrap_or_default(),
-        body => format!(": {body}"),
+        Some(reason) => format!(" {reason}"),
+        None => String::new(),
     }
 }
 
@@ -311,14 +312,8 @@ mod tests {
     async fn a_refusal_says_why_and_nothing_of_the_url() {
         for (answer, said) in [
             (answering("404 Not Found", ""), "HTTP 404 Not Found"),
-            (
-                answering("400 Bad Request", "text format\nparsing error"),
-                "HTTP 400: text format parsing error",
-            ),
-            (
-                answering("404 Not Found", "Cannot POST /s3cr3t-path"),
-                "HTTP 404: (not shown, for it repeats a part of the URL)",
-            ),
+            (answering("400 Bad Request", "text format\nparsing error"), "HTTP 400 Bad Request"),
+            (answering("404 Not Found", "Cannot POST /s3cr3t-path"), "HTTP 404 Not Found"),
             (
                 "HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/s3cr3t-path\r\nContent-Length: 0\r\n\r\n"
                     .to_owned(),

@@ -11,7 +11,7 @@ use clap::{ArgMatches, Args};
 use serde::de::DeserializeOwned;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
-use super::values::{LogFormat, ValueError};
+use super::values::{LogFormat, Ping, ValueError};
 
 /// What the names of variables end with whose values are secrets.
 const OF_SECRETS: &str = "_URL";
@@ -94,7 +94,7 @@ impl Others {
     }
 }
 
-/// Where the termination message goes, and how log lines look, as far as that can be told from
+/// Where the termination message goes, how log lines look, and who is pinged, as far as that can be told from
 /// settings that have problems: the problems are to be reported as well.
 #[derive(Clone, Debug)]
 pub struct Fallback {
@@ -102,6 +102,8 @@ pub struct Fallback {
     pub termination_log: PathBuf,
     /// See [`super::Settings::log_format`].
     pub log_format: Option<LogFormat>,
+    /// See [`super::Settings::ping`].
+    pub ping: Option<Box<Ping>>,
 }
 
 /// `info`, of this program alone: what its libraries have to say is said again in its own words, with

@@ -9,6 +9,7 @@ mod image;
 mod invariants;
 mod list;
 mod manifests;
+mod notify;
 mod pod;
 mod random;
 mod recordings;

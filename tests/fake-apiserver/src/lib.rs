@@ -30,6 +30,7 @@
 //! | watches that end, lie or go mute | [`WatchFault`], [`FakeApiServer::mute_watches`], [`FakeApiServer::end_watches`], [`FakeApiServer::expire_watches`], [`FakeApiServer::compact`] |
 //! | a server that is down | [`FakeApiServer::refuse_connections`], [`FakeApiServer::cut_connections`], [`FakeApiServer::turn_away`] |
 //! | schedules and their settings | [`objects::cron_job`], [`objects::config_map`] |
+//! | whoever is told of a run outside of the cluster | [`Receiver`] |
 //!
 //! | to look at | there is |
 //! |---|---|
@@ -61,6 +62,7 @@
 //! | `cluster` | shared state |
 //! | `log`, `history`, `traffic` | what was asked, what became of the snapshots, and what went over the wire |
 //! | `tls`, `kubeconfig` | client access |
+//! | `receiver` | a server beside the API server |
 //! | [`Others`] | changes of objects without the API |
 //! | [`objects`], [`http`] | helpers for tests |
 //!
@@ -91,6 +93,7 @@ mod patch;
 mod policy;
 mod quota;
 mod rbac;
+mod receiver;
 mod registry;
 mod selector;
 mod server;
@@ -108,6 +111,7 @@ pub use fault::{Fault, History, Lasts, WatchFault, When};
 pub use history::{Milestone, Stage, Write};
 pub use log::Request;
 pub use others::Others;
+pub use receiver::{Received, Receiver, Reply};
 pub use traffic::Traffic;
 pub use volumes::{Provision, Provisioner};
 

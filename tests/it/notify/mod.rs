@@ -1,0 +1,4 @@
+//! Who is told what a run came to.
+
+mod ping;
+mod services;
