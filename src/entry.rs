@@ -11,9 +11,7 @@ use crate::{
     cluster::{self, Access, Cluster, Scope},
     command::{self, ClusterFlags, Command, Line, ListCommand, Output, RestoreCommand, Wanted},
     list::{self, Given, Listing, Look},
-    names,
-    notify::{self, Outcome},
-    process,
+    names, notify, process,
     report::{EXIT_DONE, EXIT_PERMANENT, EXIT_TRANSIENT, Failure, Report, RestoreReport, Stop},
     restore, run,
     settings::{self, RestoreSettings, Settings},
@@ -60,8 +58,8 @@ fn run_once() -> u8 {
             process::start_log(fallback.log_format, settings::default_filter());
             tracing::error!(exit = EXIT_PERMANENT, "{problems}");
             process::leave_message(&problems.to_string(), &fallback.termination_log);
-            let outcome = Outcome::from(&problems);
-            tell_alone(async |stop| notify::tell(&outcome, fallback.ping.as_deref(), None, stop).await);
+            let ping = fallback.ping.as_deref();
+            tell_alone(async |stop| notify::tell_problems(&problems, ping, stop).await);
             return EXIT_PERMANENT;
         }
     };
@@ -75,16 +73,15 @@ fn run_once() -> u8 {
         budget: cluster::RETRY_BUDGET,
     };
     let id = settings.run_id.clone().unwrap_or_else(|| names::run_id(rand::random()));
-    let ping = settings.ping();
     // First what Kubernetes reads, then what people are told.
-    let publish = async |report: Report, stop: Stopping<'_>| {
+    let publish = async |report: Report, cluster: Option<&Cluster>, stop: Stopping<'_>| {
         process::publish(&report, &settings.termination_log);
-        notify::tell(&Outcome::from(&report), ping.as_ref(), report.stopped, stop).await;
+        notify::tell(&report, &settings, cluster, &id, stop).await;
         report.exit_code()
     };
     let run = async |cluster: Cluster, mut stop: Stopping<'_>| {
         let report = run::run(&cluster, &settings, &id, stop.as_mut()).await;
-        publish(report, stop).await
+        publish(report, Some(&cluster), stop).await
     };
     let report = match with_cluster(access, run) {
         Ok(exit) => return exit,
@@ -93,7 +90,7 @@ fn run_once() -> u8 {
     };
     let exit = report.exit_code();
     tell_alone(async |stop| {
-        publish(report, stop).await;
+        publish(report, None, stop).await;
     });
     exit
 }

@@ -16,9 +16,9 @@
 //! | [`retention`] | which snapshots stay and why: rules, and the safety rules above them |
 //! | [`settings`] | the environment variables, checked as a whole |
 //! | [`report`] | what a run or a restore came to: exit code, summary, termination message |
-//! | [`cluster`] | every request, its bounds and its repetition |
+//! | [`cluster`] | every request to the API server, its bounds and its repetition |
 //! | [`run`] | the run: discover, create, watch, wait, prune |
-//! | [`notify`] | who is told outside of the cluster what a run came to |
+//! | [`notify`] | who is told what a run came to, and how: Events, pings |
 //! | [`list`] | the command `list`: what there is, and why it stays or goes |
 //! | [`restore`] | the command `restore`: a new claim from a snapshot |
 //! | [`command`] | the command line |
@@ -51,7 +51,9 @@
 //!   ([`cluster::Cluster::create_claim`], [`cluster::RESTORE_PERMISSIONS`]).
 //! - A setting that cannot be understood stops the run before anything is changed
 //!   ([`settings::Settings::parse`]). Outside a pod nothing is deleted without an explicit retention.
-//! - A run ends ([`settings::Settings::bound`]).
+//! - A run ends ([`settings::Settings::bound`]), and so does telling people of it, which changes nothing of what
+//!   it came to ([`notify::tell`]).
+//! - Of a URL that is a secret no more than its origin is logged ([`url::SecretUrl`], [`notify::http`]).
 
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 

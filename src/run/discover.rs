@@ -24,6 +24,25 @@ const READ_ONE_BY_ONE: usize = 4;
 /// How many namespaces are listed at a time.
 pub(super) const NAMESPACES_AT_A_TIME: usize = 8;
 
+/// A claim that was chosen.
+struct Choice {
+    id: ClaimId,
+    /// `None` if it is not there, or may not be read.
+    uid: Option<String>,
+    found: Found,
+}
+
+impl Choice {
+    fn of(claim: Claim, settings: &Settings, chosen: Chosen) -> Self {
+        let (id, uid) = (ClaimId::of(&claim), claim.metadata.uid.clone());
+        Choice { id, uid: Some(uid), found: usable(claim, settings, chosen) }
+    }
+
+    fn unread(id: ClaimId, found: Found) -> Self {
+        Choice { id, uid: None, found }
+    }
+}
+
 /// What was found of one claim.
 enum Found {
     /// It can be snapshotted; `None` if it may not be read.
@@ -60,12 +79,12 @@ pub(super) async fn targets(
     };
     let mut targets = Vec::new();
     let mut passed_over = 0;
-    for (id, found) in found {
+    for Choice { id, uid, found } in found {
         let called = match scope {
             Scope::Namespace(_) => id.name.clone(),
             Scope::All => format!("{}/{}", id.namespace, id.name),
         };
-        let report = ReportSlot::new(ClaimReport::new(called.clone()));
+        let report = ReportSlot::new(ClaimReport::new(called.clone(), id.clone(), uid));
         progress.claims.borrow_mut().push(report.clone());
         match found {
             Found::Usable(claim) => {
@@ -166,10 +185,10 @@ async fn by_selector(
     namespaces: &[String],
     selector: &str,
     settings: &Settings,
-) -> Result<Vec<(ClaimId, Found)>, Failure> {
+) -> Result<Vec<Choice>, Failure> {
     let found = list_claims(cluster, namespaces, selector, |claim| {
         let id = ClaimId::of(&claim);
-        Some(settings.shard.holds(&id).then(|| (id, usable(claim, settings, Chosen::BySelector))))
+        Some(settings.shard.holds(&id).then(|| Choice::of(claim, settings, Chosen::BySelector)))
     });
     let found = found.await?;
     // Of all shards together: that one of them has none is in the nature of sharing.
@@ -193,7 +212,7 @@ async fn by_name(
     namespaces: &[String],
     names: &[String],
     settings: &Settings,
-) -> Result<Vec<(ClaimId, Found)>, Failure> {
+) -> Result<Vec<Choice>, Failure> {
     let of = |namespace: &String| {
         let id = |name: &String| ClaimId { namespace: namespace.clone(), name: name.clone() };
         names.iter().map(id).filter(|id| settings.shard.holds(id)).collect::<Vec<_>>()
@@ -203,16 +222,17 @@ async fn by_name(
         let wanted: HashSet<&ClaimId> = ids.iter().collect();
         let listed = list_claims(cluster, namespaces, "", |claim| {
             let id = ClaimId::of(&claim);
-            wanted.contains(&id).then(|| (id, usable(claim, settings, Chosen::ByName)))
+            wanted.contains(&id).then(|| Choice::of(claim, settings, Chosen::ByName))
         });
         match listed.await {
             Ok(listed) => {
-                let mut listed: HashMap<ClaimId, Found> = listed.into_iter().collect();
-                let found = |id: ClaimId| {
-                    let found = listed.remove(&id).unwrap_or_else(|| Found::Failed(missing(&id)));
-                    (id, found)
+                let listed = listed.into_iter().map(|choice| (choice.id.clone(), choice));
+                let mut listed: HashMap<ClaimId, Choice> = listed.collect();
+                let choice = |id: ClaimId| match listed.remove(&id) {
+                    Some(choice) => choice,
+                    None => Choice::unread(id.clone(), Found::Failed(missing(&id))),
                 };
-                return Ok(ids.into_iter().map(found).collect());
+                return Ok(ids.into_iter().map(choice).collect());
             }
             // Whoever may not list may still be allowed to read them one by one.
             Err(error) if error.kind() == ErrorKind::Forbidden => tracing::debug!("{error}"),
@@ -230,7 +250,7 @@ async fn by_name(
         .zip(answers)
         .map(|(id, answer)| {
             let found = match answer {
-                Ok(claim) => usable(claim, settings, Chosen::ByName),
+                Ok(claim) => return Choice::of(claim, settings, Chosen::ByName),
                 // The bash script's Role says nothing of claims, and is enough to make snapshots.
                 Err(error) if error.kind() == ErrorKind::Forbidden => {
                     unread = Some(error);
@@ -239,7 +259,7 @@ async fn by_name(
                 Err(error) if error.kind() == ErrorKind::NotFound => Found::Failed(missing(&id)),
                 Err(error) => Found::Failed(error.into()),
             };
-            (id, found)
+            Choice::unread(id, found)
         })
         .collect();
     if let Some(error) = unread {
@@ -296,12 +316,14 @@ mod tests {
 
     #[test]
     fn targets_are_begun_one_of_each_namespace_in_turn() {
+        let id =
+            |namespace: &str, name: &str| ClaimId { namespace: namespace.to_owned(), name: name.to_owned() };
         let target = |namespace: &str, name: &str| Target {
-            id: ClaimId { namespace: namespace.to_owned(), name: name.to_owned() },
+            id: id(namespace, name),
             called: format!("{namespace}/{name}"),
             claim: None,
             read: Instant::now(),
-            report: ReportSlot::new(ClaimReport::new(String::new())),
+            report: ReportSlot::new(ClaimReport::new(String::new(), id(namespace, name), None)),
         };
         let targets = [("a", "1"), ("a", "2"), ("a", "3"), ("b", "1"), ("c", "1"), ("c", "2")];
         let turned = in_turn(targets.iter().map(|(namespace, name)| target(namespace, name)).collect());

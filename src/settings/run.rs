@@ -9,7 +9,7 @@ use tracing_subscriber::filter::Targets;
 
 use super::{
     reader::{self, FILTER, Fallback, Flag, Problems, Reader, default_filter},
-    values::{self, LogFormat, Ping, PingFailures},
+    values::{self, EventChoice, LogFormat, Ping, PingFailures},
 };
 use crate::{
     names,
@@ -88,6 +88,8 @@ pub struct Settings {
     /// The uid of the Job, by which its next attempt finds what this one made; unset where nothing is to
     /// be taken over (`SNAPSHOT_RUN_UID`).
     pub run_uid: Option<String>,
+    /// On which claims' outcomes an Event is created (`SNAPSHOT_EVENTS`).
+    pub events: EventChoice,
     /// Who is pinged after a run (`SNAPSHOT_PING_URL`); see [`Settings::ping`].
     pub ping_url: Option<PingUrl>,
     /// Which failures are pinged (`SNAPSHOT_PING_FAILURES`).
@@ -160,6 +162,8 @@ struct Variables {
     #[arg(skip)]
     run_uid: Option<String>,
     #[arg(skip)]
+    events: Option<String>,
+    #[arg(skip)]
     ping_url: Option<String>,
     #[arg(skip)]
     ping_failures: Option<String>,
@@ -187,7 +191,7 @@ const fn variable(name: &'static str, default: &'static str, meaning: &'static s
 }
 
 /// All variables of a run, in the order in which the documentation gives them.
-pub const VARIABLES: [Variable; 24] = [
+pub const VARIABLES: [Variable; 25] = [
     variable("SNAPSHOT_PVC_NAMES", "", "claims, comma-separated: data or data,logs"),
     variable("SNAPSHOT_PVC_SELECTOR", "", "claims by label selector: app=web"),
     variable("SNAPSHOT_NAMESPACE", "the pod's own, or the kubeconfig context's", "namespace"),
@@ -219,6 +223,7 @@ pub const VARIABLES: [Variable; 24] = [
         "nothing is taken over",
         "the Job's uid, by which its next attempt goes on with the same snapshots",
     ),
+    variable("SNAPSHOT_EVENTS", "warnings", "Events on claims: all, warnings (of failures) or off"),
     variable(
         "SNAPSHOT_PING_URL",
         "",
@@ -325,6 +330,7 @@ impl Settings {
             shards,
             run_id,
             run_uid,
+            events,
             ping_url,
             ping_failures,
             notify_ca_file,
@@ -373,6 +379,9 @@ impl Settings {
             shard: if for_list { Shard::WHOLE } else { shard(&mut reader, shards, index) },
             run_id: reader.optional("SNAPSHOT_RUN_ID", run_id, values::label_value),
             run_uid: reader.optional("SNAPSHOT_RUN_UID", run_uid, values::label_value),
+            events: reader
+                .optional("SNAPSHOT_EVENTS", events, values::events)
+                .unwrap_or(EventChoice::Warnings),
             ping_url: reader.optional(PING_URL, ping_url, values::ping_url),
             ping_failures: reader
                 .optional("SNAPSHOT_PING_FAILURES", ping_failures, values::ping_failures)

@@ -32,6 +32,15 @@ pub enum PingFailures {
     All,
 }
 
+/// On which outcomes of a claim an Event is created.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EventChoice {
+    All,
+    /// On failures.
+    Warnings,
+    Off,
+}
+
 /// Who is pinged when, and what stands for the placeholders but what the run came to.
 #[derive(Clone, Debug)]
 pub struct Ping {
@@ -122,6 +131,8 @@ pub(super) enum ValueError {
     VolumeMode,
     #[error("no such choice; final or all is accepted")]
     PingFailures,
+    #[error("no such choice; all, warnings or off is accepted")]
+    Events,
     #[error(transparent)]
     Url(#[from] UrlError),
     #[error(transparent)]
@@ -233,6 +244,15 @@ pub(super) fn ping_failures(text: &str) -> Result<PingFailures, ValueError> {
         "final" => Ok(PingFailures::Final),
         "all" => Ok(PingFailures::All),
         _ => Err(ValueError::PingFailures),
+    }
+}
+
+pub(super) fn events(text: &str) -> Result<EventChoice, ValueError> {
+    match text {
+        "all" => Ok(EventChoice::All),
+        "warnings" => Ok(EventChoice::Warnings),
+        "off" => Ok(EventChoice::Off),
+        _ => Err(ValueError::Events),
     }
 }
 

@@ -36,7 +36,7 @@ fn one_claim_is_all_that_must_be_said() {
     assert_eq!(settings.termination_log, PathBuf::from("/dev/termination-log"));
     assert_eq!(settings.log_format, None);
     assert_eq!((settings.ping_url.as_ref(), settings.notify_ca_file.as_ref()), (None, None));
-    assert_eq!(settings.ping_failures, PingFailures::Final);
+    assert_eq!((settings.ping_failures, settings.events), (PingFailures::Final, EventChoice::Warnings));
 }
 
 #[test]
@@ -114,6 +114,7 @@ fn a_value_that_cannot_be_understood_is_refused_with_what_would_be_accepted() {
         ("SNAPSHOT_RUN_ID", "-", "not the value of a label"),
         ("SNAPSHOT_RUN_UID", "-", "not the value of a label"),
         ("SNAPSHOT_PRUNE_UNREAD_CLAIMS", "yes", "neither true nor false"),
+        ("SNAPSHOT_EVENTS", "true", "all, warnings or off"),
         ("SNAPSHOT_PING_FAILURES", "none", "final or all"),
         ("SNAPSHOT_LOG_FORMAT", "xml", "text or json"),
         ("RUST_LOG", "info=info=info", "info,kube_client=debug"),
