@@ -6,8 +6,8 @@
 # can be a host name. musl's resolver reads the /etc/resolv.conf that the kubelet mounts, follows `search` and `ndots`, and
 # retries truncated answers over TCP. The latter needs musl 1.2.4; Rust links 1.2.5 since 1.93, so do not use an older
 # compiler. Its allocator is slow with many threads, which does not matter to a program that waits for one server.
-# Why CA certificates: a pod trusts the cluster's own CA, which is mounted with the ServiceAccount, and needs no others.
-# Outside of a cluster, a public CA may have signed the API server's certificate.
+# Why CA certificates: for pings to https URLs. For the API server a pod trusts the cluster's own CA, which is mounted with the
+# ServiceAccount; outside of a cluster, a public CA may have signed its certificate.
 #
 # Each platform of a multi-platform build compiles natively (by emulation on another platform, which takes long):
 # `docker buildx build --platform linux/amd64,linux/arm64 .`

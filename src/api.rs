@@ -400,6 +400,56 @@ impl NewClaim {
     }
 }
 
+/// An Event to create on a claim.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewEvent {
+    /// Unique in the namespace.
+    pub name: String,
+    pub namespace: String,
+    pub claim: String,
+    /// `None` where the claim is not there, or may not be read.
+    pub claim_uid: Option<String>,
+    /// Whether something is wrong.
+    pub is_warning: bool,
+    /// Why it is created, in CamelCase.
+    pub reason: &'static str,
+    /// What was done, in CamelCase.
+    pub action: &'static str,
+    /// At most 1024 bytes.
+    pub note: String,
+    pub time: Timestamp,
+    /// The Job that reports it; at most 128 bytes.
+    pub instance: String,
+}
+
+impl NewEvent {
+    pub fn object(&self) -> Value {
+        let mut object = json!({
+            "apiVersion": "events.k8s.io/v1",
+            "kind": "Event",
+            "metadata": {"name": self.name, "namespace": self.namespace},
+            // Microseconds: neither more nor fewer digits are read.
+            "eventTime": format!("{:.6}", self.time),
+            "type": if self.is_warning { "Warning" } else { "Normal" },
+            "reason": self.reason,
+            "action": self.action,
+            "note": self.note,
+            "reportingController": names::PROGRAM,
+            "reportingInstance": self.instance,
+            "regarding": {
+                "apiVersion": "v1",
+                "kind": "PersistentVolumeClaim",
+                "namespace": self.namespace,
+                "name": self.claim,
+            },
+        });
+        if let Some(uid) = &self.claim_uid {
+            object["regarding"]["uid"] = uid.as_str().into();
+        }
+        object
+    }
+}
+
 /// A `StorageClass` as returned by the API server.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]

@@ -14,7 +14,7 @@ use crate::{
         Wanted,
     },
     list::{self, Given, Listing, Look, Names},
-    names, process,
+    names, notify, process,
     report::{EXIT_DONE, EXIT_PERMANENT, EXIT_TRANSIENT, Failure, Report, RestoreReport, Stop},
     restore, run,
     settings::{self, RestoreSettings, Settings},
@@ -63,6 +63,8 @@ fn run_once() -> u8 {
             process::start_log(fallback.log_format, settings::default_filter());
             tracing::error!(exit = EXIT_PERMANENT, "{problems}");
             process::leave_message(&problems.to_string(), &fallback.termination_log);
+            let ping = fallback.ping.as_deref();
+            tell_alone(async |stop| notify::tell_problems(&problems, ping, stop).await);
             return EXIT_PERMANENT;
         }
     };
@@ -76,14 +78,38 @@ fn run_once() -> u8 {
         budget: cluster::RETRY_BUDGET,
     };
     let id = settings.run_id.clone().unwrap_or_else(|| names::run_id(rand::random()));
-    let run = async |cluster: Cluster, stop: Stopping<'_>| run::run(&cluster, &settings, &id, stop).await;
+    // First what Kubernetes reads, then what people are told.
+    let publish = async |report: Report, cluster: Option<&Cluster>, stop: Stopping<'_>| {
+        process::publish(&report, &settings.termination_log);
+        notify::tell(&report, &settings, cluster, &id, stop).await;
+        report.exit_code()
+    };
+    let run = async |cluster: Cluster, mut stop: Stopping<'_>| {
+        let report = run::run(&cluster, &settings, &id, stop.as_mut()).await;
+        publish(report, Some(&cluster), stop).await
+    };
     let report = match with_cluster(access, run) {
-        Ok(report) => report,
+        Ok(exit) => return exit,
         Err(Unbegun::Stopped(stop)) => Report::of_stop(stop),
         Err(Unbegun::Trouble(failure)) => Report::of_trouble(failure),
     };
-    process::publish(&report, &settings.termination_log);
-    report.exit_code()
+    let exit = report.exit_code();
+    tell_alone(async |stop| {
+        publish(report, None, stop).await;
+    });
+    exit
+}
+
+/// Tells people something where there is no run to tell of.
+fn tell_alone(tell: impl AsyncFnOnce(Stopping<'_>)) {
+    let told = in_runtime(async || {
+        let mut stop: Pin<Box<dyn Future<Output = Stop>>> = Box::pin(process::stop_signals()?);
+        tell(stop.as_mut()).await;
+        Ok(())
+    });
+    if let Err(error) = told.flatten() {
+        tracing::warn!("nobody is told: {error}");
+    }
 }
 
 fn list_once(command: ListCommand) -> u8 {
@@ -260,21 +286,24 @@ fn with_cluster<T>(
     access: Access<'_>,
     work: impl AsyncFnOnce(Cluster, Stopping<'_>) -> T,
 ) -> Result<T, Unbegun> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(cannot_start)?;
+    let done = in_runtime(async || match begin(access).await {
+        Ok((cluster, mut stop)) => Ok(work(cluster, stop.as_mut()).await),
+        Err(unbegun) => Err(unbegun),
+    });
+    done.map_err(cannot_start).flatten()
+}
+
+fn in_runtime<T>(work: impl AsyncFnOnce() -> T) -> io::Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut done = None;
     {
         // By reference, so that there is one copy of the runtime's code for all commands.
-        let work: Pin<&mut dyn Future<Output = ()>> = pin!(async {
-            done = Some(match begin(access).await {
-                Ok((cluster, mut stop)) => Ok(work(cluster, stop.as_mut()).await),
-                Err(unbegun) => Err(unbegun),
-            });
-        });
+        let work: Pin<&mut dyn Future<Output = ()>> = pin!(async { done = Some(work().await) });
         runtime.block_on(work);
     }
     // A name that is still being looked up must not hold up the exit.
     runtime.shutdown_background();
-    done.unwrap_or_else(|| Err(cannot_start(io::Error::other("nothing was done"))))
+    done.ok_or_else(|| io::Error::other("nothing was done"))
 }
 
 async fn begin(access: Access<'_>) -> Result<(Cluster, Pin<Box<dyn Future<Output = Stop>>>), Unbegun> {

@@ -12,12 +12,14 @@
 //! | [`api`] | the fields of claims and snapshots that are read and written |
 //! | [`snapshot`] | what is remembered of a snapshot |
 //! | [`shard`] | which pod of an Indexed Job takes a claim |
+//! | [`url`] | foreign URLs, and what of them may be said |
 //! | [`retention`] | which snapshots stay and why: rules, and the safety rules above them |
 //! | [`timeline`] | the picture of which snapshots there are over time |
 //! | [`settings`] | the environment variables, checked as a whole |
 //! | [`report`] | what a run or a restore came to: exit code, summary, termination message |
-//! | [`cluster`] | every request, its bounds and its repetition |
+//! | [`cluster`] | every request to the API server, its bounds and its repetition |
 //! | [`run`] | the run: discover, create, watch, wait, prune |
+//! | [`notify`] | who is told what a run came to, and how: Events, pings |
 //! | [`list`] | the command `list`: what there is, and why it stays or goes |
 //! | [`simulate`] | the command `simulate`: how many snapshots a policy holds, without a cluster |
 //! | [`restore`] | the command `restore`: a new claim from a snapshot |
@@ -51,7 +53,9 @@
 //!   ([`cluster::Cluster::create_claim`], [`cluster::RESTORE_PERMISSIONS`]).
 //! - A setting that cannot be understood stops the run before anything is changed
 //!   ([`settings::Settings::parse`]). Outside a pod nothing is deleted without an explicit retention.
-//! - A run ends ([`settings::Settings::bound`]).
+//! - A run ends ([`settings::Settings::bound`]), and so does telling people of it, which changes nothing of what
+//!   it came to ([`notify::tell`]).
+//! - Of a URL that is a secret no more than its origin is logged ([`url::SecretUrl`], [`notify::http`]).
 
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
@@ -61,6 +65,7 @@ pub mod command;
 mod entry;
 pub mod list;
 pub mod names;
+pub mod notify;
 pub mod process;
 pub mod quantity;
 pub mod report;
@@ -73,6 +78,7 @@ pub mod simulate;
 pub mod snapshot;
 pub mod text;
 pub mod timeline;
+pub mod url;
 pub mod yaml;
 
 pub use entry::main;

@@ -75,6 +75,20 @@ pub fn restore_id(random: u32) -> String {
     format!("restore-{random:08x}")
 }
 
+/// Whether a text is a UUID, as the uids of objects are.
+pub fn is_uuid(text: &str) -> bool {
+    let lengths = text.split('-').map(str::len);
+    lengths.eq([8, 4, 4, 4, 12]) && text.bytes().all(|byte| byte == b'-' || byte.is_ascii_hexdigit())
+}
+
+/// Returns a random UUID, version 4.
+pub fn uuid(random: u128) -> String {
+    let with_version = random & !(0xf << 76) | 4 << 76;
+    let digits = format!("{:032x}", with_version & !(0b11 << 62) | 0b10 << 62);
+    let parts = [0..8, 8..12, 12..16, 16..20, 20..32].map(|range| &digits[range]);
+    parts.join("-")
+}
+
 /// Whether `name` is a valid object name: an RFC 1123 subdomain of at most 253 characters.
 pub fn is_object_name(name: &str) -> bool {
     !name.is_empty()
@@ -138,5 +152,22 @@ mod tests {
         for bad in ["", "-a", "a.", "a b", "not a label!", "ä", &"x".repeat(64)] {
             assert!(!is_label_value(bad), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_uuid_is_known_by_its_form() {
+        for (text, is_one) in [
+            ("5b2c8f3e-3f0a-4f4e-9d0b-6a1d2c7e9f10", true),
+            ("5B2C8F3E-3F0A-4F4E-9D0B-6A1D2C7E9F10", true),
+            ("5b2c8f3e3f0a4f4e9d0b6a1d2c7e9f10", false),
+            ("5b2c8f3e-3f0a-4f4e-9d0b-6a1d2c7e9f1x", false),
+            ("5b2c8f3e-3f0a-4f4e-9d0b-6a1d2c7e9f10-", false),
+            ("volume-snapshotter-29384750", false),
+            ("", false),
+        ] {
+            assert_eq!(is_uuid(text), is_one, "{text}");
+        }
+        assert_eq!(uuid(u128::MAX), "ffffffff-ffff-4fff-bfff-ffffffffffff");
+        assert!(is_uuid(&uuid(1)));
     }
 }

@@ -1,9 +1,9 @@
 //! The result of a run or a restore: per claim, in total, as an exit code, and as the termination message that Kubernetes
 //! keeps. Pure: [`crate::process`] writes the message to its file.
 
-use std::time::Duration;
+use std::{rc::Rc, time::Duration};
 
-use crate::{shard::Shard, text};
+use crate::{shard::Shard, snapshot::ClaimId, text};
 
 /// Kubernetes truncates termination messages to this many bytes.
 const MAX_MESSAGE: usize = 4096;
@@ -27,7 +27,11 @@ pub struct Report {
 /// The result of a run for one target.
 #[derive(Clone, Debug)]
 pub struct ClaimReport {
+    /// What the claim is called in messages: with its namespace, if the run is about more than one.
     pub claim: String,
+    pub id: Rc<ClaimId>,
+    /// The claim's uid when it was found; `None` if it was not there, or may not be read.
+    pub uid: Option<Rc<str>>,
     /// Name of the snapshot that this run created or took over.
     pub snapshot: Option<String>,
     /// Whether an earlier attempt of the same Job created the snapshot.
@@ -107,9 +111,11 @@ pub const EXIT_NOT_PRUNED: u8 = 3;
 
 impl ClaimReport {
     /// Returns the report of a target that was not started.
-    pub fn new(claim: String) -> Self {
+    pub fn new(claim: String, id: Rc<ClaimId>, uid: Option<Rc<str>>) -> Self {
         ClaimReport {
             claim,
+            id,
+            uid,
             snapshot: None,
             taken_over: false,
             ready_after: None,
@@ -133,7 +139,7 @@ impl ClaimReport {
     }
 
     /// Returns the result in one line, without the claim's name.
-    fn line(&self, dry_run: bool) -> String {
+    pub fn line(&self, dry_run: bool) -> String {
         let snapshot = self.snapshot.as_deref().unwrap_or("its snapshot");
         match &self.end {
             End::Unfinished(Step::Waiting) => "not started".to_owned(),
@@ -367,7 +373,11 @@ mod tests {
             deleted: 1,
             kept: 2,
             end,
-            ..ClaimReport::new(name.to_owned())
+            ..ClaimReport::new(
+                name.to_owned(),
+                Rc::new(ClaimId { namespace: "app".to_owned(), name: name.to_owned() }),
+                None,
+            )
         }
     }
 

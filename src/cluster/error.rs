@@ -209,7 +209,7 @@ impl Error {
 
 /// Formats an error of a library with its causes, because the last cause is what an operator needs
 /// ("Connection refused"). Omits causes that the message already contains.
-pub(super) fn with_causes(error: impl Into<anyhow::Error>) -> String {
+pub(crate) fn with_causes(error: impl Into<anyhow::Error>) -> String {
     let mut said = String::new();
     for kind in error.into().chain().map(ToString::to_string) {
         if said.contains(&kind) {

@@ -1,8 +1,8 @@
 //! The cluster: every request that this program makes is made here, and only here is one repeated.
 //!
-//! [`Cluster`] offers what a run needs in a run's own words, and what a restore needs beside that in
-//! `claims`. How a request is sent, bounded and repeated is in `request` and `backoff`, how a list is read
-//! page by page in `pages`; where the API
+//! [`Cluster`] offers what a run needs in a run's own words, what a restore needs beside that in `claims`, and
+//! what people are told with in `events`. How a request is sent, bounded and repeated is in `request` and
+//! `backoff`, how a list is read page by page in `pages`; where the API
 //! server is and who we are to it in `connect`; what can go wrong in [`Error`].
 
 mod backoff;
@@ -10,6 +10,7 @@ mod claims;
 mod connect;
 mod credentials;
 mod error;
+mod events;
 mod operation;
 mod pages;
 mod request;
@@ -25,6 +26,7 @@ use serde::de::DeserializeOwned;
 
 pub use backoff::Backoff;
 pub use connect::{Access, INTERACTIVE_RETRY_BUDGET, RETRY_BUDGET, connect};
+pub(crate) use error::with_causes;
 pub use error::{Error, ErrorKind};
 pub use request::{DENIED_FOR, Slot};
 
@@ -63,6 +65,7 @@ const CRON_JOBS: &str = "cronjobs";
 const CONFIG_MAPS: &str = "configmaps";
 const BATCH_GROUP: &str = "batch";
 const STORAGE_GROUP: &str = "storage.k8s.io";
+const EVENT_GROUP: &str = "events.k8s.io";
 
 const fn on_claims(verb: &'static str) -> Permission {
     Permission { group: "", resource: CLAIMS, verb }
@@ -81,6 +84,7 @@ const LIST: Permission = on_snapshots("list");
 const WATCH: Permission = on_snapshots("watch");
 const DELETE: Permission = on_snapshots("delete");
 const LIST_NAMESPACES: Permission = Permission { group: "", resource: NAMESPACES, verb: "list" };
+const CREATE_EVENT: Permission = Permission { group: EVENT_GROUP, resource: EVENTS, verb: "create" };
 const LIST_EVENTS: Permission = Permission { group: "", resource: EVENTS, verb: "list" };
 const GET_CLASS: Permission = Permission { group: STORAGE_GROUP, resource: CLASSES, verb: "get" };
 const LIST_CLASSES: Permission = Permission { group: STORAGE_GROUP, resource: CLASSES, verb: "list" };
@@ -88,12 +92,16 @@ const LIST_CRON_JOBS: Permission = Permission { group: BATCH_GROUP, resource: CR
 const GET_CONFIG_MAP: Permission = Permission { group: "", resource: CONFIG_MAPS, verb: "get" };
 const GET_VOLUME: Permission = Permission { group: "", resource: VOLUMES, verb: "get" };
 
-/// Every right that a run uses. No request can be made without naming one of these or of the lists
-/// below, and a test holds the Role of the manifests to this list. `list` uses two of them.
+/// Every right that a run needs. No request can be made without naming one of these or of the lists
+/// below, and a test holds the Role of the manifests to this list and the next but one. `list` uses two of them.
 pub const PERMISSIONS: &[Permission] = &[GET_CLAIM, LIST_CLAIMS, CREATE, GET, LIST, WATCH, DELETE];
 
 /// What a run needs besides, and in all namespaces, if it chooses namespaces by a selector.
 pub const NAMESPACE_PERMISSIONS: &[Permission] = &[LIST_NAMESPACES];
+
+/// What a run uses besides, where it may and where Events are not switched off: it says on a claim that its
+/// snapshot failed. The Role of the manifests has it.
+pub const EVENT_PERMISSIONS: &[Permission] = &[CREATE_EVENT];
 
 /// Every right that a restore uses, which are no part of a run's: it deletes nothing.
 pub const RESTORE_PERMISSIONS: &[Permission] = &[GET_CLAIM, CREATE_CLAIM, GET, LIST, LIST_EVENTS];

@@ -102,7 +102,7 @@ async fn store(run: &Run<'_>, target: &Target) -> Result<(NewSnapshot, VolumeSna
             schedule: settings.schedule.clone(),
             run: run.id.to_owned(),
             run_uid: settings.run_uid.clone(),
-            claim_uid: target.claim.as_ref().map(|claim: &KnownClaim| claim.uid.clone()),
+            claim_uid: target.claim.as_ref().map(|claim: &KnownClaim| claim.uid.to_string()),
             shard: settings.shard,
             hold: settings.hold,
         };

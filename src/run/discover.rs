@@ -27,6 +27,30 @@ const READ_ONE_BY_ONE: usize = 4;
 /// How many namespaces are listed at a time.
 pub(super) const NAMESPACES_AT_A_TIME: usize = 8;
 
+/// A claim that was chosen.
+struct Choice {
+    id: ClaimId,
+    /// `None` if it is not there, or may not be read.
+    uid: Option<Rc<str>>,
+    found: Found,
+}
+
+impl Choice {
+    fn of(claim: Claim, settings: &Settings, chosen: Chosen) -> Self {
+        let (id, uid) = (ClaimId::of(&claim), Rc::from(claim.metadata.uid.as_str()));
+        let mut found = usable(claim, settings, chosen);
+        if let Found::Usable(Some(known)) = &mut found {
+            // One copy for thousands of reports.
+            known.uid = Rc::clone(&uid);
+        }
+        Choice { id, uid: Some(uid), found }
+    }
+
+    fn unread(id: ClaimId, found: Found) -> Self {
+        Choice { id, uid: None, found }
+    }
+}
+
 /// What was found of one claim.
 enum Found {
     /// It can be snapshotted; `None` if it may not be read.
@@ -65,17 +89,18 @@ pub(super) async fn targets(
     };
     let mut targets = Vec::new();
     let mut passed_over = 0;
-    for (id, found) in found {
+    for Choice { id, uid, found } in found {
         let called = match scope {
             Scope::Namespace(_) => id.name.clone(),
             Scope::All => format!("{}/{}", id.namespace, id.name),
         };
-        let report = ReportSlot::new(ClaimReport::new(called.clone()));
+        let id = Rc::new(id);
+        let report = ReportSlot::new(ClaimReport::new(called.clone(), Rc::clone(&id), uid));
         progress.claims.borrow_mut().push(report.clone());
         match found {
             Found::Usable(claim) => {
                 say_policy(&called, &Policy::of(claim.as_ref(), settings, cluster.is_in_pod()), settings);
-                targets.push(Target { id: Rc::new(id), called, claim, read, report });
+                targets.push(Target { id, called, claim, read, report });
             }
             Found::Failed(failure) => report.fail(&called, failure),
             Found::PassedOver(why) => {
@@ -171,10 +196,10 @@ async fn by_selector(
     selector: &str,
     settings: &Settings,
     progress: &Progress,
-) -> Result<Vec<(ClaimId, Found)>, Failure> {
+) -> Result<Vec<Choice>, Failure> {
     let lists = list_claims(cluster, namespaces, selector, |claim| {
         let id = ClaimId::of(&claim);
-        Some(settings.shard.holds(&id).then(|| (id, usable(claim, settings, Chosen::BySelector))))
+        Some(settings.shard.holds(&id).then(|| Choice::of(claim, settings, Chosen::BySelector)))
     });
     let (mut found, mut unread) = (Vec::new(), Vec::new());
     for (namespace, listed) in lists.await {
@@ -230,7 +255,7 @@ async fn by_name(
     namespaces: &[String],
     names: &[String],
     settings: &Settings,
-) -> Result<Vec<(ClaimId, Found)>, Failure> {
+) -> Result<Vec<Choice>, Failure> {
     let of = |namespace: &String| {
         let id = |name: &String| ClaimId { namespace: namespace.clone(), name: name.clone() };
         names.iter().map(id).filter(|id| settings.shard.holds(id)).collect::<Vec<_>>()
@@ -240,12 +265,12 @@ async fn by_name(
         let wanted: HashSet<&ClaimId> = ids.iter().collect();
         let lists = list_claims(cluster, namespaces, "", |claim| {
             let id = ClaimId::of(&claim);
-            wanted.contains(&id).then(|| (id, usable(claim, settings, Chosen::ByName)))
+            wanted.contains(&id).then(|| Choice::of(claim, settings, Chosen::ByName))
         });
         let (mut listed, mut unread) = (HashMap::new(), HashMap::new());
         for (namespace, claims) in lists.await {
             match claims {
-                Ok(claims) => listed.extend(claims),
+                Ok(claims) => listed.extend(claims.into_iter().map(|choice| (choice.id.clone(), choice))),
                 Err(error) => drop(unread.insert(namespace, error)),
             }
         }
@@ -253,16 +278,16 @@ async fn by_name(
         match unread.values().find(|error| error.kind() == ErrorKind::Forbidden) {
             Some(error) => tracing::debug!("{error}"),
             None => {
-                let found = |id: ClaimId| {
-                    let found = listed.remove(&id).unwrap_or_else(|| {
-                        Found::Failed(match unread.get(&id.namespace) {
+                let choice = |id: ClaimId| {
+                    listed.remove(&id).unwrap_or_else(|| {
+                        let failure = match unread.get(&id.namespace) {
                             Some(error) => error.clone().into(),
                             None => missing(&id),
-                        })
-                    });
-                    (id, found)
+                        };
+                        Choice::unread(id, Found::Failed(failure))
+                    })
                 };
-                return Ok(ids.into_iter().map(found).collect());
+                return Ok(ids.into_iter().map(choice).collect());
             }
         }
     }
@@ -277,7 +302,7 @@ async fn by_name(
         .zip(answers)
         .map(|(id, answer)| {
             let found = match answer {
-                Ok(claim) => usable(claim, settings, Chosen::ByName),
+                Ok(claim) => return Choice::of(claim, settings, Chosen::ByName),
                 // The bash script's Role says nothing of claims, and is enough to make snapshots.
                 Err(error) if error.kind() == ErrorKind::Forbidden => {
                     unread = Some(error);
@@ -286,7 +311,7 @@ async fn by_name(
                 Err(error) if error.kind() == ErrorKind::NotFound => Found::Failed(missing(&id)),
                 Err(error) => Found::Failed(error.into()),
             };
-            (id, found)
+            Choice::unread(id, found)
         })
         .collect();
     if let Some(error) = unread {
@@ -343,12 +368,14 @@ mod tests {
 
     #[test]
     fn targets_are_begun_one_of_each_namespace_in_turn() {
+        let id =
+            |namespace: &str, name: &str| ClaimId { namespace: namespace.to_owned(), name: name.to_owned() };
         let target = |namespace: &str, name: &str| Target {
-            id: Rc::new(ClaimId { namespace: namespace.to_owned(), name: name.to_owned() }),
+            id: Rc::new(id(namespace, name)),
             called: format!("{namespace}/{name}"),
             claim: None,
             read: Instant::now(),
-            report: ReportSlot::new(ClaimReport::new(String::new())),
+            report: ReportSlot::new(ClaimReport::new(String::new(), Rc::new(id(namespace, name)), None)),
         };
         let targets = [("a", "1"), ("a", "2"), ("a", "3"), ("b", "1"), ("c", "1"), ("c", "2")];
         let turned = in_turn(targets.iter().map(|(namespace, name)| target(namespace, name)).collect());

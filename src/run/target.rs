@@ -30,7 +30,7 @@ pub(super) struct Target {
 /// What is known of a claim from one reading.
 #[derive(Clone, Debug)]
 pub(super) struct KnownClaim {
-    pub(super) uid: String,
+    pub(super) uid: Rc<str>,
     pub(super) created: Option<Timestamp>,
     /// Whether somebody deleted it; it stays while a pod uses it.
     pub(super) is_terminating: bool,
@@ -44,7 +44,7 @@ impl KnownClaim {
             rules: rules_of_claim(&claim.metadata.name, &claim.metadata.annotations, schedule)
                 .transpose()
                 .map(Box::new),
-            uid: claim.metadata.uid,
+            uid: claim.metadata.uid.into(),
             created: claim.metadata.creation_timestamp,
             is_terminating: claim.metadata.deletion_timestamp.is_some(),
         }

@@ -11,7 +11,10 @@ use clap::{ArgMatches, Args};
 use serde::de::DeserializeOwned;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
-use super::values::{LogFormat, ValueError};
+use super::values::{LogFormat, Ping, ValueError};
+
+/// What the names of variables end with whose values are secrets.
+const OF_SECRETS: &str = "_URL";
 
 /// The variable that filters the log, by the name that Rust programs use.
 pub(super) const FILTER: &str = "RUST_LOG";
@@ -91,7 +94,7 @@ impl Others {
     }
 }
 
-/// Where the termination message goes, and how log lines look, as far as that can be told from
+/// Where the termination message goes, how log lines look, and who is pinged, as far as that can be told from
 /// settings that have problems: the problems are to be reported as well.
 #[derive(Clone, Debug)]
 pub struct Fallback {
@@ -99,6 +102,8 @@ pub struct Fallback {
     pub termination_log: PathBuf,
     /// See [`super::Settings::log_format`].
     pub log_format: Option<LogFormat>,
+    /// See [`super::Settings::ping`].
+    pub ping: Option<Box<Ping>>,
 }
 
 /// `info`, of this program alone: what its libraries have to say is said again in its own words, with
@@ -124,7 +129,9 @@ impl Reader {
         Reader { prefix, names, flags: Vec::new(), problems: Vec::new() }
     }
 
+    /// The value of a secret is not repeated.
     pub(super) fn problem(&mut self, name: &str, value: Option<&str>, problem: String) {
+        let value = value.filter(|_| !name.ends_with(OF_SECRETS));
         let flag = self.flags.iter().find(|(variable, _)| variable == name).map(|(_, flag)| flag.as_str());
         self.problems.push(Problem {
             name: crate::text::foreign(flag.unwrap_or(name)),

@@ -249,8 +249,11 @@ impl RestoreSettings {
         match reader.finish() {
             None => Ok(settings),
             Some(problems) => {
-                let fallback =
-                    Fallback { termination_log: settings.termination_log, log_format: settings.log_format };
+                let fallback = Fallback {
+                    ping: None,
+                    termination_log: settings.termination_log,
+                    log_format: settings.log_format,
+                };
                 Err((problems, fallback))
             }
         }

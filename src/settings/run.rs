@@ -9,12 +9,19 @@ use tracing_subscriber::filter::Targets;
 
 use super::{
     reader::{self, FILTER, Fallback, Flag, Problems, Reader, default_filter},
-    values::{self, LogFormat},
+    values::{self, EventChoice, LogFormat, Ping, PingFailures},
 };
-use crate::{names, retention::Rules, shard::Shard};
+use crate::{
+    names,
+    retention::Rules,
+    shard::Shard,
+    url::{PingUrl, Placeholder},
+};
 
 /// What the variables' names begin with.
 const PREFIX: &str = "SNAPSHOT_";
+
+const PING_URL: &str = "SNAPSHOT_PING_URL";
 
 /// The variable in which Kubernetes tells each pod of an Indexed Job which one it is, from 0.
 const INDEX: &str = "JOB_COMPLETION_INDEX";
@@ -27,6 +34,9 @@ const MAX_SHARDS: u32 = 1000;
 /// with all their repetitions. Five minutes are 4,000 claims with a create and a delete each at
 /// the default concurrency of 8 and 300 ms a request.
 const ALLOWANCE: Duration = Duration::from_secs(300);
+
+/// How long it may take, after a run, to tell people what it came to.
+pub const TELLING: Duration = Duration::from_secs(10);
 
 /// The pauses between the attempts of a Job, finding a node and pulling the image included.
 const JOB_PAUSES: Duration = Duration::from_secs(600);
@@ -81,6 +91,15 @@ pub struct Settings {
     /// The uid of the Job, by which its next attempt finds what this one made; unset where nothing is to
     /// be taken over (`SNAPSHOT_RUN_UID`).
     pub run_uid: Option<String>,
+    /// On which claims' outcomes an Event is created (`SNAPSHOT_EVENTS`).
+    pub events: EventChoice,
+    /// Who is pinged after a run (`SNAPSHOT_PING_URL`); see [`Settings::ping`].
+    pub ping_url: Option<PingUrl>,
+    /// Which failures are pinged (`SNAPSHOT_PING_FAILURES`).
+    pub ping_failures: PingFailures,
+    /// The certificates that are trusted where a run is told of, instead of the system's; not those of the
+    /// API server (`SNAPSHOT_NOTIFY_CA_FILE`).
+    pub notify_ca_file: Option<PathBuf>,
     /// Where the termination message goes (`SNAPSHOT_TERMINATION_LOG`).
     pub termination_log: PathBuf,
     /// How log lines look; unset for text on a terminal and JSON elsewhere
@@ -148,6 +167,14 @@ struct Variables {
     #[arg(skip)]
     run_uid: Option<String>,
     #[arg(skip)]
+    events: Option<String>,
+    #[arg(skip)]
+    ping_url: Option<String>,
+    #[arg(skip)]
+    ping_failures: Option<String>,
+    #[arg(skip)]
+    notify_ca_file: Option<String>,
+    #[arg(skip)]
     termination_log: Option<String>,
     #[arg(skip)]
     log_format: Option<String>,
@@ -169,7 +196,7 @@ const fn variable(name: &'static str, default: &'static str, meaning: &'static s
 }
 
 /// All variables of a run, in the order in which the documentation gives them.
-pub const VARIABLES: [Variable; 22] = [
+pub const VARIABLES: [Variable; 26] = [
     variable("SNAPSHOT_PVC_NAMES", "", "claims, comma-separated: data or data,logs"),
     variable("SNAPSHOT_PVC_SELECTOR", "", "claims by label selector: app=web"),
     variable("SNAPSHOT_NAMESPACE", "the pod's own, or the kubeconfig context's", "namespace"),
@@ -205,6 +232,23 @@ pub const VARIABLES: [Variable; 22] = [
         "SNAPSHOT_RUN_UID",
         "nothing is taken over",
         "the Job's uid, by which its next attempt goes on with the same snapshots",
+    ),
+    variable("SNAPSHOT_EVENTS", "warnings", "Events on claims: all, warnings (of failures) or off"),
+    variable(
+        "SNAPSHOT_PING_URL",
+        "",
+        "URL that is sent the final message by POST; in it {exit}, {status}, {state}, {duration_ms}, {duration_s}, \
+         {message}, {schedule}, {shard} and {rid}. Only success is sent without {exit}, {status} or {state}",
+    ),
+    variable(
+        "SNAPSHOT_PING_FAILURES",
+        "final",
+        "final: exit codes 2 and 3; all: also those that another attempt may mend",
+    ),
+    variable(
+        "SNAPSHOT_NOTIFY_CA_FILE",
+        "the system's",
+        "CA certificates (PEM) for those who are told what a run came to",
     ),
     variable("SNAPSHOT_TERMINATION_LOG", "/dev/termination-log", "file for the final message"),
     variable("SNAPSHOT_LOG_FORMAT", "text on a terminal, else json", "text or json"),
@@ -297,6 +341,10 @@ impl Settings {
             shards,
             run_id,
             run_uid,
+            events,
+            ping_url,
+            ping_failures,
+            notify_ca_file,
             termination_log,
             log_format,
         } = variables;
@@ -345,6 +393,14 @@ impl Settings {
             shard: if for_list { Shard::WHOLE } else { shard(&mut reader, shards, index) },
             run_id: reader.optional("SNAPSHOT_RUN_ID", run_id, values::label_value),
             run_uid: reader.optional("SNAPSHOT_RUN_UID", run_uid, values::label_value),
+            events: reader
+                .optional("SNAPSHOT_EVENTS", events, values::events)
+                .unwrap_or(EventChoice::Warnings),
+            ping_url: reader.optional(PING_URL, ping_url, values::ping_url),
+            ping_failures: reader
+                .optional("SNAPSHOT_PING_FAILURES", ping_failures, values::ping_failures)
+                .unwrap_or(PingFailures::Final),
+            notify_ca_file: reader.optional("SNAPSHOT_NOTIFY_CA_FILE", notify_ca_file, values::path),
             termination_log: reader
                 .optional("SNAPSHOT_TERMINATION_LOG", termination_log, values::path)
                 .unwrap_or_else(|| PathBuf::from("/dev/termination-log")),
@@ -363,11 +419,27 @@ impl Settings {
                 ),
             );
         }
+        // Else one shard's success would hide that another fails.
+        let is_ambiguous = |url: &PingUrl| !settings.shard.is_whole() && !url.has(Placeholder::Shard);
+        if settings.ping_url.as_ref().is_some_and(is_ambiguous) {
+            reader.problem(
+                PING_URL,
+                None,
+                format!(
+                    "each of several pods pings it, and one that succeeds would hide one that fails; {} in the URL \
+                     gives each a check of its own",
+                    Placeholder::Shard.written()
+                ),
+            );
+        }
         match reader.finish() {
             None => Ok(settings),
             Some(problems) => {
-                let fallback =
-                    Fallback { termination_log: settings.termination_log, log_format: settings.log_format };
+                let fallback = Fallback {
+                    ping: settings.ping().map(Box::new),
+                    termination_log: settings.termination_log,
+                    log_format: settings.log_format,
+                };
                 Err((problems, fallback))
             }
         }
@@ -383,13 +455,31 @@ impl Settings {
     /// over until then. The manifests end every Job within an hour (`activeDeadlineSeconds`) and allow
     /// three attempts.
     pub fn job_lifetime(&self) -> Duration {
-        (self.bound() * 3 + JOB_PAUSES).max(SHORTEST_JOB_LIFETIME)
+        (self.lifetime() * 3 + JOB_PAUSES).max(SHORTEST_JOB_LIFETIME)
     }
 
-    /// The longest that a whole run takes, whatever happens: it ends itself then. The CronJob's
-    /// `activeDeadlineSeconds` has to leave room for this, once for each attempt of the Job.
+    /// The longest that a whole run takes, whatever happens: it ends itself then.
     pub fn bound(&self) -> Duration {
         self.longest_wait() + ALLOWANCE
+    }
+
+    /// The longest that the process lives: the run, and telling what it came to. The CronJob's
+    /// `activeDeadlineSeconds` has to leave room for this, once for each attempt of the Job.
+    pub fn lifetime(&self) -> Duration {
+        self.bound() + TELLING
+    }
+
+    /// Who is to be pinged; nobody after a dry run, which says nothing about the backups that there are.
+    pub fn ping(&self) -> Option<Ping> {
+        let url = self.ping_url.clone().filter(|_| !self.dry_run)?;
+        Some(Ping {
+            url,
+            failures: self.ping_failures,
+            ca_file: self.notify_ca_file.clone(),
+            schedule: self.schedule.clone(),
+            run_uid: self.run_uid.clone(),
+            shard: self.shard,
+        })
     }
 }
 

@@ -10,6 +10,8 @@ use crate::{
     names::{self, is_label_value, is_namespace_name, is_object_name},
     quantity::{Bytes, NoAmount},
     retention::{RuleError, Rules},
+    shard::Shard,
+    url::{PingUrl, UrlError},
 };
 
 /// How log lines look.
@@ -19,6 +21,36 @@ pub enum LogFormat {
     Text,
     /// For machines: one JSON object a line.
     Json,
+}
+
+/// Which failures are pinged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PingFailures {
+    /// Those after which the Job is not tried again.
+    Final,
+    /// Those of every attempt.
+    All,
+}
+
+/// On which outcomes of a claim an Event is created.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EventChoice {
+    All,
+    /// On failures.
+    Warnings,
+    Off,
+}
+
+/// Who is pinged when, and what stands for the placeholders but what the run came to.
+#[derive(Clone, Debug)]
+pub struct Ping {
+    pub url: PingUrl,
+    pub failures: PingFailures,
+    /// The certificates that are trusted, instead of the system's.
+    pub ca_file: Option<PathBuf>,
+    pub schedule: String,
+    pub run_uid: Option<String>,
+    pub shard: Shard,
 }
 
 /// What a volume is to the pod that uses it.
@@ -97,6 +129,12 @@ pub(super) enum ValueError {
     AccessMode(String),
     #[error("no such volume mode; Filesystem or Block is accepted")]
     VolumeMode,
+    #[error("no such choice; final or all is accepted")]
+    PingFailures,
+    #[error("no such choice; all, warnings or off is accepted")]
+    Events,
+    #[error(transparent)]
+    Url(#[from] UrlError),
     #[error(transparent)]
     Bytes(#[from] NoAmount),
     #[error(transparent)]
@@ -194,6 +232,27 @@ pub(super) fn log_format(text: &str) -> Result<LogFormat, ValueError> {
         "text" => Ok(LogFormat::Text),
         "json" => Ok(LogFormat::Json),
         _ => Err(ValueError::LogFormat),
+    }
+}
+
+pub(super) fn ping_url(text: &str) -> Result<PingUrl, ValueError> {
+    Ok(PingUrl::parse(text)?)
+}
+
+pub(super) fn ping_failures(text: &str) -> Result<PingFailures, ValueError> {
+    match text {
+        "final" => Ok(PingFailures::Final),
+        "all" => Ok(PingFailures::All),
+        _ => Err(ValueError::PingFailures),
+    }
+}
+
+pub(super) fn events(text: &str) -> Result<EventChoice, ValueError> {
+    match text {
+        "all" => Ok(EventChoice::All),
+        "warnings" => Ok(EventChoice::Warnings),
+        "off" => Ok(EventChoice::Off),
+        _ => Err(ValueError::Events),
     }
 }
 

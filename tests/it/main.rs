@@ -11,6 +11,7 @@ mod image;
 mod invariants;
 mod list;
 mod manifests;
+mod notify;
 mod pod;
 mod random;
 mod recordings;

@@ -28,7 +28,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 use tokio::{process::Command, time::sleep};
-use volume_snapshotter::cluster::{PERMISSIONS, Permission};
+use volume_snapshotter::cluster::{EVENT_PERMISSIONS, PERMISSIONS, Permission};
 
 /// How long a scenario waits for the cluster.
 const LONGEST_WAIT: Duration = Duration::from_secs(90);
@@ -612,7 +612,7 @@ pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_volume-snapshotter");
 
 /// The rules of the Role that the manifests have.
 pub(crate) fn all_permissions() -> Value {
-    rules(PERMISSIONS)
+    rules(&[PERMISSIONS, EVENT_PERMISSIONS].concat())
 }
 
 /// The rules of a Role with all permissions except `watch`.

@@ -26,6 +26,7 @@ fn one_claim_is_all_that_must_be_said() {
     assert_eq!(settings.schedule, "volume-snapshotter");
     assert_eq!(settings.longest_wait(), Duration::from_secs(90));
     assert_eq!(settings.bound(), Duration::from_secs(390));
+    assert_eq!(settings.lifetime(), Duration::from_secs(400));
     assert_eq!(settings.retention.to_string(), "last=1");
     assert_eq!(settings.concurrency, 8);
     assert!(!settings.dry_run && !settings.hold);
@@ -34,6 +35,8 @@ fn one_claim_is_all_that_must_be_said() {
     assert!(!settings.is_retention_given && !settings.prune_unread_claims);
     assert_eq!(settings.termination_log, PathBuf::from("/dev/termination-log"));
     assert_eq!(settings.log_format, None);
+    assert_eq!((settings.ping_url.as_ref(), settings.notify_ca_file.as_ref()), (None, None));
+    assert_eq!((settings.ping_failures, settings.events), (PingFailures::Final, EventChoice::Warnings));
 }
 
 #[test]
@@ -111,6 +114,8 @@ fn a_value_that_cannot_be_understood_is_refused_with_what_would_be_accepted() {
         ("SNAPSHOT_RUN_ID", "-", "not the value of a label"),
         ("SNAPSHOT_RUN_UID", "-", "not the value of a label"),
         ("SNAPSHOT_PRUNE_UNREAD_CLAIMS", "yes", "neither true nor false"),
+        ("SNAPSHOT_EVENTS", "true", "all, warnings or off"),
+        ("SNAPSHOT_PING_FAILURES", "none", "final or all"),
         ("SNAPSHOT_LOG_FORMAT", "xml", "text or json"),
         ("RUST_LOG", "info=info=info", "info,kube_client=debug"),
         ("RUST_LOG", "verbose", "info,kube_client=debug"),
@@ -121,6 +126,53 @@ fn a_value_that_cannot_be_understood_is_refused_with_what_would_be_accepted() {
         assert!(problems.contains(&format!("  {name}")), "{problems}");
         assert!(problems.contains(accepted), "{name}={value}: {problems}");
     }
+}
+
+#[test]
+fn a_url_is_refused_without_being_repeated() {
+    for (value, accepted) in [
+        ("s3cr3t.example/x", "http:// and https:// URLs"),
+        ("ftp://host/s3cr3t", "http:// and https:// are accepted"),
+        ("https://host/s3cr3t/{exti}", "{exit}, {status}, {state}, {duration_ms}"),
+        ("https://host/s3cr3t with blanks", "percent-encoded"),
+    ] {
+        let problems = with("SNAPSHOT_PING_URL", value).expect_err(value).to_string();
+        assert!(problems.contains("  SNAPSHOT_PING_URL: ") && problems.contains(accepted), "{problems}");
+        assert!(!problems.contains("s3cr3t"), "{problems}");
+    }
+    let settings = with("SNAPSHOT_PING_URL", "https://me:s3cr3t@host/s3cr3t").expect("settings");
+    assert!(!format!("{settings:?} {:?}", settings.ping()).contains("s3cr3t"));
+}
+
+#[test]
+fn after_a_dry_run_nobody_is_pinged() {
+    let parse = |dry_run| {
+        let pairs = [
+            ("SNAPSHOT_PVC_NAMES", "data"),
+            ("SNAPSHOT_PING_URL", "https://host/s3cr3t"),
+            ("SNAPSHOT_DRY_RUN", dry_run),
+        ];
+        parse(&pairs).expect("settings").ping()
+    };
+    assert!(parse("false").is_some());
+    assert!(parse("true").is_none());
+}
+
+#[test]
+fn pods_that_share_the_claims_do_not_share_a_check() {
+    let shared = |url| {
+        let pairs = [
+            ("SNAPSHOT_PVC_NAMES", "data"),
+            ("SNAPSHOT_SHARDS", "4"),
+            ("JOB_COMPLETION_INDEX", "1"),
+            ("SNAPSHOT_PING_URL", url),
+        ];
+        parse(&pairs).map(|_| ()).map_err(|problems| problems.to_string())
+    };
+    assert_eq!(shared("https://host/s3cr3t-{shard}/{exit}"), Ok(()));
+    let problem = shared("https://host/s3cr3t/{exit}").expect_err("one would hide another");
+    assert!(problem.contains("SNAPSHOT_PING_URL: each of several pods pings it"), "{problem}");
+    assert!(problem.contains("{shard}") && !problem.contains("s3cr3t"), "{problem}");
 }
 
 #[test]
@@ -203,6 +255,27 @@ fn problems_are_reported_in_the_form_and_place_that_was_asked_for() {
     let (_, fallback) = Settings::parse_or_fallback(variables).expect_err("no claim");
     assert_eq!(fallback.log_format, Some(LogFormat::Json));
     assert_eq!(fallback.termination_log, PathBuf::from("/tmp/message"));
+    assert!(fallback.ping.is_none());
+}
+
+#[test]
+fn problems_can_be_pinged_as_well() {
+    let variables = [("SNAPSHOT_PING_URL", "https://host/s3cr3t"), ("SNAPSHOT_JOB", "nightly")];
+    let variables = variables.map(|(name, value)| (name.into(), value.into()));
+    let (_, fallback) = Settings::parse_or_fallback(variables).expect_err("no claim");
+    let ping = fallback.ping.expect("a ping");
+    assert_eq!((ping.url.to_string().as_str(), ping.schedule.as_str()), ("https://host", "nightly"));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_secret_that_is_not_utf_8_is_not_repeated() {
+    use std::os::unix::ffi::OsStringExt;
+    let url = OsString::from_vec(b"https://host/s3cr3t\xff".to_vec());
+    let variables = [("SNAPSHOT_PVC_NAMES".into(), "data".into()), ("SNAPSHOT_PING_URL".into(), url)];
+    let problems = Settings::parse(variables).expect_err("not UTF-8").to_string();
+    assert!(problems.contains("SNAPSHOT_PING_URL: the value is not valid UTF-8"), "{problems}");
+    assert!(!problems.contains("s3cr3t"), "{problems}");
 }
 
 #[cfg(unix)]

@@ -23,7 +23,7 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::{Client, Config, config::KubeConfigOptions, config::Kubeconfig};
 use serde_json::{Value, json};
 use tokio::process::Command;
-use volume_snapshotter::cluster::PERMISSIONS;
+use volume_snapshotter::cluster::{EVENT_PERMISSIONS, PERMISSIONS};
 
 const NAMESPACE: &str = "shop";
 const SNAPSHOTS: &str = "volumesnapshots";
@@ -133,7 +133,11 @@ async fn furnished_bed() -> FakeApiServer {
         older(&format!("orders-{hours:02}-hours-ago"), "orders", hours, json!({"job": "orders"}));
     }
 
-    let rules: Vec<_> = PERMISSIONS.iter().map(|right| (right.group, right.resource, [right.verb])).collect();
+    let rules: Vec<_> = PERMISSIONS
+        .iter()
+        .chain(EVENT_PERMISSIONS)
+        .map(|right| (right.group, right.resource, [right.verb]))
+        .collect();
     let rules: Vec<_> =
         rules.iter().map(|(group, resource, verb)| (*group, *resource, verb.as_slice())).collect();
     fake.put(objects::role(NAMESPACE, "volume-snapshotter", &rules));
@@ -205,6 +209,8 @@ async fn serve_until_interrupted(files: &Files) -> Result<()> {
     println!("  volume-snapshotter");
     println!("  volume-snapshotter list");
     println!("  volume-snapshotter restore --claim data --to data-restored");
+    println!("  SNAPSHOT_CLASS_NAME=missing SNAPSHOT_READY_INTERVAL=1s volume-snapshotter");
+    println!("  kubectl describe pvc data");
     println!("\nCtrl-C here ends it.");
     tokio::signal::ctrl_c().await.context("cannot wait for Ctrl-C")
 }

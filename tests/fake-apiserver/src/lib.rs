@@ -66,6 +66,7 @@
 //! | commands whose stream is cut, goes mute, or ends without a Status | [`ExecFault`] |
 //! | a server that is down | [`FakeApiServer::refuse_connections`], [`FakeApiServer::cut_connections`], [`FakeApiServer::turn_away`] |
 //! | schedules and their settings | [`objects::cron_job`], [`objects::config_map`] |
+//! | whoever is told of a run outside of the cluster | [`Receiver`] |
 //!
 //! | to look at | there is |
 //! |---|---|
@@ -102,6 +103,7 @@
 //! | `cluster` | shared state |
 //! | `log`, `history`, `traffic` | what was asked, what became of the snapshots, and what went over the wire |
 //! | `tls`, `kubeconfig` | client access |
+//! | `receiver` | a server beside the API server |
 //! | [`Others`] | changes of objects without the API |
 //! | [`Script`] | what commands do |
 //! | [`objects`], [`http`] | helpers for tests |
@@ -138,6 +140,7 @@ mod policy;
 mod process;
 mod quota;
 mod rbac;
+mod receiver;
 mod registry;
 mod script;
 mod selector;
@@ -159,6 +162,7 @@ pub use log::Request;
 pub use others::Others;
 pub use pods::Freeze;
 pub use process::Process;
+pub use receiver::{Received, Receiver, Reply};
 pub use script::{Command, Script};
 pub use traffic::Traffic;
 pub use volumes::{Provision, Provisioner};

@@ -77,6 +77,9 @@ const CREATE: [&str; 17] = [
     "token",
 ];
 
+/// What `create secret` makes.
+const SECRETS: [&str; 3] = ["docker-registry", "generic", "tls"];
+
 /// Flags that every command takes, and that may stand before it with a value.
 const BEFORE: [&str; 3] = ["--namespace", "-n", "--context"];
 
@@ -103,6 +106,10 @@ pub(super) fn command(arguments: &[String]) -> Result<Vec<&str>, String> {
         };
     }
     match (first, second) {
+        ("create", Some("secret")) => match words.next() {
+            Some(third) if SECRETS.contains(&third) => Ok(vec![first, "secret", third]),
+            third => Err(format!("kubectl create secret makes no {third:?}")),
+        },
         ("create", Some(second)) if CREATE.contains(&second) => Ok(vec![first, second]),
         ("create", Some(second)) => Err(format!("kubectl create makes no {second:?}")),
         (first, _) if COMMANDS.contains(&first) => Ok(vec![first]),
@@ -156,12 +163,21 @@ fn commands_that_kubectl_does_not_have_are_found_without_kubectl() {
         ("set env --local -f -", "set env"),
         ("create -f -", "create"),
         ("create job x", "create job"),
+        ("create secret generic x", "create secret generic"),
         ("auth can-i --list", "auth can-i"),
     ];
     for (line, expected) in known {
         assert_eq!(command(&words(line)).map(|found| found.join(" ")), Ok(expected.to_owned()), "{line}");
     }
-    for line in ["set volume deployment/shop", "set", "volume", "create claim x", "-n shop", "rollout job"] {
+    for line in [
+        "set volume deployment/shop",
+        "set",
+        "volume",
+        "create claim x",
+        "create secret x",
+        "-n shop",
+        "rollout job",
+    ] {
         assert!(command(&words(line)).is_err(), "{line}");
     }
 }

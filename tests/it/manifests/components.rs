@@ -19,7 +19,7 @@ use super::{
     reading::{container_of, everything, with_settings},
     rendering::{
         COMPONENTS, MOVED, OTHER_IMAGE, OTHER_NAMESPACE, OTHER_PREFIX, Rendered, Tree, directories_in,
-        on_top_of,
+        on_top_of, top,
     },
     settings::{parse, variables},
 };
@@ -119,6 +119,25 @@ fn a_network_policy_selects_every_pod_and_opens_nothing_but_names_and_the_api_se
     }
 }
 
+/// What a comment offers to copy has to do what it says.
+#[test]
+fn the_rule_that_the_network_policy_shows_can_be_added() {
+    let file = top().join("kustomize/components/network-policy/networkpolicy.yaml");
+    let text = std::fs::read_to_string(file).expect("the policy");
+    let comments = text.lines().filter_map(|line| line.trim().strip_prefix('#'));
+    let patch: Vec<&str> = comments.skip_while(|line| !line.contains("- target:")).collect();
+    assert!(patch.len() > 5, "{patch:?}");
+    let kustomization = on_top_of("gardener", OTHER_NAMESPACE, &["network-policy", "ping"]) + "patches:\n";
+    let Some(rendered) = Tree::new("opened").render("opened", &(kustomization + &patch.join("\n") + "\n"))
+    else {
+        return;
+    };
+    let policy = rendered.all::<NetworkPolicy>().remove(0).spec.expect("a NetworkPolicy has a specification");
+    let last = policy.egress.and_then(|mut rules| rules.pop()).expect("a rule");
+    let ports: Vec<_> = last.ports.into_iter().flatten().filter_map(|port| port.port).collect();
+    assert_eq!(ports, [IntOrString::Int(3001)]);
+}
+
 // --- In whichever order ----------------------------------------------------------------------------
 
 /// All components, in every order that matters: each before all others and after all others, in one
@@ -206,6 +225,24 @@ fn what_changes_runs_changes_all_of_them_and_restores_are_left_alone() {
             assert_eq!(job.completions, Some(4), "{}: sharded", rendered.directory);
         }
         assert_eq!(restores[0].completions, None, "{}", rendered.directory);
+    }
+}
+
+/// A check that waits for what has no schedule would raise an alarm for nothing.
+#[test]
+fn schedules_ping_and_nothing_else_does() {
+    for rendered in LAYERS.iter() {
+        let is_restore =
+            |job: &&JobSpec| container_of(job).args.as_deref() == Some(&["restore".to_owned()][..]);
+        for job in rendered.jobs().iter().filter(|job| !is_restore(job)) {
+            let container = container_of(job);
+            let url = variables(rendered, container).get("SNAPSHOT_PING_URL").cloned().unwrap_or_default();
+            let is_of_schedule = rendered.all::<CronJob>().iter().any(|cron_job| {
+                let spec = cron_job.spec.as_ref().and_then(|spec| spec.job_template.spec.as_ref());
+                spec == Some(job)
+            });
+            assert_eq!(!url.is_empty(), is_of_schedule, "{}: {url:?}", rendered.directory);
+        }
     }
 }
 

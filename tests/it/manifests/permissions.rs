@@ -9,7 +9,7 @@ use k8s_openapi::{
         rbac::v1::{ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBinding},
     },
 };
-use volume_snapshotter::cluster::{NAMESPACE_PERMISSIONS, PERMISSIONS};
+use volume_snapshotter::cluster::{EVENT_PERMISSIONS, NAMESPACE_PERMISSIONS, PERMISSIONS};
 
 use super::reading::{container_of, everything, namespace_of, pod_of};
 
@@ -75,10 +75,12 @@ fn roles_grant_exactly_the_rights_that_the_binary_uses_with_these_settings() {
     let owned = |(group, resource, verb): (&str, &str, &str)| (group.into(), resource.into(), verb.into());
     let in_namespace: Granted = PERMISSIONS
         .iter()
+        .chain(EVENT_PERMISSIONS)
         .map(|permission| owned((permission.group, permission.resource, permission.verb)))
         .collect();
     let over_namespaces: Granted = PERMISSIONS
         .iter()
+        .chain(EVENT_PERMISSIONS)
         .chain(NAMESPACE_PERMISSIONS)
         .map(|permission| owned((permission.group, permission.resource, permission.verb)))
         .collect();

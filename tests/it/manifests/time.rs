@@ -52,7 +52,7 @@ fn the_longest_run_with_all_its_retries_ends_before_the_deadline() {
             }
             for (case, variables) in cases {
                 let settings = parse(&variables).unwrap_or_else(|problems| panic!("{case}: {problems}"));
-                let (deadline, longest) = (deadline(&job), longest(&job, settings.bound()));
+                let (deadline, longest) = (deadline(&job), longest(&job, settings.lifetime()));
                 assert!(longest <= deadline, "{}, {case}: {longest:?} > {deadline:?}", rendered.directory);
             }
         }
@@ -85,7 +85,7 @@ fn the_longest_wait_that_a_settings_file_shows_is_the_longest_that_fits() {
             .find(|(name, _)| name == "SNAPSHOT_READY_INTERVAL")
             .unwrap_or_else(|| panic!("{}: no example of a longer wait", rendered.directory));
         let settings = parse(&file.with(example)).expect("the example is accepted");
-        let more = settings.bound() + Duration::from_secs(10) * settings.ready_attempts;
+        let more = settings.lifetime() + Duration::from_secs(10) * settings.ready_attempts;
         for job in rendered.jobs() {
             assert!(longest(&job, more) > deadline(&job), "{}: {example:?}", rendered.directory);
         }
