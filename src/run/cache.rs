@@ -118,6 +118,17 @@ impl SnapshotCache {
         }
     }
 
+    /// Lets texts that snapshots may name, such as the uids of their claims, be kept once.
+    pub(super) fn share(&self, texts: impl IntoIterator<Item = Rc<str>>) {
+        let known = &mut *self.known.borrow_mut();
+        texts.into_iter().for_each(|text| known.texts.share(text));
+    }
+
+    /// The one copy of a text, if there is one already.
+    pub(super) fn shared(&self, text: &str) -> Option<Rc<str>> {
+        self.known.borrow().texts.shared(text)
+    }
+
     /// Ends the first list, which was asked for at `listed`, and returns how many snapshots there are.
     pub(super) fn filled(&self, listed: Instant) -> usize {
         let mut number = 0;

@@ -48,13 +48,28 @@ pub(super) struct Texts {
 }
 
 impl Texts {
+    /// The copy that all share.
+    pub(super) fn shared(&self, text: &str) -> Option<Rc<str>> {
+        self.numbers.get_key_value(text).map(|(text, _)| Rc::clone(text))
+    }
+
+    /// Lets a text that somebody has already be the copy that all share.
+    pub(super) fn share(&mut self, text: Rc<str>) {
+        if !self.numbers.contains_key(&text) {
+            self.add(text);
+        }
+    }
+
     fn number(&mut self, text: Option<&str>) -> Option<Text> {
         let Some(text) = text else { return Some(0) };
-        if let Some(number) = self.numbers.get(text) {
-            return Some(*number);
+        match self.numbers.get(text) {
+            Some(number) => Some(*number),
+            None => self.add(text.into()),
         }
+    }
+
+    fn add(&mut self, text: Rc<str>) -> Option<Text> {
         let number = Text::try_from(self.all.len() + 1).ok()?;
-        let text: Rc<str> = text.into();
         self.all.push(Rc::clone(&text));
         self.numbers.insert(text, number);
         Some(number)

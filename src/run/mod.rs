@@ -178,6 +178,7 @@ async fn steps(cluster: &Cluster, settings: &Settings, id: &str, progress: &Prog
     }
     let owned = format!("{}={}", names::SCHEDULE_LABEL, settings.schedule);
     let cache = SnapshotCache::new(&settings.schedule, targets.iter().map(|target| Rc::clone(&target.id)));
+    cache.share(targets.iter().filter_map(|target| Some(Rc::clone(&target.claim.as_ref()?.uid))));
     let began = Instant::now();
     let resource_version = cluster.snapshots(&scope, &owned, |listed| cache.fill(listed)).await?;
     let snapshots = cache.filled(began);

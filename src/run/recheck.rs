@@ -195,7 +195,11 @@ async fn list(run: &Run<'_>, namespace: &str) -> Result<(Claims, Vec<Source>), E
         Listed::Object(claim) => {
             in_use.extend(sources(&claim));
             if let Some(id) = run.cache.id_of(&ClaimId::of(&claim)) {
-                claims.insert(id, KnownClaim::of(claim, &run.settings.schedule));
+                let mut known = KnownClaim::of(claim, &run.settings.schedule);
+                if let Some(uid) = run.cache.shared(&known.uid) {
+                    known.uid = uid;
+                }
+                claims.insert(id, known);
             }
         }
     };
