@@ -191,7 +191,7 @@ async fn steps(cluster: &Cluster, settings: &Settings, id: &str, progress: &Prog
     );
     warn_of_odd_ones(&cache);
     let targets = in_order(targets, &cache);
-    let pace = Pace::new(targets.len(), settings.max_pending);
+    let pace = Pace::new(targets.len(), settings.max_pending, settings.longest_wait());
     progress.further_waits.set(settings.longest_wait().saturating_mul(pace.waves(targets.len()) - 1));
 
     let mut made = format!("{owned},{}={id}", names::RUN_LABEL);

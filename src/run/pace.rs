@@ -17,20 +17,28 @@ const FEW: usize = 100;
 /// these are ready within the default wait of 90 s.
 const INITIAL: usize = 50;
 
-/// A controller that takes up a snapshot within this time has no queue to speak of.
+/// A controller that takes up a snapshot within this time, or within a tenth of the time that a snapshot has, if
+/// that is less, has no queue to speak of.
 const PROMPT: Duration = Duration::from_secs(5);
 
 pub(super) struct Pace {
     limit: Cell<usize>,
     is_fixed: bool,
+    prompt: Duration,
     raised: Notify,
 }
 
 impl Pace {
-    /// For so many targets; `setting` is `SNAPSHOT_MAX_PENDING`.
-    pub(super) fn new(targets: usize, setting: Option<usize>) -> Self {
+    /// For so many targets, whose snapshots have `wait` each to become ready; `setting` is
+    /// `SNAPSHOT_MAX_PENDING`.
+    pub(super) fn new(targets: usize, setting: Option<usize>, wait: Duration) -> Self {
         let limit = setting.unwrap_or(if targets <= FEW { FEW } else { INITIAL });
-        Pace { limit: Cell::new(limit), is_fixed: setting.is_some(), raised: Notify::new() }
+        Pace {
+            limit: Cell::new(limit),
+            is_fixed: setting.is_some(),
+            prompt: PROMPT.min(wait / 10),
+            raised: Notify::new(),
+        }
     }
 
     /// Whether one more may be pending, besides so many.
@@ -40,7 +48,7 @@ impl Pace {
 
     /// Notes how long after its creation the snapshot controller was seen to have taken up a snapshot.
     pub(super) fn taken_up(&self, after: Duration) {
-        if !self.is_fixed && after <= PROMPT {
+        if !self.is_fixed && after <= self.prompt {
             self.limit.set(self.limit.get() + 1);
             self.raised.notify_one();
         }
@@ -66,7 +74,7 @@ mod tests {
         for (targets, setting, at_first, prompt) in
             [(1, None, 100, 101), (100, None, 100, 101), (101, None, 50, 51), (10_000, Some(7), 7, 7)]
         {
-            let pace = Pace::new(targets, setting);
+            let pace = Pace::new(targets, setting, Duration::from_secs(90));
             let limit = || (0..).take_while(|pending| pace.allows(*pending)).count();
             assert_eq!(limit(), at_first, "{targets}");
             pace.taken_up(Duration::from_secs(6));
@@ -74,6 +82,11 @@ mod tests {
             pace.taken_up(Duration::from_secs(5));
             assert_eq!(limit(), prompt, "{targets}");
         }
+        let hurried = Pace::new(101, None, Duration::from_secs(10));
+        hurried.taken_up(Duration::from_millis(1001));
+        assert!(!hurried.allows(50));
+        hurried.taken_up(Duration::from_secs(1));
+        assert!(hurried.allows(50));
     }
 
     #[test]
@@ -86,7 +99,11 @@ mod tests {
             (1_000, Some(100), 10),
             (1_001, Some(100), 11),
         ] {
-            assert_eq!(Pace::new(targets, setting).waves(targets), waves, "{targets}");
+            assert_eq!(
+                Pace::new(targets, setting, Duration::from_secs(90)).waves(targets),
+                waves,
+                "{targets}"
+            );
         }
     }
 }

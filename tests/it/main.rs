@@ -12,6 +12,7 @@ mod invariants;
 mod list;
 mod manifests;
 mod notify;
+mod pace;
 mod pod;
 mod random;
 mod recordings;
