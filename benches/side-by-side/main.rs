@@ -7,8 +7,9 @@
 //! and is skipped with a message if one of them is missing.
 //!
 //! Arguments after `--`: `script` or `scale` for only one of the two tables, `--rounds N` for the number of
-//! rounds (default: 5, and 3 at scale), `--size CLAIMS,SNAPSHOTS` for a single line of the second table, and
-//! `--binary PATH` for another binary, such as the static one of the image.
+//! rounds (default: 5, and 3 at scale), `--size CLAIMS,SNAPSHOTS` for a single line of the second table,
+//! `--shards N` for the cost of sharing its claims among pods, and `--binary PATH` for another binary, such as
+//! the static one of the image.
 //!
 //! The API server runs in this process on the same processors. Its time is part of the wall times, but not of
 //! the CPU times and memory, which are those of the contenders. The API server counts requests and bytes.
@@ -56,6 +57,8 @@ struct Wanted {
     rounds: Option<usize>,
     /// Claims and older snapshots, instead of [`SCALE`].
     size: Option<(usize, usize)>,
+    /// How many pods share the claims of `size`, instead of the second table.
+    shards: Option<usize>,
     binary: Option<PathBuf>,
 }
 
@@ -84,14 +87,18 @@ async fn main() -> Result<ExitCode> {
     }
     if wanted.scale {
         let sizes = wanted.size.map_or_else(|| SCALE.to_vec(), |size| vec![size]);
-        at_scale(&files, &binary, &sizes, wanted.rounds.unwrap_or(3)).await?;
+        match wanted.shards {
+            Some(shards) => shared(&files, &binary, &sizes, shards).await?,
+            None => at_scale(&files, &binary, &sizes, wanted.rounds.unwrap_or(3)).await?,
+        }
     }
     fs::remove_dir_all(&directory).context("cannot remove the directory")?;
     Ok(ExitCode::SUCCESS)
 }
 
 fn wanted(arguments: &[String]) -> Result<Wanted> {
-    let mut wanted = Wanted { script: true, scale: true, rounds: None, size: None, binary: None };
+    let mut wanted =
+        Wanted { script: true, scale: true, rounds: None, size: None, shards: None, binary: None };
     let mut arguments = arguments.iter().map(String::as_str);
     while let Some(argument) = arguments.next() {
         match argument {
@@ -103,6 +110,12 @@ fn wanted(arguments: &[String]) -> Result<Wanted> {
                 let rounds =
                     arguments.next().and_then(|rounds| rounds.parse().ok()).filter(|rounds| *rounds > 0);
                 wanted.rounds = Some(rounds.context("--rounds takes a number above zero")?);
+            }
+            "--shards" => {
+                let shards =
+                    arguments.next().and_then(|shards| shards.parse().ok()).filter(|shards| *shards > 0);
+                wanted.shards = Some(shards.context("--shards takes a number above zero")?);
+                wanted.script = false;
             }
             "--size" => {
                 let numbers = arguments.next().and_then(|size| size.split_once(','));
@@ -119,7 +132,7 @@ fn wanted(arguments: &[String]) -> Result<Wanted> {
             }
             other => {
                 bail!(
-                    "unknown argument {other:?}; script, scale, --rounds N, --size CLAIMS,SNAPSHOTS and --binary PATH are known"
+                    "unknown argument {other:?}; script, scale, --rounds N, --size CLAIMS,SNAPSHOTS, --shards N and --binary PATH are known"
                 )
             }
         }
@@ -271,6 +284,43 @@ async fn at_scale(files: &Path, binary: &Path, sizes: &[(usize, usize)], rounds:
     }
     println!("\n{table}");
     println!("Medians of {rounds} runs, of CPU the least. Of each claim as many snapshots stay as it had.");
+    Ok(())
+}
+
+/// The pods of an Indexed Job, one after the other, so that none takes processor time from another.
+async fn shared(files: &Path, binary: &Path, sizes: &[(usize, usize)], shards: usize) -> Result<()> {
+    let mut table = Table::new(&[
+        "claims",
+        "older snapshots",
+        "pods",
+        "requests of all",
+        "on the wire, all",
+        "CPU of all",
+        "CPU of one",
+        "longest wall",
+        "peak memory of one",
+    ]);
+    for &(claims, snapshots) in sizes {
+        let setting = Setting::furnish(files, claims, snapshots).await?;
+        let samples: Result<Vec<Sample>> =
+            (0..shards).map(|index| setting.run_pod(binary, index, shards)).collect();
+        let samples = samples?;
+        setting.check()?;
+        setting.leave().await;
+        let cpu: Duration = samples.iter().map(|one| one.usage.cpu).sum();
+        table.row(vec![
+            claims.to_string(),
+            snapshots.to_string(),
+            shards.to_string(),
+            samples.iter().map(|one| one.requests).sum::<usize>().to_string(),
+            format!("{:.0} MB", samples.iter().map(|one| one.bytes).sum::<u64>() as f64 / 1e6),
+            millis(cpu.as_secs_f64()),
+            millis(median(samples.iter().map(|one| one.usage.cpu)).as_secs_f64()),
+            table::seconds(samples.iter().map(|one| one.usage.wall).max().unwrap_or_default()),
+            million(samples.iter().map(|one| one.usage.peak_memory).max().unwrap_or_default() as f64),
+        ]);
+    }
+    println!("\n{table}");
     Ok(())
 }
 

@@ -87,6 +87,14 @@ impl Setting {
     }
 
     pub(crate) fn run_binary(&self, binary: &Path) -> Result<Sample> {
+        let sample = self.run_pod(binary, 0, 1)?;
+        self.check()?;
+        Ok(sample)
+    }
+
+    /// Runs one pod of an Indexed Job of so many.
+    pub(crate) fn run_pod(&self, binary: &Path, index: usize, shards: usize) -> Result<Sample> {
+        let (index, shards) = (index.to_string(), shards.to_string());
         let message = self.files.with_extension("message");
         let choice = match self.claims {
             1 => ("SNAPSHOT_PVC_NAMES", "claim-0"),
@@ -101,6 +109,8 @@ impl Setting {
                 ("SNAPSHOT_RETENTION", &self.retention),
                 ("SNAPSHOT_RUN_ID", "volume-snapshotter-29384810"),
                 ("SNAPSHOT_TERMINATION_LOG", &message.to_string_lossy()),
+                ("SNAPSHOT_SHARDS", &shards),
+                ("JOB_COMPLETION_INDEX", &index),
             ],
         )
     }
@@ -112,7 +122,7 @@ impl Setting {
             std::fs::remove_dir_all(&home).context("cannot empty the home directory")?;
         }
         std::fs::create_dir_all(&home).context("cannot make a home directory")?;
-        self.run(
+        let sample = self.run(
             bash,
             &["-c", script],
             &[
@@ -122,7 +132,9 @@ impl Setting {
                 ("SNAPSHOT_CLASS_NAME", "default"),
                 ("PVC_NAME", "claim-0"),
             ],
-        )
+        )?;
+        self.check()?;
+        Ok(sample)
     }
 
     fn run(&self, program: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Result<Sample> {
@@ -133,7 +145,6 @@ impl Setting {
         let usage = process::run(&self.files, program, arguments, &environment)?;
         let (requests, traffic) = (self.fake.requests(), self.fake.traffic());
         let ready = self.ready()?;
-        self.check()?;
         Ok(Sample {
             usage,
             after_ready: usage.ended.duration_since(ready).unwrap_or_default(),
@@ -154,7 +165,7 @@ impl Setting {
     }
 
     /// A run that does less than it should is fast: what is left has to be what was asked for.
-    fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         let there: Vec<_> = self
             .fake
             .list(SNAPSHOTS, NAMESPACE)
