@@ -249,6 +249,18 @@ mod tests {
     }
 
     #[test]
+    fn a_window_is_counted_forward_along_the_calendar() {
+        let after = |text: &str, times: i64| {
+            let window: Window = text.parse().expect(text);
+            window.after("2026-01-31T00:00:00Z".parse().expect("a time"), times).map(|time| time.to_string())
+        };
+        assert_eq!(after("1h", 0).as_deref(), Some("2026-01-31T00:00:00Z"));
+        assert_eq!(after("36h", 2).as_deref(), Some("2026-02-03T00:00:00Z"));
+        assert_eq!(after("1mo", 1).as_deref(), Some("2026-02-28T00:00:00Z"));
+        assert_eq!(after("9000y", 1), None);
+    }
+
+    #[test]
     fn the_units_of_a_window_come_in_any_order() {
         let window = |text: &str| text.parse::<Window>().expect(text);
         for (text, ordered) in [
@@ -265,11 +277,25 @@ mod tests {
             assert_eq!(window(text), window(ordered), "{text}");
             assert_eq!(window(text).to_string(), text);
         }
+        assert_ne!(window("1d"), window("2d"));
+        assert_ne!(window("1d"), window("24h"), "a rule is shown as it was written");
     }
 
     #[test]
     fn an_m_that_may_be_months_is_refused_and_one_that_is_minutes_is_not() {
-        for text in ["1y6m", "5m7d", "2w 3m", "1y1d1m", "2m2h", "2m 2hours", "1m14d", "7m5d", "6m4d8h"] {
+        for text in [
+            "1y6m",
+            "5m7d",
+            "2w 3m",
+            "1y1d1m",
+            "2m2h",
+            "2m 2hours",
+            "1m14d",
+            "7m5d",
+            "6m4d8h",
+            "6mo5m",
+            "3y5m",
+        ] {
             let said = text.parse::<Window>().expect_err(text);
             assert!(said.contains("may be minutes or months; write min or mo"), "{text}: {said}");
         }
@@ -310,6 +336,7 @@ mod tests {
         let sorted = |text: &str| text.parse::<Deltas>().map(|deltas| deltas.sorted);
         let hour = 3600 * SECOND;
         assert_eq!(sorted("P7D PT1H P1D"), Ok(vec![hour, DAY, 7 * DAY]));
+        assert_eq!(sorted("PT1H30M PT2M"), Ok(vec![120 * SECOND, 5400 * SECOND]));
         assert_eq!(sorted("P0,5D PT90S"), Ok(vec![90 * SECOND, DAY / 2]));
         assert_eq!(sorted("P0Y0M1D P1W"), Ok(vec![DAY, 7 * DAY]));
         assert_eq!(sorted("PT0.000001S P730000D"), Ok(vec![1, 730_000 * DAY]));
@@ -321,6 +348,7 @@ mod tests {
             ("-P1D P7D", "is negative"),
             ("P1M P7D", "months or years"),
             ("P1D P1Y", "months or years"),
+            ("P0.5M P7D", "months or years"),
             ("P1D P730001D", "too long"),
             ("P1D P99999999999999999999999999999999999999999999D", "too long"),
             ("P1D PT1D", "not an ISO 8601 duration"),
@@ -333,6 +361,7 @@ mod tests {
             let said = sorted(text).expect_err(text);
             assert!(said.contains(problem), "{text}: {said}");
         }
+        assert!(sorted(&["P1D"; 100].join(" ")).is_ok());
         assert!(sorted(&["P1D"; 101].join(" ")).is_err_and(|said| said.contains("at most 100")));
     }
 }
