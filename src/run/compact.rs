@@ -22,10 +22,10 @@ pub(super) enum Compact {
 pub(super) struct Plain {
     uid: [u8; 16],
     resource_version: u64,
-    /// Seconds since 1970.
-    created: i64,
-    /// Seconds since 1970; 0 stands for none, as for the snapshot controller.
-    taken_at: i64,
+    /// Seconds since 1970, up to 2106.
+    created: u32,
+    /// Likewise; 0 stands for none, as for the snapshot controller.
+    taken_at: u32,
     /// What the name begins with, up to the last hyphen.
     prefix: Text,
     /// The digits that it ends in.
@@ -124,8 +124,8 @@ impl Plain {
         Some(Plain {
             uid: uuid(&snapshot.uid)?,
             resource_version: snapshot.resource_version.parse().ok()?,
-            created: snapshot.created.as_second(),
-            taken_at: snapshot.taken_at.map_or(0, Timestamp::as_second),
+            created: seconds(snapshot.created)?,
+            taken_at: snapshot.taken_at.map_or(Some(0), seconds)?,
             suffix: u32::from_str_radix(digits, 16).ok()?,
             prefix: texts.number(Some(prefix))?,
             run: texts.number(snapshot.run.as_deref())?,
@@ -141,8 +141,8 @@ impl Plain {
             name: format!("{}-{:08x}", texts.text(self.prefix).unwrap_or_default(), self.suffix),
             uid: uuid_text(self.uid),
             resource_version: self.resource_version.to_string(),
-            created: Timestamp::from_second(self.created).unwrap_or(Timestamp::MAX),
-            taken_at: (self.taken_at != 0).then(|| Timestamp::from_second(self.taken_at).ok()).flatten(),
+            created: time(self.created),
+            taken_at: (self.taken_at != 0).then(|| time(self.taken_at)),
             taken_up: self.taken_up,
             ready: self.ready,
             unreadable: false,
@@ -155,6 +155,14 @@ impl Plain {
             error: None,
         }
     }
+}
+
+fn seconds(time: Timestamp) -> Option<u32> {
+    u32::try_from(time.as_second()).ok()
+}
+
+fn time(seconds: u32) -> Timestamp {
+    Timestamp::from_second(seconds.into()).unwrap_or(Timestamp::MAX)
 }
 
 /// The number that a UUID is, if it is written as Kubernetes writes it.
@@ -198,13 +206,13 @@ mod tests {
         let compact = Compact::new(plain(), &mut texts);
         assert!(matches!(compact, Compact::Plain(_)));
         assert_eq!(compact.snapshot(&texts), plain());
-        assert!(size_of::<Compact>() <= 80, "{} bytes", size_of::<Compact>());
+        assert!(size_of::<Compact>() <= 56, "{} bytes", size_of::<Compact>());
     }
 
     #[test]
     fn whatever_is_unusual_comes_back_as_it_was() {
         let time = |text: &str| text.parse::<Timestamp>().expect("a time");
-        let unusual: [fn(&mut Snapshot); 24] = [
+        let unusual: [fn(&mut Snapshot); 26] = [
             |one| one.name = "old".into(),
             |one| one.name = "volume-snapshot-0A1B2C3D".into(),
             |one| one.name = "volume-snapshot-a1b2c3d".into(),
@@ -218,6 +226,8 @@ mod tests {
             |one| one.resource_version = "007".into(),
             |one| one.resource_version = "18446744073709551616".into(),
             |one| one.created = Timestamp::MAX,
+            |one| one.created = Timestamp::UNIX_EPOCH,
+            |one| one.created = Timestamp::MIN,
             |one| one.taken_at = None,
             |one| one.taken_at = Some(Timestamp::UNIX_EPOCH),
             |one| (one.ready, one.taken_up) = (false, false),
