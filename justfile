@@ -28,6 +28,11 @@ bench *$arguments:
 bench-retention:
     cargo bench --locked --package benches --bench retention
 
+# (Takes cargo-mutants, and hours; `just mutants --file 'src/retention/**' -- --lib` takes half an hour.)
+# Break lines one by one, and list those whose breaking no test notices.
+mutants *$arguments:
+    set -f; cargo mutants --jobs 1 $arguments
+
 # Check formatting, lints and the documentation.
 lint:
     cargo fmt --all --check
