@@ -46,7 +46,8 @@ const AFTER_SETTINGS: &str = "
 In a pod it uses the ServiceAccount; elsewhere the kubeconfig, as kubectl does.
 
 Exit codes:
-  0    every claim has a new ready snapshot, and what had to go is gone
+  0    every claim that was due has a new ready snapshot, and what had to go is
+       gone
   1    some claim has none; another attempt may help
   2    some claim has none; trying again cannot help (settings, permissions,
        no snapshot API, no such claim, nothing selected)

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use crate::{
     api::Claim,
     report::{ClaimReport, End, Failure},
-    retention::{AnnotationError, ClaimIdentity, Rules, rules_of_claim},
+    retention::{AnnotationError, ClaimIdentity, Every, Rules, every_of_claim, rules_of_claim},
     settings::Settings,
     snapshot::ClaimId,
 };
@@ -36,14 +36,16 @@ pub(super) struct KnownClaim {
     pub(super) is_terminating: bool,
     /// The rules that it is annotated with, or what is wrong with them; most claims have none.
     pub(super) rules: Option<Box<Result<Rules, AnnotationError>>>,
+    /// How often it wants a snapshot, or what is wrong with that; most claims do not say.
+    pub(super) every: Option<Box<Result<Every, AnnotationError>>>,
 }
 
 impl KnownClaim {
     pub(super) fn of(claim: Claim, schedule: &str) -> Self {
+        let (name, annotations) = (&claim.metadata.name, &claim.metadata.annotations);
         KnownClaim {
-            rules: rules_of_claim(&claim.metadata.name, &claim.metadata.annotations, schedule)
-                .transpose()
-                .map(Box::new),
+            rules: rules_of_claim(name, annotations, schedule).transpose().map(Box::new),
+            every: every_of_claim(name, annotations, schedule).transpose().map(Box::new),
             uid: claim.metadata.uid,
             created: claim.metadata.creation_timestamp,
             is_terminating: claim.metadata.deletion_timestamp.is_some(),
@@ -70,11 +72,26 @@ impl Policy {
     /// The policy for a claim. Outside a pod a person may run this with settings that are not those of the
     /// cluster's schedule: its snapshots go only by rules that somebody gave.
     pub(super) fn of(claim: Option<&KnownClaim>, settings: &Settings, is_in_pod: bool) -> Self {
+        // Who takes snapshots more often than was meant must not let the rules count them.
+        if let Some(Err(problem)) = claim.and_then(|claim| claim.every.as_deref()) {
+            return Policy::Broken(problem.to_string());
+        }
         match claim.and_then(|claim| claim.rules.as_deref()) {
             Some(Err(problem)) => Policy::Broken(problem.to_string()),
             Some(Ok(rules)) => Policy::Rules(rules.clone()),
             None if is_in_pod || settings.is_retention_given => Policy::Rules(settings.retention.clone()),
             None => Policy::NotGiven,
+        }
+    }
+}
+
+impl Target {
+    /// How often the claim is snapshotted; `None` if in every run. What cannot be understood puts off nothing.
+    pub(super) fn every<'a>(&'a self, settings: &'a Settings) -> Option<&'a Every> {
+        match self.claim.as_ref().and_then(|claim| claim.every.as_deref()) {
+            Some(Ok(every)) => Some(every),
+            Some(Err(_)) => None,
+            None => settings.every.as_ref(),
         }
     }
 }
@@ -164,6 +181,8 @@ mod tests {
             assert_eq!(Policy::of(claim, settings, in_pod), policy);
         }
         let broken = claim(json!({"volume-snapshotter/retention": "dayly=7"}));
+        assert!(matches!(Policy::of(Some(&broken), &given, true), Policy::Broken(_)));
+        let broken = claim(json!({"volume-snapshotter/every": "daily"}));
         assert!(matches!(Policy::of(Some(&broken), &given, true), Policy::Broken(_)));
     }
 }

@@ -11,7 +11,11 @@ use super::{
     reader::{self, FILTER, Fallback, Flag, Problems, Reader, default_filter},
     values::{self, LogFormat},
 };
-use crate::{names, retention::Rules, shard::Shard};
+use crate::{
+    names,
+    retention::{Every, Rules},
+    shard::Shard,
+};
 
 /// What the variables' names begin with.
 const PREFIX: &str = "SNAPSHOT_";
@@ -61,6 +65,8 @@ pub struct Settings {
     pub retention: Rules,
     /// Whether somebody said so, and it is not the default.
     pub is_retention_given: bool,
+    /// How often a claim is snapshotted that does not say; unset for in every run (`SNAPSHOT_EVERY`).
+    pub every: Option<Every>,
     /// Whether to prune even where claims may not be read, as the bash script did
     /// (`SNAPSHOT_PRUNE_UNREAD_CLAIMS`).
     pub prune_unread_claims: bool,
@@ -132,6 +138,8 @@ struct Variables {
     #[arg(long, value_name = "RULES")]
     retention: Option<String>,
     #[arg(skip)]
+    every: Option<String>,
+    #[arg(skip)]
     prune_unread_claims: Option<String>,
     #[arg(skip)]
     concurrency: Option<String>,
@@ -169,7 +177,7 @@ const fn variable(name: &'static str, default: &'static str, meaning: &'static s
 }
 
 /// All variables of a run, in the order in which the documentation gives them.
-pub const VARIABLES: [Variable; 22] = [
+pub const VARIABLES: [Variable; 23] = [
     variable("SNAPSHOT_PVC_NAMES", "", "claims, comma-separated: data or data,logs"),
     variable("SNAPSHOT_PVC_SELECTOR", "", "claims by label selector: app=web"),
     variable("SNAPSHOT_NAMESPACE", "the pod's own, or the kubeconfig context's", "namespace"),
@@ -184,6 +192,11 @@ pub const VARIABLES: [Variable; 22] = [
         "last=1; outside a pod nothing is deleted unless this is set",
         "what stays, if any rule keeps it: last=N, hourly=N, daily=N, weekly=N, monthly=N, yearly=N (daily=all: \
          of every day), within=14d, within-hourly=2d to within-yearly=5y, deltas=PT1H P1D P7D, all",
+    ),
+    variable(
+        "SNAPSHOT_EVERY",
+        "in every run",
+        "how often a claim is snapshotted: 6h, 1d, 1w; a Job that a person makes takes all",
     ),
     variable(
         "SNAPSHOT_PRUNE_UNREAD_CLAIMS",
@@ -289,6 +302,7 @@ impl Settings {
             ready_attempts,
             ready_interval,
             retention,
+            every,
             prune_unread_claims,
             concurrency,
             max_pending,
@@ -330,6 +344,7 @@ impl Settings {
                 .unwrap_or(Duration::from_secs(30)),
             retention: reader.optional("SNAPSHOT_RETENTION", retention, values::rules).unwrap_or_default(),
             is_retention_given,
+            every: reader.optional("SNAPSHOT_EVERY", every, values::every),
             prune_unread_claims: reader
                 .optional("SNAPSHOT_PRUNE_UNREAD_CLAIMS", prune_unread_claims, values::flag)
                 .unwrap_or(false),

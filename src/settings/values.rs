@@ -9,7 +9,7 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 use crate::{
     names::{self, is_label_value, is_namespace_name, is_object_name},
     quantity::{Bytes, NoAmount},
-    retention::{RuleError, Rules},
+    retention::{Every, RuleError, Rules},
 };
 
 /// How log lines look.
@@ -101,6 +101,8 @@ pub(super) enum ValueError {
     Bytes(#[from] NoAmount),
     #[error(transparent)]
     Retention(#[from] RuleError),
+    #[error("{0}")]
+    Every(String),
 }
 
 const OBJECT_NAME: &str = "lower-case letters, digits, '-' and '.', at most 253 characters, beginning and \
@@ -224,6 +226,11 @@ pub(super) fn bytes(text: &str) -> Result<Bytes, ValueError> {
 /// Rules of retention.
 pub(super) fn rules(text: &str) -> Result<Rules, ValueError> {
     Ok(text.parse()?)
+}
+
+/// How often.
+pub(super) fn every(text: &str) -> Result<Every, ValueError> {
+    text.parse().map_err(ValueError::Every)
 }
 
 /// Access modes, each once, in the order in which they were given.

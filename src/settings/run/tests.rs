@@ -76,6 +76,7 @@ fn a_value_that_cannot_be_understood_is_refused_with_what_would_be_accepted() {
     for (name, value, accepted) in [
         ("SNAPSHOT_PVC_NAMES", "data,,logs", "e.g. data or data,logs"),
         ("SNAPSHOT_PVC_NAMES", "Data", "\"Data\" is not the name of a claim"),
+        ("SNAPSHOT_EVERY", "daily", "\"daily\" is not a length of time; numbers with units are"),
         ("SNAPSHOT_NAMESPACE", "a.b", "at most 63 characters"),
         ("SNAPSHOT_CLASS_NAME", "not a class", "lower-case letters"),
         (
