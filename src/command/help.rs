@@ -38,8 +38,8 @@ pub(super) fn after() -> String {
 }
 
 const BEFORE_SETTINGS: &str = "\
-All settings of a run are environment variables. One of the first two must be
-set.
+All settings of a run are environment variables. One of the first three
+must be set.
 ";
 
 const AFTER_SETTINGS: &str = "

@@ -42,6 +42,13 @@ fn every<'a>(annotations: &'a ClaimAnnotations, schedule: &str) -> Option<(Strin
     of_schedule(EVERY_ANNOTATION, every.as_ref(), every_of, schedule)
 }
 
+/// Whether a claim's annotations ask a schedule for snapshots: how many stay, or how often they are taken.
+pub fn is_annotated(annotations: &ClaimAnnotations, schedule: &str) -> bool {
+    annotations.deltas.is_some()
+        || retention(annotations, schedule).is_some()
+        || every(annotations, schedule).is_some()
+}
+
 /// Returns the rules for a claim in a schedule: the annotation for this schedule, else the one for all
 /// schedules, else the one of k8s-snapshots. `None` if the claim has none of them, so that the settings
 /// apply. An invalid annotation is an error and never ignored: ignoring it would delete what it was meant to
@@ -120,6 +127,23 @@ mod tests {
         assert_eq!(rules(&[deltas, of_weekly]), Ok(Some("deltas=PT1H P1D".into())));
         assert_eq!(rules(&[all, deltas, of_weekly]), Ok(Some("daily=7".into())));
         assert_eq!(rules(&[all, of_hourly, of_weekly]), Ok(Some("hourly=24".into())));
+    }
+
+    #[test]
+    fn a_claim_asks_for_snapshots_by_any_of_its_annotations_that_hold_for_the_schedule() {
+        for (key, asks) in [
+            ("volume-snapshotter/retention", true),
+            ("volume-snapshotter/retention.hourly", true),
+            ("volume-snapshotter/retention.weekly", false),
+            ("volume-snapshotter/every", true),
+            ("volume-snapshotter/every.hourly", true),
+            ("volume-snapshotter/every.weekly", false),
+            ("backup.kubernetes.io/deltas", true),
+            ("volume-snapshotter/max-age", false),
+        ] {
+            assert_eq!(is_annotated(&annotations(&[(key, "")]), "hourly"), asks, "{key}");
+        }
+        assert!(!is_annotated(&annotations(&[]), "hourly"));
     }
 
     #[test]

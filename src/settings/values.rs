@@ -6,6 +6,7 @@ use std::{collections::HashSet, fmt, path::PathBuf, time::Duration};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
+use super::Annotations;
 use crate::{
     names::{self, is_label_value, is_namespace_name, is_object_name},
     quantity::{Bytes, NoAmount},
@@ -76,6 +77,8 @@ pub(super) enum ValueError {
     Duration,
     #[error("neither true nor false; one of these two is accepted")]
     Flag,
+    #[error("neither any nor more; one of these two is accepted")]
+    Annotations,
     #[error("not a path")]
     Path,
     #[error("no such format; text or json is accepted")]
@@ -181,6 +184,14 @@ pub(super) fn flag(text: &str) -> Result<bool, ValueError> {
         "true" => Ok(true),
         "false" => Ok(false),
         _ => Err(ValueError::Flag),
+    }
+}
+
+pub(super) fn annotations(text: &str) -> Result<Annotations, ValueError> {
+    match text {
+        "any" => Ok(Annotations::Any),
+        "more" => Ok(Annotations::More),
+        _ => Err(ValueError::Annotations),
     }
 }
 

@@ -1,6 +1,7 @@
 //! All integration tests, in one binary, for linking is what takes long.
 
 mod alerts;
+mod annotated;
 mod attacks;
 mod commands;
 mod daemons;
