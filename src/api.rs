@@ -284,6 +284,10 @@ pub struct ClaimAnnotations {
     pub retention: Option<String>,
     /// `volume-snapshotter/retention.<schedule>`: pairs of a schedule and the rules for this claim in it.
     pub retention_of: Vec<(String, String)>,
+    /// `volume-snapshotter/every`: how often every schedule snapshots this claim.
+    pub every: Option<String>,
+    /// `volume-snapshotter/every.<schedule>`: pairs of a schedule and how often it snapshots this claim.
+    pub every_of: Vec<(String, String)>,
     /// `backup.kubernetes.io/deltas`: the durations of k8s-snapshots.
     pub deltas: Option<String>,
     /// `volume.kubernetes.io/selected-node`: the node of the claim's first consumer, set once there is one.
@@ -323,6 +327,7 @@ impl<'de> Visitor<'de> for ClaimAnnotationsVisitor {
         while let Some(key) = map.next_key::<Cow<'_, str>>()? {
             match &*key {
                 names::RETENTION_ANNOTATION => read.retention = Some(map.next_value()?),
+                names::EVERY_ANNOTATION => read.every = Some(map.next_value()?),
                 names::DELTAS_ANNOTATION => read.deltas = Some(map.next_value()?),
                 "volume.kubernetes.io/selected-node" => read.selected_node = Some(map.next_value()?),
                 "volume.kubernetes.io/storage-provisioner" => {
@@ -331,16 +336,16 @@ impl<'de> Visitor<'de> for ClaimAnnotationsVisitor {
                 names::RESTORED_CLAIM_LABEL => read.restored_claim = Some(map.next_value()?),
                 names::RESTORED_SNAPSHOT_LABEL => read.restored_snapshot = Some(map.next_value()?),
                 names::RESTORED_TIME_ANNOTATION => read.restored_time = Some(map.next_value()?),
-                other => match other
-                    .strip_prefix(names::RETENTION_ANNOTATION)
-                    .and_then(|rest| rest.strip_prefix('.'))
-                {
-                    Some(schedule) => {
-                        let schedule = schedule.to_owned();
+                other => {
+                    let of = |key: &str| Some(other.strip_prefix(key)?.strip_prefix('.')?.to_owned());
+                    if let Some(schedule) = of(names::RETENTION_ANNOTATION) {
                         read.retention_of.push((schedule, map.next_value()?));
+                    } else if let Some(schedule) = of(names::EVERY_ANNOTATION) {
+                        read.every_of.push((schedule, map.next_value()?));
+                    } else {
+                        map.next_value::<IgnoredAny>()?;
                     }
-                    None => drop(map.next_value::<IgnoredAny>()?),
-                },
+                }
             }
         }
         Ok(read)

@@ -28,6 +28,10 @@ pub const CLAIM_UID_ANNOTATION: &str = "volume-snapshotter/claim-uid";
 /// only, and wins.
 pub const RETENTION_ANNOTATION: &str = "volume-snapshotter/retention";
 
+/// Annotation of a claim: how often it is snapshotted. With `.<schedule>` appended, the key applies to that
+/// schedule only, and wins.
+pub const EVERY_ANNOTATION: &str = "volume-snapshotter/every";
+
 /// Annotation of a claim: the durations of k8s-snapshots.
 pub const DELTAS_ANNOTATION: &str = "backup.kubernetes.io/deltas";
 

@@ -60,6 +60,8 @@ pub enum End {
     NotPruned(String),
     /// There was nothing to snapshot, which is not a failure. Holds the reason.
     PassedOver(String),
+    /// Its newest snapshot is recent enough, which is a success. Says since and until when.
+    NotDue(String),
 }
 
 /// A step of a run for one target.
@@ -130,11 +132,15 @@ impl ClaimReport {
         matches!(self.end, End::PassedOver(_))
     }
 
+    pub fn is_not_due(&self) -> bool {
+        matches!(self.end, End::NotDue(_))
+    }
+
     /// Whether the target has a new ready snapshot.
     pub fn is_ready(&self) -> bool {
         match self.end {
             End::Done | End::NotPruned(_) | End::Unfinished(Step::Pruning) => true,
-            End::Unfinished(_) | End::Failed(_) | End::PassedOver(_) => false,
+            End::Unfinished(_) | End::Failed(_) | End::PassedOver(_) | End::NotDue(_) => false,
         }
     }
 
@@ -158,6 +164,7 @@ impl ClaimReport {
                 )
             }
             End::PassedOver(why) => format!("skipped: {why}"),
+            End::NotDue(why) => why.clone(),
             End::Done if dry_run => format!(
                 "would create a snapshot, delete {} and keep {}",
                 text::count(self.deleted, "older one"),
@@ -236,12 +243,14 @@ impl Report {
     /// Returns the result of the whole run in one line.
     pub fn summary(&self) -> String {
         let passed_over = self.claims.iter().filter(|claim| claim.is_passed_over()).count();
-        let number = self.claims.len() - passed_over;
+        let not_due = self.claims.iter().filter(|claim| claim.is_not_due()).count();
+        let number = self.claims.len() - passed_over - not_due;
         let claims = text::count(number, "claim");
         let mut said = match (self.dry_run, number == 0) {
             (_, true) if self.has_nothing_to_do() => {
                 format!("no snapshot was created: none of the targets is in {}", self.shard)
             }
+            (_, true) if not_due > 0 => "no snapshot was due".to_owned(),
             (_, true) => "no snapshot was created".to_owned(),
             (true, _) => {
                 format!("dry run: nothing was changed; {} of {claims} could be snapshotted", self.ready())
@@ -253,6 +262,11 @@ impl Report {
         };
         if !self.shard.is_whole() && !self.claims.is_empty() {
             said.push_str(&format!(", in {}", self.shard));
+        }
+        match not_due {
+            0 => {}
+            1 => said.push_str("; 1 claim is not due"),
+            many => said.push_str(&format!("; {many} claims are not due")),
         }
         match passed_over {
             0 => {}
@@ -278,8 +292,10 @@ impl Report {
         let mut message = self.summary();
         truncate(&mut message, MAX_MESSAGE / 2);
         message.push('\n');
-        let (well, badly): (Vec<_>, Vec<_>) =
-            self.claims.iter().partition(|claim| matches!(claim.end, End::Done | End::PassedOver(_)));
+        let (well, badly): (Vec<_>, Vec<_>) = self
+            .claims
+            .iter()
+            .partition(|claim| matches!(claim.end, End::Done | End::PassedOver(_) | End::NotDue(_)));
         let mut left = self.claims.len();
         for claim in badly.into_iter().chain(well) {
             let line = format!("{}: {}\n", claim.claim, claim.line(self.dry_run));
@@ -412,6 +428,23 @@ mod tests {
         assert_eq!(Report::of_stop(Stop::Signal(15)).exit_code(), 143);
         let stopped = Report { stopped: Some(Stop::OutOfTime), ..report(vec![End::Done, permanent()]) };
         assert_eq!(stopped.exit_code(), 1);
+    }
+
+    #[test]
+    fn a_claim_that_is_not_due_is_a_success_and_is_said_to_be_so() {
+        let not_due = || End::NotDue("not due before noon".to_owned());
+        let some = report(vec![End::Done, not_due(), not_due()]);
+        assert_eq!(some.summary(), "1 of 1 claim has a new ready snapshot; 2 claims are not due");
+        assert_eq!((some.exit_code(), some.ready()), (0, 1));
+        let none = report(vec![not_due()]);
+        assert_eq!(none.exit_code(), 0);
+        assert_eq!(
+            none.termination_message(),
+            "no snapshot was due; 1 claim is not due\nc0: not due before noon\n"
+        );
+        let failed = report(vec![End::Failed(failure(false)), not_due()]);
+        assert_eq!(failed.summary(), "0 of 1 claim has a new ready snapshot; 1 claim is not due");
+        assert_eq!(failed.exit_code(), 2);
     }
 
     #[test]

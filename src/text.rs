@@ -4,7 +4,7 @@
 
 use std::{borrow::Cow, time::Duration};
 
-use k8s_openapi::jiff::SignedDuration;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use unicode_width::UnicodeWidthStr;
 
 /// The most characters of a foreign message that are repeated; the rest is cut off with `…`.
@@ -131,6 +131,11 @@ pub fn duration(duration: Duration) -> String {
         .map(|(number, unit)| format!("{number} {unit}"))
         .collect();
     if said.is_empty() { "0 s".to_owned() } else { said.join(" ") }
+}
+
+/// A moment to the minute, in UTC: `2026-11-20 08:55 UTC`.
+pub fn minute(time: Timestamp) -> String {
+    time.strftime("%Y-%m-%d %H:%M UTC").to_string()
 }
 
 /// An age as kubectl shows it, in at most two units: `45s`, `12m`, `3h20m`, `2d4h`, `40d`, `3y10d`.

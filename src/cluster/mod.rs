@@ -18,6 +18,7 @@ mod request;
 use std::collections::BTreeMap;
 
 use futures::{Stream, StreamExt};
+use k8s_openapi::jiff::Timestamp;
 use kube::{
     api::{DeleteParams, GetParams, PostParams, Preconditions, WatchEvent, WatchParams},
     core::{Request as ApiRequest, request::Error as BuildError},
@@ -207,6 +208,11 @@ impl Cluster {
     /// Whether we are the pod's ServiceAccount. Otherwise a person started this program.
     pub fn is_in_pod(&self) -> bool {
         self.in_pod
+    }
+
+    /// The current time by the API server's clock, which dates all objects. This machine's may be wrong.
+    pub fn now(&self) -> Timestamp {
+        self.requests.now()
     }
 
     /// Lists the names of the namespaces that a label selector matches, but for those that are being

@@ -1,14 +1,19 @@
 //! How one request is sent: within the bound on requests in flight, within a time, repeated where
 //! that is safe. What is asked for is in [`super`].
 
-use std::{cell::RefCell, collections::HashMap, time::Duration};
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    time::Duration,
+};
 
 use futures::{Stream, StreamExt};
 use http::{
     Request, Response, StatusCode,
-    header::{CONTENT_LENGTH, HeaderName, RETRY_AFTER},
+    header::{CONTENT_LENGTH, DATE, HeaderName, RETRY_AFTER},
 };
 use http_body_util::BodyExt;
+use k8s_openapi::jiff::{SignedDuration, Timestamp, fmt::rfc2822::DateTimeParser};
 use kube::{
     Client,
     api::WatchEvent,
@@ -74,6 +79,8 @@ pub(super) struct Requests {
     is_for_a_person: bool,
     /// The rights that are denied, and since when; see [`DENIED_FOR`].
     denied: RefCell<HashMap<(Permission, Scope), Instant>>,
+    /// The time that the API server gave with its last answer, and when that came.
+    clock: Cell<Option<(Timestamp, Instant)>>,
 }
 
 /// A place among the requests in flight, which is given back when this is dropped.
@@ -88,7 +95,23 @@ impl Requests {
     pub(super) fn new(client: Client, concurrency: usize, budget: Duration) -> Self {
         let in_flight = Semaphore::new(concurrency);
         let is_for_a_person = budget <= INTERACTIVE_RETRY_BUDGET;
-        Requests { client, in_flight, budget, is_for_a_person, denied: RefCell::default() }
+        Requests {
+            client,
+            in_flight,
+            budget,
+            is_for_a_person,
+            denied: RefCell::default(),
+            clock: Cell::default(),
+        }
+    }
+
+    /// The current time by the API server's clock; by this machine's before the first answer.
+    pub(super) fn now(&self) -> Timestamp {
+        let by_server = self
+            .clock
+            .get()
+            .and_then(|(time, at)| time.checked_add(SignedDuration::try_from(at.elapsed()).ok()?).ok());
+        by_server.unwrap_or_else(Timestamp::now)
     }
 
     pub(super) fn budget(&self) -> RetryBudget<'_> {
@@ -146,6 +169,9 @@ impl Slot<'_> {
             let request = built(operation, build())?.map(Body::from);
             let response =
                 self.requests.client.send(request).await.map_err(|error| failed(operation, error))?;
+            if let Some(time) = time_of(&response) {
+                self.requests.clock.set(Some((time, Instant::now())));
+            }
             answer(operation, response).await
         });
         let answer = in_time(operation, exchange).await;
@@ -212,6 +238,11 @@ async fn in_time<T>(
     })
 }
 
+/// When an answer was given, by the clock of the one who gave it, in whole seconds.
+fn time_of(response: &Response<Body>) -> Option<Timestamp> {
+    DateTimeParser::new().parse_timestamp(response.headers().get(DATE)?.as_bytes()).ok()
+}
+
 /// Reads an answer to its end.
 async fn answer(operation: &Operation, response: Response<Body>) -> Result<Vec<u8>, Error> {
     let code = response.status();
@@ -271,5 +302,20 @@ fn failed(operation: &Operation, error: kube::Error) -> Error {
             ),
         },
         error => Error::other(operation, ErrorKind::Unreachable, &with_causes(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_tells_the_time() {
+        let time = |date: &str| {
+            let response = Response::builder().header(DATE, date).body(Body::empty()).expect("a response");
+            time_of(&response).map(|time| time.to_string())
+        };
+        assert_eq!(time("Sat, 21 Nov 2026 19:44:48 GMT").as_deref(), Some("2026-11-21T19:44:48Z"));
+        assert_eq!(time("yesterday"), None);
     }
 }

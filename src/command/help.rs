@@ -38,15 +38,16 @@ pub(super) fn after() -> String {
 }
 
 const BEFORE_SETTINGS: &str = "\
-All settings of a run are environment variables. One of the first two must be
-set.
+All settings of a run are environment variables. One of the first three
+must be set.
 ";
 
 const AFTER_SETTINGS: &str = "
 In a pod it uses the ServiceAccount; elsewhere the kubeconfig, as kubectl does.
 
 Exit codes:
-  0    every claim has a new ready snapshot, and what had to go is gone
+  0    every claim that was due has a new ready snapshot, and what had to go is
+       gone
   1    some claim has none; another attempt may help
   2    some claim has none; trying again cannot help (settings, permissions,
        no snapshot API, no such claim, nothing selected)

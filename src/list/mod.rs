@@ -24,6 +24,7 @@ use crate::{
     cluster::{Cluster, Error, ErrorKind, Scope},
     names,
     report::Failure,
+    retention::is_annotated,
     settings::{ClaimChoice, Settings},
     snapshot::{ClaimId, Record},
     text,
@@ -100,11 +101,12 @@ pub async fn list(
         ClaimChoice::Selector(selector) => selector.as_str(),
         ClaimChoice::Names(_) => "",
     };
+    let is_selective = !claim_selector.is_empty() || settings.only_annotated;
     let mut warnings = Vec::new();
     let claims = match cluster.claims(&scope, "", Some).await {
         Ok(claims) => Some(claims),
         // Without permission to read claims the snapshots are still listed.
-        Err(error) if error.kind() == ErrorKind::Forbidden && claim_selector.is_empty() => {
+        Err(error) if error.kind() == ErrorKind::Forbidden && !is_selective => {
             warnings.push(format!(
                 "claims cannot be read, so their retention annotations are ignored and snapshots of a previous \
                  claim are not recognised: {error}"
@@ -113,9 +115,10 @@ pub async fn list(
         }
         Err(error) => return Err(error.into()),
     };
-    let selected = match claim_selector {
-        "" => None,
-        selector => Some(matching(cluster, &scope, selector).await?),
+    let annotated = settings.only_annotated.then_some(settings.schedule.as_str());
+    let selected = match is_selective {
+        true => Some(matching(cluster, &scope, claim_selector, annotated).await?),
+        false => None,
     };
     let mut records = cluster.records(&scope, "").await?;
     records.retain(|record| is_chosen(&record.namespace));
@@ -169,8 +172,19 @@ fn not_shown(others: &BTreeMap<Option<String>, usize>) -> Option<String> {
     })
 }
 
-async fn matching(cluster: &Cluster, scope: &Scope, selector: &str) -> Result<HashSet<ClaimId>, Error> {
-    let id = |claim: Claim| Some(ClaimId { namespace: claim.metadata.namespace, name: claim.metadata.name });
+/// Returns the claims that a selector matches and whose annotations ask the schedule `annotated` for snapshots, if
+/// it is one that takes only those.
+async fn matching(
+    cluster: &Cluster,
+    scope: &Scope,
+    selector: &str,
+    annotated: Option<&str>,
+) -> Result<HashSet<ClaimId>, Error> {
+    let id = |claim: Claim| {
+        annotated
+            .is_none_or(|schedule| is_annotated(&claim.metadata.annotations, schedule))
+            .then(|| ClaimId::of(&claim))
+    };
     Ok(cluster.claims(scope, selector, id).await?.into_iter().collect())
 }
 
@@ -311,7 +325,7 @@ async fn config_maps(cluster: &Cluster, cron_jobs: &[CronJob]) -> Result<ConfigM
 
 /// Resolves the namespaces and claims that each schedule selects. The API server evaluates the selectors.
 async fn locate(cluster: &Cluster, scope: &Scope, schedules: &mut [Schedule]) -> Result<(), Error> {
-    let mut matched: HashMap<String, Option<HashSet<ClaimId>>> = HashMap::new();
+    let mut matched: HashMap<(String, Option<String>), Option<HashSet<ClaimId>>> = HashMap::new();
     for schedule in schedules {
         let Ok(settings) = &schedule.settings else { continue };
         if let Some(selector) = &settings.namespace_selector {
@@ -324,18 +338,20 @@ async fn locate(cluster: &Cluster, scope: &Scope, schedules: &mut [Schedule]) ->
             }
         }
         let selector = match &settings.claims {
-            ClaimChoice::Selector(selector) if !selector.is_empty() => selector,
+            ClaimChoice::Selector(selector) if !selector.is_empty() || settings.only_annotated => selector,
             _ => continue,
         };
-        if !matched.contains_key(selector) {
-            let claims = match matching(cluster, scope, selector).await {
+        let annotated = settings.only_annotated.then(|| schedule.name.clone());
+        let choice = (selector.clone(), annotated);
+        if !matched.contains_key(&choice) {
+            let claims = match matching(cluster, scope, &choice.0, choice.1.as_deref()).await {
                 Ok(claims) => Some(claims),
                 Err(error) if matches!(error.kind(), ErrorKind::Forbidden | ErrorKind::Invalid) => None,
                 Err(error) => return Err(error),
             };
-            matched.insert(selector.clone(), claims);
+            matched.insert(choice.clone(), claims);
         }
-        schedule.selected = matched.get(selector).cloned().flatten();
+        schedule.selected = matched.get(&choice).cloned().flatten();
         if schedule.selected.is_none() {
             schedule.doubt.get_or_insert_with(|| "its claims are not known".to_owned());
         }

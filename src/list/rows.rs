@@ -329,7 +329,9 @@ impl Judging<'_> {
             Some(Some(claim)) => {
                 match rules_of_claim(&id.name, &claim.metadata.annotations, &schedule.name) {
                     Ok(own) => {
-                        rules = own.unwrap_or(rules);
+                        if let Some(own) = own {
+                            rules = settings.rules_with(&own);
+                        }
                         why_kept = refusal(claim);
                     }
                     Err(problem) => {

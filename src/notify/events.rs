@@ -44,6 +44,7 @@ fn said(claim: &ClaimReport, report: &Report) -> Option<Said> {
         End::NotPruned(_) => (true, "PruningFailed", "Prune"),
         End::Done => (false, "SnapshotReady", "Snapshot"),
         End::PassedOver(_) => (false, "SnapshotSkipped", "Snapshot"),
+        End::NotDue(_) => (false, "SnapshotNotDue", "Snapshot"),
         End::Unfinished(_) if matches!(report.stopped, Some(Stop::Signal(_))) => return None,
         End::Unfinished(Step::Pruning) => (true, "PruningFailed", "Prune"),
         End::Unfinished(_) => (true, "SnapshotFailed", "Snapshot"),
@@ -171,6 +172,7 @@ mod tests {
         let claims = vec![
             claim("done", End::Done),
             claim("skipped", End::PassedOver("it is Pending".to_owned())),
+            claim("not-due", End::NotDue("not due before noon".to_owned())),
             claim("failed", End::Failed(failure("it was not ready"))),
             claim("not-pruned", End::NotPruned("1 older snapshot could not be deleted".to_owned())),
             claim("waiting", End::Unfinished(Step::AwaitingReady)),
@@ -183,7 +185,7 @@ mod tests {
     fn failures_are_said_first_and_successes_only_if_they_are_asked_for() {
         let failures = ["failed: SnapshotFailed", "not-pruned: PruningFailed"];
         let unfinished = ["waiting: SnapshotFailed", "pruning: PruningFailed"];
-        let successes = ["done: SnapshotReady", "skipped: SnapshotSkipped"];
+        let successes = ["done: SnapshotReady", "skipped: SnapshotSkipped", "not-due: SnapshotNotDue"];
         let signal = Some(Stop::Signal(15));
         for (stopped, choice, expected) in [
             (Some(Stop::OutOfTime), EventChoice::Warnings, [&failures[..], &unfinished].concat()),
@@ -210,9 +212,9 @@ mod tests {
     #[test]
     fn a_note_is_a_line_of_what_the_server_accepts() {
         let report = Report { trouble: Some(failure("cannot list the snapshots")), ..every_end(None) };
-        assert_eq!(note(&report.claims[2], &report), "it was not ready");
+        assert_eq!(note(&report.claims[3], &report), "it was not ready");
         assert_eq!(
-            note(&report.claims[4], &report),
+            note(&report.claims[5], &report),
             "stopped before its snapshot was ready; the Job's next attempt continues with it: cannot list the snapshots"
         );
         let long = claim("data", End::Failed(failure(&format!("a\nb\u{1b}[2K{}", "ä".repeat(2000)))));

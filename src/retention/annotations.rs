@@ -1,18 +1,52 @@
-//! Which rules apply to a claim. [`super::rules`] defines the syntax.
+//! What a claim's annotations ask for: its rules, and how often it is snapshotted. [`super::rules`] and
+//! [`super::due`] define the syntax.
 
-use super::{RuleError, Rules};
+use super::{Every, RuleError, Rules};
 use crate::{
     api::ClaimAnnotations,
-    names::{DELTAS_ANNOTATION, RETENTION_ANNOTATION},
+    names::{DELTAS_ANNOTATION, EVERY_ANNOTATION, RETENTION_ANNOTATION},
 };
 
-/// An annotation of a claim that holds no rules.
+/// An annotation of a claim that cannot be understood.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the annotation {annotation} of claim {claim} is invalid: {source}")]
+#[error("the annotation {annotation} of claim {claim} is invalid: {problem}")]
 pub struct AnnotationError {
     annotation: String,
     claim: String,
-    source: RuleError,
+    problem: String,
+}
+
+/// The annotation that holds for a schedule, with its key: the one for this schedule, else the one for all.
+fn of_schedule<'a>(
+    key: &str,
+    all: Option<&'a String>,
+    of: &'a [(String, String)],
+    schedule: &str,
+) -> Option<(String, &'a str)> {
+    match of.iter().find(|(name, _)| name == schedule) {
+        Some((name, text)) => Some((format!("{key}.{name}"), text)),
+        None => all.map(|text| (key.to_owned(), text.as_str())),
+    }
+}
+
+/// The annotation that holds the rules for a schedule, if there is one besides that of k8s-snapshots.
+fn retention<'a>(annotations: &'a ClaimAnnotations, schedule: &str) -> Option<(String, &'a str)> {
+    let ClaimAnnotations { retention, retention_of, .. } = annotations;
+    of_schedule(RETENTION_ANNOTATION, retention.as_ref(), retention_of, schedule)
+}
+
+/// The annotation that says how often a schedule snapshots the claim, if there is one besides that of
+/// k8s-snapshots.
+fn every<'a>(annotations: &'a ClaimAnnotations, schedule: &str) -> Option<(String, &'a str)> {
+    let ClaimAnnotations { every, every_of, .. } = annotations;
+    of_schedule(EVERY_ANNOTATION, every.as_ref(), every_of, schedule)
+}
+
+/// Whether a claim's annotations ask a schedule for snapshots: how many stay, or how often they are taken.
+pub fn is_annotated(annotations: &ClaimAnnotations, schedule: &str) -> bool {
+    annotations.deltas.is_some()
+        || retention(annotations, schedule).is_some()
+        || every(annotations, schedule).is_some()
 }
 
 /// Returns the rules for a claim in a schedule: the annotation for this schedule, else the one for all
@@ -27,17 +61,47 @@ pub fn rules_of_claim(
     annotations: &ClaimAnnotations,
     schedule: &str,
 ) -> Result<Option<Rules>, AnnotationError> {
-    let of_schedule = annotations.retention_of.iter().find(|(name, _)| name == schedule);
-    let (annotation, rules) = if let Some((name, text)) = of_schedule {
-        (format!("{RETENTION_ANNOTATION}.{name}"), text.parse())
-    } else if let Some(text) = &annotations.retention {
-        (RETENTION_ANNOTATION.to_owned(), text.parse())
+    let (annotation, rules) = if let Some((annotation, text)) = retention(annotations, schedule) {
+        (annotation, text.parse())
     } else if let Some(text) = &annotations.deltas {
         (DELTAS_ANNOTATION.to_owned(), Rules::of_deltas(text))
     } else {
         return Ok(None);
     };
-    rules.map(Some).map_err(|source| AnnotationError { annotation, claim: claim.to_owned(), source })
+    rules.map(Some).map_err(|source: RuleError| AnnotationError {
+        annotation,
+        claim: claim.to_owned(),
+        problem: source.to_string(),
+    })
+}
+
+/// Returns how often a schedule snapshots a claim: the annotation for this schedule, else the one for all
+/// schedules, else the smallest delta of k8s-snapshots, if the claim's rules are those deltas. `None` if the
+/// claim has none of them, so that the settings apply.
+///
+/// # Errors
+/// The annotation that is invalid, and why. Whoever passes over it snapshots the claim as often as any other,
+/// and may keep far less time than the rules were meant for.
+pub fn every_of_claim(
+    claim: &str,
+    annotations: &ClaimAnnotations,
+    schedule: &str,
+) -> Result<Option<Every>, AnnotationError> {
+    let error = |annotation: String, problem: String| AnnotationError {
+        annotation,
+        claim: claim.to_owned(),
+        problem,
+    };
+    if let Some((annotation, text)) = every(annotations, schedule) {
+        return text.parse().map(Some).map_err(|problem| error(annotation, problem));
+    }
+    match &annotations.deltas {
+        Some(text) if retention(annotations, schedule).is_none() => match Rules::of_deltas(text) {
+            Ok(rules) => Ok(Every::of_deltas(&rules)),
+            Err(source) => Err(error(DELTAS_ANNOTATION.to_owned(), source.to_string())),
+        },
+        _ => Ok(None),
+    }
 }
 
 #[cfg(test)]
@@ -63,6 +127,59 @@ mod tests {
         assert_eq!(rules(&[deltas, of_weekly]), Ok(Some("deltas=PT1H P1D".into())));
         assert_eq!(rules(&[all, deltas, of_weekly]), Ok(Some("daily=7".into())));
         assert_eq!(rules(&[all, of_hourly, of_weekly]), Ok(Some("hourly=24".into())));
+    }
+
+    #[test]
+    fn a_claim_asks_for_snapshots_by_any_of_its_annotations_that_hold_for_the_schedule() {
+        for (key, asks) in [
+            ("volume-snapshotter/retention", true),
+            ("volume-snapshotter/retention.hourly", true),
+            ("volume-snapshotter/retention.weekly", false),
+            ("volume-snapshotter/every", true),
+            ("volume-snapshotter/every.hourly", true),
+            ("volume-snapshotter/every.weekly", false),
+            ("backup.kubernetes.io/deltas", true),
+            ("volume-snapshotter/max-age", false),
+        ] {
+            assert_eq!(is_annotated(&annotations(&[(key, "")]), "hourly"), asks, "{key}");
+        }
+        assert!(!is_annotated(&annotations(&[]), "hourly"));
+    }
+
+    #[test]
+    fn how_often_is_said_for_the_schedule_then_for_all_then_by_the_smallest_delta() {
+        let every = |pairs: &[(&str, &str)]| {
+            every_of_claim("data", &annotations(pairs), "hourly")
+                .map(|every| every.map(|every| every.to_string()))
+                .map_err(|error| error.to_string())
+        };
+        let all = ("volume-snapshotter/every", "1d");
+        let of_hourly = ("volume-snapshotter/every.hourly", "6h");
+        let of_weekly = ("volume-snapshotter/every.weekly", "1w");
+        let deltas = ("backup.kubernetes.io/deltas", "P7D PT2H P1D");
+        let retention = ("volume-snapshotter/retention", "daily=7");
+        assert_eq!(every(&[retention, of_weekly]), Ok(None));
+        assert_eq!(every(&[all, of_hourly, of_weekly, deltas]), Ok(Some("6h".into())));
+        assert_eq!(every(&[all, of_weekly, deltas]), Ok(Some("1d".into())));
+        assert_eq!(every(&[of_weekly, deltas]), Ok(Some("2 h".into())));
+        assert_eq!(every(&[retention, deltas]), Ok(None), "these deltas rule nothing");
+        for (pair, begins) in [
+            (
+                ("volume-snapshotter/every", "daily"),
+                "the annotation volume-snapshotter/every of claim data is",
+            ),
+            (
+                ("volume-snapshotter/every.hourly", ""),
+                "the annotation volume-snapshotter/every.hourly of claim data is",
+            ),
+            (
+                ("backup.kubernetes.io/deltas", "P1D"),
+                "the annotation backup.kubernetes.io/deltas of claim data is",
+            ),
+        ] {
+            let problem = every(&[pair]).expect_err("not understood");
+            assert!(problem.starts_with(begins), "{problem}");
+        }
     }
 
     #[test]

@@ -61,6 +61,13 @@ impl Rules {
         self.0.iter()
     }
 
+    /// Returns rules that keep whatever these or the others keep.
+    pub fn or(&self, others: &Self) -> Self {
+        let mut rules = self.0.clone();
+        rules.extend(others.iter().filter(|rule| !self.0.contains(rule)).cloned());
+        Rules(rules)
+    }
+
     /// Parses the annotation of k8s-snapshots, such as `PT1H P1D P7D`, into a `deltas` rule.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! Which claims there are to snapshot: by name or by selector, bound to a volume.
+//! Which claims there are to snapshot: by name, by selector or by annotation, bound to a volume.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -15,7 +15,9 @@ use super::{
 use crate::{
     api::Claim,
     cluster::{Cluster, Error, ErrorKind, Scope},
+    names::{DELTAS_ANNOTATION, EVERY_ANNOTATION, RETENTION_ANNOTATION},
     report::{ClaimReport, End, Failure},
+    retention::is_annotated,
     settings::{ClaimChoice, Settings},
     snapshot::ClaimId,
     text,
@@ -199,6 +201,10 @@ async fn by_selector(
 ) -> Result<Vec<Choice>, Failure> {
     let lists = list_claims(cluster, namespaces, selector, |claim| {
         let id = ClaimId::of(&claim);
+        // The API server selects by labels only.
+        if settings.only_annotated && !is_annotated(&claim.metadata.annotations, &settings.schedule) {
+            return None;
+        }
         Some(settings.shard.holds(&id).then(|| Choice::of(claim, settings, Chosen::BySelector)))
     });
     let (mut found, mut unread) = (Vec::new(), Vec::new());
@@ -219,12 +225,21 @@ async fn by_selector(
             [namespace] => format!("namespace {namespace}"),
             many => text::count(many.len(), "chosen namespace"),
         };
-        return Err(Failure {
-            message: format!(
-                "no claim in {place} matches {selector:?}; check SNAPSHOT_PVC_SELECTOR and the claims' labels"
+        let mut message = match settings.only_annotated {
+            false => {
+                format!(
+                    "no claim in {place} matches {selector:?}; check SNAPSHOT_PVC_SELECTOR and the claims' labels"
+                )
+            }
+            true => format!(
+                "no claim in {place} asks for snapshots by an annotation: {RETENTION_ANNOTATION}, {EVERY_ANNOTATION} or \
+                 {DELTAS_ANNOTATION}; annotate one, or unset SNAPSHOT_PVC_ANNOTATED"
             ),
-            is_transient: false,
-        });
+        };
+        if settings.only_annotated && !selector.is_empty() {
+            message.push_str(&format!("; SNAPSHOT_PVC_SELECTOR has to match as well: {selector:?}"));
+        }
+        return Err(Failure { message, is_transient: false });
     }
     Ok(found.into_iter().flatten().collect())
 }

@@ -36,6 +36,7 @@ use crate::{
     cluster::{Cluster, Error, Scope},
     names,
     report::{End, Failure, Report, Step, Stop},
+    retention::due::{Asked, not_due},
     settings::Settings,
     text,
 };
@@ -43,7 +44,7 @@ use cache::SnapshotCache;
 use pace::Pace;
 use recheck::Rechecks;
 use shared::Shared;
-use target::{New, ReportSlot, Target};
+use target::{KnownClaim, New, ReportSlot, Target};
 
 /// How many targets may create or prune at a time, for each request that may be in flight. More than one,
 /// because a request that pauses before it is repeated holds no slot, and must not hold up the others.
@@ -190,6 +191,10 @@ async fn steps(cluster: &Cluster, settings: &Settings, id: &str, progress: &Prog
         text::count(snapshots, "snapshot"),
     );
     warn_of_odd_ones(&cache);
+    let targets = due(targets, &cache, settings, cluster.now());
+    if targets.is_empty() {
+        return Ok(());
+    }
     let targets = in_order(targets, &cache);
     let pace = Pace::new(targets.len(), settings.max_pending, settings.longest_wait());
     progress.further_waits.set(settings.longest_wait().saturating_mul(pace.waves(targets.len()) - 1));
@@ -221,6 +226,29 @@ async fn steps(cluster: &Cluster, settings: &Settings, id: &str, progress: &Prog
         }
     }
     Ok(())
+}
+
+/// Those whose time has come. The others wait for a later run, and what they have is not pruned until then.
+/// `now` is the API server's time.
+fn due(targets: Vec<Target>, cache: &SnapshotCache, settings: &Settings, now: Timestamp) -> Vec<Target> {
+    let is_due = |target: &Target| {
+        let Some(every) = target.every(settings) else { return true };
+        let asked = Asked {
+            every,
+            claim: target.claim.as_ref().map(KnownClaim::identity),
+            run: settings.run_id.as_deref(),
+            run_uid: settings.run_uid.as_deref(),
+            now,
+            longest_wait: settings.longest_wait(),
+        };
+        let Some(not_due) = not_due(&cache.of_claim(&target.id), &asked) else { return true };
+        let words =
+            format!("not due before {} (every {every}): {}", text::minute(not_due.next), not_due.said());
+        tracing::info!(claim = target.called, snapshot = not_due.newest, "{words}");
+        target.report.update(|report| report.end = End::NotDue(words));
+        false
+    };
+    targets.into_iter().filter(is_due).collect()
 }
 
 /// Those whose newest ready snapshot is the oldest come first, so that what this run does not get to is what

@@ -8,8 +8,8 @@ use tokio::time::Instant;
 use crate::{
     api::Claim,
     report::{ClaimReport, End, Failure},
-    retention::{AnnotationError, ClaimIdentity, Rules, rules_of_claim},
-    settings::Settings,
+    retention::{AnnotationError, ClaimIdentity, Every, Rules, every_of_claim, is_annotated, rules_of_claim},
+    settings::{Annotations, Settings},
     snapshot::ClaimId,
 };
 
@@ -36,14 +36,19 @@ pub(super) struct KnownClaim {
     pub(super) is_terminating: bool,
     /// The rules that it is annotated with, or what is wrong with them; most claims have none.
     pub(super) rules: Option<Box<Result<Rules, AnnotationError>>>,
+    /// How often it wants a snapshot, or what is wrong with that; most claims do not say.
+    pub(super) every: Option<Box<Result<Every, AnnotationError>>>,
+    /// Whether its annotations ask for snapshots at all.
+    pub(super) is_annotated: bool,
 }
 
 impl KnownClaim {
     pub(super) fn of(claim: Claim, schedule: &str) -> Self {
+        let (name, annotations) = (&claim.metadata.name, &claim.metadata.annotations);
         KnownClaim {
-            rules: rules_of_claim(&claim.metadata.name, &claim.metadata.annotations, schedule)
-                .transpose()
-                .map(Box::new),
+            rules: rules_of_claim(name, annotations, schedule).transpose().map(Box::new),
+            every: every_of_claim(name, annotations, schedule).transpose().map(Box::new),
+            is_annotated: is_annotated(annotations, schedule),
             uid: claim.metadata.uid.into(),
             created: claim.metadata.creation_timestamp,
             is_terminating: claim.metadata.deletion_timestamp.is_some(),
@@ -62,7 +67,8 @@ pub(super) enum Policy {
     Rules(Rules),
     /// By none, and nothing is deleted: this is what has to be mended.
     Broken(String),
-    /// By none, and nothing is deleted: nobody has said by which, and this is not a pod.
+    /// By none, and nothing is deleted: nobody has said by which. This is not a pod, or a claim that was chosen for
+    /// its annotations has none any more.
     NotGiven,
 }
 
@@ -70,11 +76,34 @@ impl Policy {
     /// The policy for a claim. Outside a pod a person may run this with settings that are not those of the
     /// cluster's schedule: its snapshots go only by rules that somebody gave.
     pub(super) fn of(claim: Option<&KnownClaim>, settings: &Settings, is_in_pod: bool) -> Self {
+        // Who takes snapshots more often than was meant must not let the rules count them.
+        if let Some(Err(problem)) = claim.and_then(|claim| claim.every.as_deref()) {
+            return Policy::Broken(problem.to_string());
+        }
+        if settings.only_annotated && claim.is_some_and(|claim| !claim.is_annotated) {
+            return Policy::NotGiven;
+        }
+        let is_given = is_in_pod || settings.is_retention_given;
         match claim.and_then(|claim| claim.rules.as_deref()) {
             Some(Err(problem)) => Policy::Broken(problem.to_string()),
-            Some(Ok(rules)) => Policy::Rules(rules.clone()),
-            None if is_in_pod || settings.is_retention_given => Policy::Rules(settings.retention.clone()),
-            None => Policy::NotGiven,
+            Some(Ok(rules)) if is_given || settings.annotations == Annotations::Any => {
+                Policy::Rules(settings.rules_with(rules))
+            }
+            None if is_given => Policy::Rules(settings.retention.clone()),
+            // What the schedule keeps is not known, so nobody can tell what would be more.
+            Some(Ok(_)) | None => Policy::NotGiven,
+        }
+    }
+}
+
+impl Target {
+    /// How often the claim is snapshotted; `None` if in every run. What cannot be understood puts off nothing.
+    pub(super) fn every<'a>(&'a self, settings: &'a Settings) -> Option<&'a Every> {
+        match self.claim.as_ref().and_then(|claim| claim.every.as_deref()) {
+            Some(Ok(_)) if settings.annotations == Annotations::More => settings.every.as_ref(),
+            Some(Ok(every)) => Some(every),
+            Some(Err(_)) => None,
+            None => settings.every.as_ref(),
         }
     }
 }
@@ -163,7 +192,21 @@ mod tests {
         ] {
             assert_eq!(Policy::of(claim, settings, in_pod), policy);
         }
+        let more = |pairs: &[(&str, &str)]| settings(&[&[("SNAPSHOT_ANNOTATIONS", "more")], pairs].concat());
+        for (claim, settings, in_pod, policy) in [
+            (Some(&annotated), &more(&[("SNAPSHOT_RETENTION", "last=3")]), false, rules("last=3,daily=7")),
+            (Some(&annotated), &more(&[]), true, rules("last=1,daily=7")),
+            (Some(&annotated), &more(&[]), false, Policy::NotGiven),
+            (Some(&plain), &more(&[]), true, rules("last=1")),
+        ] {
+            assert_eq!(Policy::of(claim, settings, in_pod), policy);
+        }
+        let chosen = Settings::parse([("SNAPSHOT_PVC_ANNOTATED".into(), "true".into())]).expect("settings");
+        assert_eq!(Policy::of(Some(&annotated), &chosen, true), rules("daily=7"));
+        assert_eq!(Policy::of(Some(&plain), &chosen, true), Policy::NotGiven, "it lost its annotation");
         let broken = claim(json!({"volume-snapshotter/retention": "dayly=7"}));
+        assert!(matches!(Policy::of(Some(&broken), &given, true), Policy::Broken(_)));
+        let broken = claim(json!({"volume-snapshotter/every": "daily"}));
         assert!(matches!(Policy::of(Some(&broken), &given, true), Policy::Broken(_)));
     }
 }

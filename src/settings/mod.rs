@@ -13,5 +13,5 @@ mod values;
 
 pub use reader::{Fallback, Flag, Problems, default_filter};
 pub use restore::{Choice, RESTORE_NAMES, RestoreSettings};
-pub use run::{ClaimChoice, NAMES, Settings, TELLING, VARIABLES, Variable};
+pub use run::{Annotations, ClaimChoice, NAMES, Settings, TELLING, VARIABLES, Variable};
 pub use values::{EventChoice, LogFormat, Ping, PingFailures, VolumeMode};

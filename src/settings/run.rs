@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     names,
-    retention::Rules,
+    retention::{Every, Rules},
     shard::Shard,
     url::{PingUrl, Placeholder},
 };
@@ -52,6 +52,10 @@ const MAX_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
 pub struct Settings {
     /// Which claims (`SNAPSHOT_PVC_NAMES` or `SNAPSHOT_PVC_SELECTOR`).
     pub claims: ClaimChoice,
+    /// Whether, of these, only claims are snapshotted whose annotations ask for it (`SNAPSHOT_PVC_ANNOTATED`).
+    pub only_annotated: bool,
+    /// What claims may ask for by annotations (`SNAPSHOT_ANNOTATIONS`).
+    pub annotations: Annotations,
     /// The namespace; unset for the pod's own, or the kubeconfig context's
     /// (`SNAPSHOT_NAMESPACE`).
     pub namespace: Option<String>,
@@ -71,6 +75,8 @@ pub struct Settings {
     pub retention: Rules,
     /// Whether somebody said so, and it is not the default.
     pub is_retention_given: bool,
+    /// How often a claim is snapshotted that does not say; unset for in every run (`SNAPSHOT_EVERY`).
+    pub every: Option<Every>,
     /// Whether to prune even where claims may not be read, as the bash script did
     /// (`SNAPSHOT_PRUNE_UNREAD_CLAIMS`).
     pub prune_unread_claims: bool,
@@ -118,6 +124,17 @@ pub enum ClaimChoice {
     Selector(String),
 }
 
+/// What claims may ask for by annotations.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Annotations {
+    /// Whatever they want: the annotations replace the settings.
+    #[default]
+    Any,
+    /// To keep more than the schedule does, so that whoever may annotate a claim cannot have its snapshots deleted.
+    /// How often is the schedule's business then: more frequent snapshots push older ones out of `last=7`.
+    More,
+}
+
 /// The variables as `envy` reads them, and the flags of `list` that stand in for some of them. Every
 /// field is text: what each may hold is checked by the project's own parsers, so that the messages give
 /// the whole name of the variable or flag, and all problems come at once.
@@ -130,6 +147,10 @@ struct Variables {
     /// Claims by label selector: app=web
     #[arg(short = 'l', long = "selector", value_name = "SELECTOR")]
     pvc_selector: Option<String>,
+    #[arg(skip)]
+    pvc_annotated: Option<String>,
+    #[arg(skip)]
+    annotations: Option<String>,
     /// Namespace [default: the pod's own, or the kubeconfig context's]
     #[arg(short, long, value_name = "NAMESPACE")]
     namespace: Option<String>,
@@ -150,6 +171,8 @@ struct Variables {
     /// Show what these rules would keep: hourly=24,daily=7
     #[arg(long, value_name = "RULES")]
     retention: Option<String>,
+    #[arg(skip)]
+    every: Option<String>,
     #[arg(skip)]
     prune_unread_claims: Option<String>,
     #[arg(skip)]
@@ -196,9 +219,15 @@ const fn variable(name: &'static str, default: &'static str, meaning: &'static s
 }
 
 /// All variables of a run, in the order in which the documentation gives them.
-pub const VARIABLES: [Variable; 26] = [
+pub const VARIABLES: [Variable; 29] = [
     variable("SNAPSHOT_PVC_NAMES", "", "claims, comma-separated: data or data,logs"),
     variable("SNAPSHOT_PVC_SELECTOR", "", "claims by label selector: app=web"),
+    variable(
+        "SNAPSHOT_PVC_ANNOTATED",
+        "false",
+        "true: claims that carry the annotation volume-snapshotter/retention or volume-snapshotter/every, also for \
+         this schedule alone, or backup.kubernetes.io/deltas; with the selector: those that it matches",
+    ),
     variable("SNAPSHOT_NAMESPACE", "the pod's own, or the kubeconfig context's", "namespace"),
     variable("SNAPSHOT_NAMESPACE_SELECTOR", "", "all namespaces that match, instead of one"),
     variable("SNAPSHOT_CLASS_NAME", "the cluster's default", "VolumeSnapshotClass"),
@@ -211,6 +240,16 @@ pub const VARIABLES: [Variable; 26] = [
         "last=1; outside a pod nothing is deleted unless this is set",
         "what stays, if any rule keeps it: last=N, hourly=N, daily=N, weekly=N, monthly=N, yearly=N (daily=all: \
          of every day), within=14d, within-hourly=2d to within-yearly=5y, deltas=PT1H P1D P7D, all",
+    ),
+    variable(
+        "SNAPSHOT_EVERY",
+        "in every run",
+        "how often a claim is snapshotted: 6h, 1d, 1w; a Job that a person makes takes all",
+    ),
+    variable(
+        "SNAPSHOT_ANNOTATIONS",
+        "any",
+        "what claims may ask for by annotations: any, or more: to keep more than the settings do, and nothing else",
     ),
     variable(
         "SNAPSHOT_PRUNE_UNREAD_CLAIMS",
@@ -267,8 +306,11 @@ pub const NAMES: [&str; VARIABLES.len()] = {
 };
 
 /// Of which two a flag that sets the one overrules the other's variable.
-const EXCLUDING: [[&str; 2]; 2] =
-    [["SNAPSHOT_PVC_NAMES", "SNAPSHOT_PVC_SELECTOR"], ["SNAPSHOT_NAMESPACE", "SNAPSHOT_NAMESPACE_SELECTOR"]];
+const EXCLUDING: [[&str; 2]; 3] = [
+    ["SNAPSHOT_PVC_NAMES", "SNAPSHOT_PVC_SELECTOR"],
+    ["SNAPSHOT_PVC_NAMES", "SNAPSHOT_PVC_ANNOTATED"],
+    ["SNAPSHOT_NAMESPACE", "SNAPSHOT_NAMESPACE_SELECTOR"],
+];
 
 impl Settings {
     /// Reads the settings from environment variables; others than `SNAPSHOT_*`, `RUST_LOG` and
@@ -325,6 +367,8 @@ impl Settings {
         let Variables {
             pvc_names,
             pvc_selector,
+            pvc_annotated,
+            annotations,
             namespace,
             namespace_selector,
             class_name,
@@ -333,6 +377,7 @@ impl Settings {
             ready_attempts,
             ready_interval,
             retention,
+            every,
             prune_unread_claims,
             concurrency,
             max_pending,
@@ -358,8 +403,14 @@ impl Settings {
             );
         }
         let is_retention_given = retention.is_some();
+        let only_annotated =
+            reader.optional("SNAPSHOT_PVC_ANNOTATED", pvc_annotated, values::flag).unwrap_or(false);
         let settings = Settings {
-            claims: claims(&mut reader, pvc_names, pvc_selector, for_list),
+            claims: claims(&mut reader, pvc_names, pvc_selector, only_annotated, for_list),
+            only_annotated,
+            annotations: reader
+                .optional("SNAPSHOT_ANNOTATIONS", annotations, values::annotations)
+                .unwrap_or_default(),
             namespace: reader.optional("SNAPSHOT_NAMESPACE", namespace, values::namespace),
             // The API server reads selectors; it knows more forms than anybody remembers.
             namespace_selector,
@@ -378,6 +429,7 @@ impl Settings {
                 .unwrap_or(Duration::from_secs(30)),
             retention: reader.optional("SNAPSHOT_RETENTION", retention, values::rules).unwrap_or_default(),
             is_retention_given,
+            every: reader.optional("SNAPSHOT_EVERY", every, values::every),
             prune_unread_claims: reader
                 .optional("SNAPSHOT_PRUNE_UNREAD_CLAIMS", prune_unread_claims, values::flag)
                 .unwrap_or(false),
@@ -442,6 +494,14 @@ impl Settings {
                 };
                 Err((problems, fallback))
             }
+        }
+    }
+
+    /// The rules for a claim that is annotated with rules of its own.
+    pub fn rules_with(&self, own: &Rules) -> Rules {
+        match self.annotations {
+            Annotations::Any => own.clone(),
+            Annotations::More => self.retention.or(own),
         }
     }
 
@@ -525,11 +585,23 @@ fn claims(
     reader: &mut Reader,
     names: Option<String>,
     selector: Option<String>,
+    only_annotated: bool,
     all_by_default: bool,
 ) -> ClaimChoice {
     const NAMES: &str = "SNAPSHOT_PVC_NAMES";
     const SELECTOR: &str = "SNAPSHOT_PVC_SELECTOR";
+    const ANNOTATED: &str = "SNAPSHOT_PVC_ANNOTATED";
     match (names, selector) {
+        (Some(_), None) if only_annotated => {
+            reader.problem(
+                NAMES,
+                None,
+                format!(
+                    "{NAMES} and {ANNOTATED} are both set; {ANNOTATED}=true goes alone or with {SELECTOR}"
+                ),
+            );
+            ClaimChoice::Names(Vec::new())
+        }
         (Some(names), None) => {
             let names = reader.optional(NAMES, Some(names), values::claim_names);
             ClaimChoice::Names(names.unwrap_or_default())
@@ -544,14 +616,14 @@ fn claims(
             ClaimChoice::Names(Vec::new())
         }
         // An empty selector matches everything.
-        (None, None) if all_by_default => ClaimChoice::Selector(String::new()),
+        (None, None) if all_by_default || only_annotated => ClaimChoice::Selector(String::new()),
         (None, None) => {
             reader.problem(
                 NAMES,
                 None,
                 format!(
-                    "neither {NAMES} nor {SELECTOR} is set; set one of the two, e.g. \
-                         {NAMES}=data or {SELECTOR}=app=web"
+                    "neither {NAMES} nor {SELECTOR} is set; set one of the two, e.g. {NAMES}=data or \
+                     {SELECTOR}=app=web, or {ANNOTATED}=true"
                 ),
             );
             ClaimChoice::Names(Vec::new())

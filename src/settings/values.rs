@@ -6,10 +6,11 @@ use std::{collections::HashSet, fmt, path::PathBuf, time::Duration};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
+use super::Annotations;
 use crate::{
     names::{self, is_label_value, is_namespace_name, is_object_name},
     quantity::{Bytes, NoAmount},
-    retention::{RuleError, Rules},
+    retention::{Every, RuleError, Rules},
     shard::Shard,
     url::{PingUrl, UrlError},
 };
@@ -108,6 +109,8 @@ pub(super) enum ValueError {
     Duration,
     #[error("neither true nor false; one of these two is accepted")]
     Flag,
+    #[error("neither any nor more; one of these two is accepted")]
+    Annotations,
     #[error("not a path")]
     Path,
     #[error("no such format; text or json is accepted")]
@@ -139,6 +142,8 @@ pub(super) enum ValueError {
     Bytes(#[from] NoAmount),
     #[error(transparent)]
     Retention(#[from] RuleError),
+    #[error("{0}")]
+    Every(String),
 }
 
 const OBJECT_NAME: &str = "lower-case letters, digits, '-' and '.', at most 253 characters, beginning and \
@@ -220,6 +225,14 @@ pub(super) fn flag(text: &str) -> Result<bool, ValueError> {
     }
 }
 
+pub(super) fn annotations(text: &str) -> Result<Annotations, ValueError> {
+    match text {
+        "any" => Ok(Annotations::Any),
+        "more" => Ok(Annotations::More),
+        _ => Err(ValueError::Annotations),
+    }
+}
+
 pub(super) fn path(text: &str) -> Result<PathBuf, ValueError> {
     match text.contains('\0') {
         true => Err(ValueError::Path),
@@ -283,6 +296,11 @@ pub(super) fn bytes(text: &str) -> Result<Bytes, ValueError> {
 /// Rules of retention.
 pub(super) fn rules(text: &str) -> Result<Rules, ValueError> {
     Ok(text.parse()?)
+}
+
+/// How often.
+pub(super) fn every(text: &str) -> Result<Every, ValueError> {
+    text.parse().map_err(ValueError::Every)
 }
 
 /// Access modes, each once, in the order in which they were given.

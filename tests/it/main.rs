@@ -1,10 +1,12 @@
 //! All integration tests, in one binary, for linking is what takes long.
 
 mod alerts;
+mod annotated;
 mod attacks;
 mod commands;
 mod daemons;
 mod documents;
+mod every;
 mod faults;
 mod figures;
 mod image;

@@ -79,6 +79,8 @@ fn a_value_that_cannot_be_understood_is_refused_with_what_would_be_accepted() {
     for (name, value, accepted) in [
         ("SNAPSHOT_PVC_NAMES", "data,,logs", "e.g. data or data,logs"),
         ("SNAPSHOT_PVC_NAMES", "Data", "\"Data\" is not the name of a claim"),
+        ("SNAPSHOT_EVERY", "daily", "\"daily\" is not a length of time; numbers with units are"),
+        ("SNAPSHOT_ANNOTATIONS", "less", "neither any nor more"),
         ("SNAPSHOT_NAMESPACE", "a.b", "at most 63 characters"),
         ("SNAPSHOT_CLASS_NAME", "not a class", "lower-case letters"),
         (
@@ -179,6 +181,17 @@ fn pods_that_share_the_claims_do_not_share_a_check() {
 fn exactly_one_of_names_and_selector_is_set() {
     let both = parse(&[("SNAPSHOT_PVC_NAMES", "a"), ("SNAPSHOT_PVC_SELECTOR", "b")]).expect_err("both");
     assert!(both.to_string().contains("set exactly one of the two"), "{both}");
+    let both = parse(&[("SNAPSHOT_PVC_NAMES", "a"), ("SNAPSHOT_PVC_ANNOTATED", "true")]).expect_err("both");
+    assert!(
+        both.to_string().contains("SNAPSHOT_PVC_ANNOTATED=true goes alone or with SNAPSHOT_PVC_SELECTOR"),
+        "{both}"
+    );
+    assert!(parse(&[("SNAPSHOT_PVC_NAMES", "a"), ("SNAPSHOT_PVC_ANNOTATED", "false")]).is_ok());
+    let alone = parse(&[("SNAPSHOT_PVC_ANNOTATED", "true")]).expect("alone");
+    assert!(alone.only_annotated && alone.claims == ClaimChoice::Selector(String::new()));
+    let with =
+        parse(&[("SNAPSHOT_PVC_SELECTOR", "app=web"), ("SNAPSHOT_PVC_ANNOTATED", "true")]).expect("with");
+    assert!(with.only_annotated && with.claims == ClaimChoice::Selector("app=web".into()));
     let neither = parse(&[]).expect_err("neither");
     assert!(
         neither.to_string().contains("neither SNAPSHOT_PVC_NAMES nor SNAPSHOT_PVC_SELECTOR"),
@@ -242,7 +255,7 @@ fn every_problem_is_reported_at_once() {
         "4 problems in the settings; nothing was changed\
          \n  SNAPSHOT_RETENTON: there is no such setting; the nearest is SNAPSHOT_RETENTION\
          \n  SNAPSHOT_PVC_NAMES: neither SNAPSHOT_PVC_NAMES nor SNAPSHOT_PVC_SELECTOR is set; set one of the \
-         two, e.g. SNAPSHOT_PVC_NAMES=data or SNAPSHOT_PVC_SELECTOR=app=web\
+         two, e.g. SNAPSHOT_PVC_NAMES=data or SNAPSHOT_PVC_SELECTOR=app=web, or SNAPSHOT_PVC_ANNOTATED=true\
          \n  SNAPSHOT_READY_ATTEMPTS=\"three\": not a number in range; a whole number from 1 to 1000 is accepted\
          \n  SNAPSHOT_DRY_RUN=\"maybe\": neither true nor false; one of these two is accepted"
     );

@@ -222,6 +222,7 @@ fn what_changes_runs_changes_all_of_them_and_restores_are_left_alone() {
                 "{}: all-claims",
                 rendered.directory
             );
+            assert!(settings.only_annotated, "{}: annotated-claims", rendered.directory);
             assert_eq!(job.completions, Some(4), "{}: sharded", rendered.directory);
         }
         assert_eq!(restores[0].completions, None, "{}", rendered.directory);

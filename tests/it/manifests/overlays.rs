@@ -164,8 +164,8 @@ fn the_overlays_render_to_what_is_kept_in_tests_golden() {
         .expect("tests/golden can be listed")
         .map(|entry| entry.expect("an entry of tests/golden").path())
         .map(|path| path.file_stem().expect("a file has a name").to_string_lossy().into_owned())
-        // Those are of `crate::list`.
-        .filter(|name| !name.starts_with("list-"))
+        // Those are of `crate::list` and `crate::timeline`.
+        .filter(|name| !name.starts_with("list-") && !name.starts_with("simulate-"))
         .collect();
     let renew = "renew it with: UPDATE_GOLDEN=1 cargo test --test it manifests";
     assert_eq!(kept, names, "{renew}");

@@ -104,7 +104,7 @@ impl SettingsFile {
     pub(super) fn with(&self, (name, value): &(String, String)) -> Variables {
         let mut variables = self.active.clone();
         match name.as_str() {
-            "SNAPSHOT_PVC_SELECTOR" => variables.remove("SNAPSHOT_PVC_NAMES"),
+            "SNAPSHOT_PVC_SELECTOR" | "SNAPSHOT_PVC_ANNOTATED" => variables.remove("SNAPSHOT_PVC_NAMES"),
             "SNAPSHOT_PVC_NAMES" => variables.remove("SNAPSHOT_PVC_SELECTOR"),
             _ => None,
         };
