@@ -2,13 +2,15 @@
 //!
 //! [`Cluster`] offers what a run needs in a run's own words, and what a restore needs beside that in
 //! `claims`. How a request is sent, bounded and repeated is in `request` and `backoff`; where the API
-//! server is and who we are to it in `connect`; what can go wrong in [`Error`].
+//! server is and who we are to it in `connect`; how a command is run in a container in `exec`; what can go
+//! wrong in [`Error`].
 
 mod backoff;
 mod claims;
 mod connect;
 mod credentials;
 mod error;
+mod exec;
 mod operation;
 mod request;
 
@@ -16,20 +18,25 @@ use std::collections::BTreeMap;
 
 use futures::{Stream, StreamExt};
 use kube::{
-    api::{DeleteParams, GetParams, ListParams, PostParams, Preconditions, WatchEvent, WatchParams},
+    api::{
+        DeleteParams, GetParams, ListParams, Patch, PatchParams, PostParams, Preconditions, WatchEvent,
+        WatchParams,
+    },
     core::{Request as ApiRequest, request::Error as BuildError},
 };
 use serde::de::DeserializeOwned;
+use serde_json::json;
 
 pub use backoff::Backoff;
 pub use connect::{Access, INTERACTIVE_RETRY_BUDGET, RETRY_BUDGET, connect};
 pub use error::{Error, ErrorKind};
+pub use exec::PodCommand;
 pub use request::{DENIED_FOR, Slot};
 
 use crate::{
     api::{
-        Claim, Namespace, NewMetadata, NewVolumeSnapshot, Page, PageMetadata, SNAPSHOT_API, SNAPSHOT_GROUP,
-        VolumeSnapshot, VolumeSnapshotSource, VolumeSnapshotSpec,
+        Claim, Namespace, NewMetadata, NewVolumeSnapshot, Page, PageMetadata, Pod, SNAPSHOT_API,
+        SNAPSHOT_GROUP, VolumeSnapshot, VolumeSnapshotSource, VolumeSnapshotSpec,
     },
     names,
     shard::Shard,
@@ -58,6 +65,8 @@ const CLASSES: &str = "storageclasses";
 const VOLUMES: &str = "persistentvolumes";
 const CRON_JOBS: &str = "cronjobs";
 const CONFIG_MAPS: &str = "configmaps";
+const PODS: &str = "pods";
+const EXEC: &str = "pods/exec";
 const BATCH_GROUP: &str = "batch";
 const STORAGE_GROUP: &str = "storage.k8s.io";
 
@@ -83,6 +92,10 @@ const GET_CLASS: Permission = Permission { group: STORAGE_GROUP, resource: CLASS
 const LIST_CLASSES: Permission = Permission { group: STORAGE_GROUP, resource: CLASSES, verb: "list" };
 const LIST_CRON_JOBS: Permission = Permission { group: BATCH_GROUP, resource: CRON_JOBS, verb: "list" };
 const GET_CONFIG_MAP: Permission = Permission { group: "", resource: CONFIG_MAPS, verb: "get" };
+const PATCH: Permission = on_snapshots("patch");
+const LIST_PODS: Permission = Permission { group: "", resource: PODS, verb: "list" };
+const GET_EXEC: Permission = Permission { group: "", resource: EXEC, verb: "get" };
+const CREATE_EXEC: Permission = Permission { group: "", resource: EXEC, verb: "create" };
 const GET_VOLUME: Permission = Permission { group: "", resource: VOLUMES, verb: "get" };
 
 /// Every right that a run uses. No request can be made without naming one of these or of the lists
@@ -91,6 +104,9 @@ pub const PERMISSIONS: &[Permission] = &[GET_CLAIM, LIST_CLAIMS, CREATE, GET, LI
 
 /// What a run needs besides, and in all namespaces, if it chooses namespaces by a selector.
 pub const NAMESPACE_PERMISSIONS: &[Permission] = &[LIST_NAMESPACES];
+
+/// What a run needs besides if it runs hooks. To run a command over a WebSocket takes both verbs.
+pub const HOOK_PERMISSIONS: &[Permission] = &[LIST_PODS, GET_EXEC, CREATE_EXEC, PATCH];
 
 /// Every right that a restore uses, which are no part of a run's: it deletes nothing.
 pub const RESTORE_PERMISSIONS: &[Permission] = &[GET_CLAIM, CREATE_CLAIM, GET, LIST, LIST_EVENTS];
@@ -269,6 +285,41 @@ impl Cluster {
         };
         let operation = Operation::new(what, scope, LIST_CLAIMS);
         self.list(&operation, &path(scope, CLAIMS), selector, take).await?;
+        Ok(())
+    }
+
+    /// Lists the pods of a namespace that `keep` keeps something of.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Forbidden`] without the right, which only runs with hooks have.
+    pub async fn pods<T>(
+        &self,
+        namespace: &str,
+        keep: impl FnMut(Pod) -> Option<T>,
+    ) -> Result<Vec<T>, Error> {
+        let scope = Scope::Namespace(namespace.to_owned());
+        let operation = Operation::new("list the pods".to_owned(), &scope, LIST_PODS);
+        self.list_some(&operation, &path(&scope, PODS), "", keep).await
+    }
+
+    /// Gives exactly this snapshot a label. Carried out twice it does no harm.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Conflict`] if another object has the name by now.
+    pub async fn label(
+        &self,
+        namespace: &str,
+        name: &str,
+        uid: &str,
+        label: (&str, &str),
+    ) -> Result<(), Error> {
+        let scope = Scope::Namespace(namespace.to_owned());
+        let operation = Operation::new(format!("label snapshot {name} with {}", label.0), &scope, PATCH);
+        is_name(&operation, name)?;
+        let (key, value) = label;
+        let patch = Patch::Merge(json!({"metadata": {"uid": uid, "labels": {key: value}}}));
+        let send = || path(&scope, SNAPSHOTS).patch(name, &PatchParams::default(), &patch);
+        self.requests.send(&operation, &send).await?;
         Ok(())
     }
 

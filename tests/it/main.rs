@@ -7,6 +7,7 @@ mod daemons;
 mod documents;
 mod faults;
 mod figures;
+mod hooks;
 mod image;
 mod invariants;
 mod list;
