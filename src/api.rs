@@ -361,6 +361,99 @@ pub struct ClaimStatus {
     pub capacity: Storage,
 }
 
+/// A `Pod` as returned by the API server: what hooks need of it.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Pod {
+    pub metadata: PodMetadata,
+    pub spec: PodFields,
+    pub status: PodStatus,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct PodMetadata {
+    pub name: String,
+    pub annotations: HookAnnotations,
+}
+
+/// The annotations of a pod that are hooks, by their whole keys. All others are skipped, however large they are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HookAnnotations(pub BTreeMap<String, String>);
+
+impl<'de> Deserialize<'de> for HookAnnotations {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(HookAnnotationsVisitor)
+    }
+}
+
+struct HookAnnotationsVisitor;
+
+impl<'de> Visitor<'de> for HookAnnotationsVisitor {
+    type Value = HookAnnotations;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("annotations")
+    }
+
+    fn visit_unit<E: de::Error>(self) -> Result<HookAnnotations, E> {
+        Ok(HookAnnotations::default())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<HookAnnotations, A::Error> {
+        let mut read = BTreeMap::new();
+        while let Some(key) = map.next_key::<Cow<'_, str>>()? {
+            let is_hook =
+                key.split_once('/').is_some_and(|(prefix, _)| names::HOOK_ANNOTATIONS.contains(&prefix));
+            if is_hook {
+                read.insert(key.into_owned(), map.next_value()?);
+            } else {
+                map.next_value::<IgnoredAny>()?;
+            }
+        }
+        Ok(HookAnnotations(read))
+    }
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PodFields {
+    pub containers: Vec<PodContainer>,
+    pub init_containers: Vec<PodContainer>,
+    pub volumes: Vec<PodVolume>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PodContainer {
+    pub name: String,
+    /// Of an init container `Always` makes it a sidecar, which runs as long as the pod does.
+    pub restart_policy: Option<String>,
+}
+
+/// A volume of a pod, which is a claim or something else.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PodVolume {
+    pub name: String,
+    pub persistent_volume_claim: Option<PodClaim>,
+    /// Present if the claim is made with the pod, and named after the pod and the volume.
+    pub ephemeral: Option<IgnoredAny>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PodClaim {
+    pub claim_name: String,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct PodStatus {
+    /// `Pending`, `Running`, `Succeeded`, `Failed` or `Unknown`.
+    pub phase: String,
+}
+
 /// A `PersistentVolumeClaim` to create from a snapshot in the same namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewClaim {

@@ -11,6 +11,7 @@
 //! | [`names`] | label keys, and what Kubernetes accepts as a name or a label's value |
 //! | [`api`] | the fields of claims and snapshots that are read and written |
 //! | [`snapshot`] | what is remembered of a snapshot |
+//! | [`hooks`] | which commands pods ask for around their claims' snapshots, and which claims belong together |
 //! | [`shard`] | which pod of an Indexed Job takes a claim |
 //! | [`url`] | foreign URLs, and what of them may be said |
 //! | [`retention`] | which snapshots stay and why: rules, and the safety rules above them |
@@ -26,7 +27,7 @@
 //! | [`command`] | the command line |
 //! | [`process`] | the log, the terminal, signals, the termination message's file |
 //!
-//! [`shard`], [`retention`], [`timeline`], [`settings`], [`report`], [`simulate`], [`command`] and what they use
+//! [`hooks`], [`shard`], [`retention`], [`timeline`], [`settings`], [`report`], [`simulate`], [`command`] and what they use
 //! are pure: they know neither clock nor cluster; so are the parts of [`list`] and [`restore`] that decide what is
 //! said and made. [`run`], [`list`], [`simulate`] and [`restore`] know no HTTP, and nothing of each other. [`main`] wires the parts
 //! together and does nothing else.
@@ -63,6 +64,7 @@ pub mod api;
 pub mod cluster;
 pub mod command;
 mod entry;
+pub mod hooks;
 pub mod list;
 pub mod names;
 pub mod notify;

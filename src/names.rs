@@ -52,6 +52,18 @@ pub const RESTORED_SNAPSHOT_LABEL: &str = "volume-snapshotter/restored-snapshot"
 /// colons.
 pub const RESTORED_TIME_ANNOTATION: &str = "volume-snapshotter/restored-time";
 
+/// What the annotations of pods that are hooks begin with, before the slash: ours, then Velero's.
+pub const HOOK_ANNOTATIONS: [&str; 4] = [
+    "pre.hook.volume-snapshotter",
+    "post.hook.volume-snapshotter",
+    "pre.hook.backup.velero.io",
+    "post.hook.backup.velero.io",
+];
+
+/// Label of a snapshot that was seen to be taken while the hooks of every pod that mounts the claim held. It is
+/// set afterwards, so one without it may be consistent too.
+pub const CONSISTENT_LABEL: &str = "volume-snapshotter/consistent";
+
 /// The recommended label for the tool that manages an object.
 pub const MANAGED_BY_LABEL: &str = "app.kubernetes.io/managed-by";
 

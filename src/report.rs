@@ -38,6 +38,9 @@ pub struct ClaimReport {
     pub taken_over: bool,
     /// Time from creation to ready.
     pub ready_after: Option<Duration>,
+    /// Whether the snapshot is consistent, as far as hooks can tell. `None` if no pod with hooks mounts the claim, or
+    /// as long as it is not known.
+    pub consistency: Option<Consistency>,
     /// Number of older snapshots that were deleted.
     pub deleted: usize,
     /// Number of deletions in flight. If the run is stopped, whether they were carried out is unknown.
@@ -45,6 +48,15 @@ pub struct ClaimReport {
     /// Number of older snapshots that were kept.
     pub kept: usize,
     pub end: End,
+}
+
+/// Whether a snapshot was taken while the hooks held.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Consistency {
+    /// It was seen to be taken after all pre hooks, and before a post hook began.
+    Consistent,
+    /// Why it is not, or may not be.
+    Inconsistent(String),
 }
 
 /// How a run ended for one target.
@@ -68,6 +80,8 @@ pub enum End {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     Waiting,
+    /// The pre hooks of the pods that mount the claim are being run.
+    Freezing,
     /// The snapshot is being created.
     Creating,
     /// The snapshot exists and is not ready yet.
@@ -121,6 +135,7 @@ impl ClaimReport {
             snapshot: None,
             taken_over: false,
             ready_after: None,
+            consistency: None,
             deleted: 0,
             deleting: 0,
             kept: 0,
@@ -149,6 +164,7 @@ impl ClaimReport {
         let snapshot = self.snapshot.as_deref().unwrap_or("its snapshot");
         match &self.end {
             End::Unfinished(Step::Waiting) => "not started".to_owned(),
+            End::Unfinished(Step::Freezing) => "stopped while the pre hooks were being run".to_owned(),
             End::Unfinished(Step::Creating) => "stopped while its snapshot was being created".to_owned(),
             End::Unfinished(Step::AwaitingReady) => {
                 format!("stopped before {snapshot} was ready; the Job's next attempt continues with it")
@@ -171,17 +187,29 @@ impl ClaimReport {
                 self.kept
             ),
             End::Done => format!(
-                "{snapshot} ready {}, {} deleted, {} kept",
+                "{snapshot} ready {}{}, {} deleted, {} kept",
                 match self.taken_over {
                     true => "(created by an earlier attempt)".to_owned(),
                     false => format!("after {}", text::duration(self.ready_after.unwrap_or_default())),
+                },
+                match &self.consistency {
+                    None => String::new(),
+                    Some(Consistency::Consistent) => ", consistent".to_owned(),
+                    Some(Consistency::Inconsistent(why)) => format!(", not consistent ({why})"),
                 },
                 text::count(self.deleted, "older snapshot"),
                 self.kept
             ),
             End::Failed(failure) => failure.message.clone(),
             End::NotPruned(problem) if dry_run => problem.clone(),
-            End::NotPruned(problem) => format!("{snapshot} is ready, but {problem}"),
+            End::NotPruned(problem) => {
+                let consistent = match &self.consistency {
+                    None => String::new(),
+                    Some(Consistency::Consistent) => " and consistent".to_owned(),
+                    Some(Consistency::Inconsistent(why)) => format!(" and not consistent ({why})"),
+                };
+                format!("{snapshot} is ready{consistent}, but {problem}")
+            }
         }
     }
 }
@@ -267,6 +295,14 @@ impl Report {
             0 => {}
             1 => said.push_str("; 1 claim is not due"),
             many => said.push_str(&format!("; {many} claims are not due")),
+        }
+        let is_inconsistent = |claim: &&ClaimReport| {
+            matches!(claim.consistency, Some(Consistency::Inconsistent(_))) && claim.is_ready()
+        };
+        match self.claims.iter().filter(is_inconsistent).count() {
+            0 => {}
+            1 => said.push_str("; 1 of them is not consistent"),
+            many => said.push_str(&format!("; {many} of them are not consistent")),
         }
         match passed_over {
             0 => {}

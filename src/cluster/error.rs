@@ -56,6 +56,8 @@ pub enum ErrorKind {
     Unreadable,
     /// There are no usable credentials: no kubeconfig, token or certificate.
     Credentials,
+    /// A command in a container ended badly, or could not be started.
+    CommandFailed,
 }
 
 impl Error {
@@ -137,6 +139,16 @@ impl Error {
         }
     }
 
+    /// Creates an error for a denial that did not say what was missing.
+    pub(super) fn denied(operation: &Operation) -> Self {
+        Self::other(operation, ErrorKind::Forbidden, "forbidden")
+    }
+
+    /// Whether this is a 403 that names neither what was denied nor who denied it.
+    pub(super) fn is_bare_denial(&self) -> bool {
+        self.kind == ErrorKind::Refused && self.said.trim_end().ends_with("is forbidden:")
+    }
+
     pub fn kind(&self) -> ErrorKind {
         self.kind
     }
@@ -171,6 +183,7 @@ impl Error {
             | ErrorKind::Busy
             | ErrorKind::Unavailable
             | ErrorKind::Unreachable
+            | ErrorKind::CommandFailed
             // A new or renewed token may not be known to the API server yet.
             | ErrorKind::Unauthorized => true,
             ErrorKind::NotFound
@@ -199,6 +212,8 @@ impl Error {
             (ErrorKind::Unauthorized, _) => {
                 Some("check the ServiceAccount's token, or the kubeconfig's credentials".to_owned())
             }
+            // Of a command that was begun nobody knows more.
+            (ErrorKind::Unreachable, Some(Permission { resource: "pods/exec", .. })) => None,
             (ErrorKind::Unreachable, _) => {
                 Some("check the network between here and the API server".to_owned())
             }

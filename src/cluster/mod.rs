@@ -2,8 +2,8 @@
 //!
 //! [`Cluster`] offers what a run needs in a run's own words, what a restore needs beside that in `claims`, and
 //! what people are told with in `events`. How a request is sent, bounded and repeated is in `request` and
-//! `backoff`, how a list is read page by page in `pages`; where the API
-//! server is and who we are to it in `connect`; what can go wrong in [`Error`].
+//! `backoff`, how a list is read page by page in `pages`; where the API server is and who we are to it in
+//! `connect`; how a command is run in a container in `exec`; what can go wrong in [`Error`].
 
 mod backoff;
 mod claims;
@@ -11,6 +11,7 @@ mod connect;
 mod credentials;
 mod error;
 mod events;
+mod exec;
 mod operation;
 mod pages;
 mod request;
@@ -20,20 +21,22 @@ use std::collections::BTreeMap;
 use futures::{Stream, StreamExt};
 use k8s_openapi::jiff::Timestamp;
 use kube::{
-    api::{DeleteParams, GetParams, PostParams, Preconditions, WatchEvent, WatchParams},
+    api::{DeleteParams, GetParams, Patch, PatchParams, PostParams, Preconditions, WatchEvent, WatchParams},
     core::{Request as ApiRequest, request::Error as BuildError},
 };
 use serde::de::DeserializeOwned;
+use serde_json::json;
 
 pub use backoff::Backoff;
 pub use connect::{Access, INTERACTIVE_RETRY_BUDGET, RETRY_BUDGET, connect};
 pub(crate) use error::with_causes;
 pub use error::{Error, ErrorKind};
+pub use exec::PodCommand;
 pub use request::{DENIED_FOR, Slot};
 
 use crate::{
     api::{
-        Claim, Namespace, NewMetadata, NewVolumeSnapshot, SNAPSHOT_API, SNAPSHOT_GROUP, VolumeSnapshot,
+        Claim, Namespace, NewMetadata, NewVolumeSnapshot, Pod, SNAPSHOT_API, SNAPSHOT_GROUP, VolumeSnapshot,
         VolumeSnapshotSource, VolumeSnapshotSpec,
     },
     names,
@@ -64,6 +67,8 @@ const CLASSES: &str = "storageclasses";
 const VOLUMES: &str = "persistentvolumes";
 const CRON_JOBS: &str = "cronjobs";
 const CONFIG_MAPS: &str = "configmaps";
+const PODS: &str = "pods";
+const EXEC: &str = "pods/exec";
 const BATCH_GROUP: &str = "batch";
 const STORAGE_GROUP: &str = "storage.k8s.io";
 const EVENT_GROUP: &str = "events.k8s.io";
@@ -91,6 +96,10 @@ const GET_CLASS: Permission = Permission { group: STORAGE_GROUP, resource: CLASS
 const LIST_CLASSES: Permission = Permission { group: STORAGE_GROUP, resource: CLASSES, verb: "list" };
 const LIST_CRON_JOBS: Permission = Permission { group: BATCH_GROUP, resource: CRON_JOBS, verb: "list" };
 const GET_CONFIG_MAP: Permission = Permission { group: "", resource: CONFIG_MAPS, verb: "get" };
+const PATCH: Permission = on_snapshots("patch");
+const LIST_PODS: Permission = Permission { group: "", resource: PODS, verb: "list" };
+const GET_EXEC: Permission = Permission { group: "", resource: EXEC, verb: "get" };
+const CREATE_EXEC: Permission = Permission { group: "", resource: EXEC, verb: "create" };
 const GET_VOLUME: Permission = Permission { group: "", resource: VOLUMES, verb: "get" };
 
 /// Every right that a run needs. No request can be made without naming one of these or of the lists
@@ -103,6 +112,9 @@ pub const NAMESPACE_PERMISSIONS: &[Permission] = &[LIST_NAMESPACES];
 /// What a run uses besides, where it may and where Events are not switched off: it says on a claim that its
 /// snapshot failed. The Role of the manifests has it.
 pub const EVENT_PERMISSIONS: &[Permission] = &[CREATE_EVENT];
+
+/// What a run needs besides if it runs hooks. To run a command over a WebSocket takes both verbs.
+pub const HOOK_PERMISSIONS: &[Permission] = &[LIST_PODS, GET_EXEC, CREATE_EXEC, PATCH];
 
 /// Every right that a restore uses, which are no part of a run's: it deletes nothing.
 pub const RESTORE_PERMISSIONS: &[Permission] = &[GET_CLAIM, CREATE_CLAIM, GET, LIST, LIST_EVENTS];
@@ -277,6 +289,41 @@ impl Cluster {
         };
         let operation = Operation::new(what, scope, LIST_CLAIMS);
         self.list(&operation, &path(scope, CLAIMS), selector, take).await?;
+        Ok(())
+    }
+
+    /// Lists the pods of a namespace that `keep` keeps something of.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Forbidden`] without the right, which only runs with hooks have.
+    pub async fn pods<T>(
+        &self,
+        namespace: &str,
+        keep: impl FnMut(Pod) -> Option<T>,
+    ) -> Result<Vec<T>, Error> {
+        let scope = Scope::Namespace(namespace.to_owned());
+        let operation = Operation::new("list the pods".to_owned(), &scope, LIST_PODS);
+        self.list_some(&operation, &path(&scope, PODS), "", keep).await
+    }
+
+    /// Gives exactly this snapshot a label. Carried out twice it does no harm.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Conflict`] if another object has the name by now.
+    pub async fn label(
+        &self,
+        namespace: &str,
+        name: &str,
+        uid: &str,
+        label: (&str, &str),
+    ) -> Result<(), Error> {
+        let scope = Scope::Namespace(namespace.to_owned());
+        let operation = Operation::new(format!("label snapshot {name} with {}", label.0), &scope, PATCH);
+        is_name(&operation, name)?;
+        let (key, value) = label;
+        let patch = Patch::Merge(json!({"metadata": {"uid": uid, "labels": {key: value}}}));
+        let send = || path(&scope, SNAPSHOTS).patch(name, &PatchParams::default(), &patch);
+        self.requests.send(&operation, &send).await?;
         Ok(())
     }
 

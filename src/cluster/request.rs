@@ -17,7 +17,7 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp, fmt::rfc2822::DateTimeParser}
 use kube::{
     Client,
     api::WatchEvent,
-    client::Body,
+    client::{Body, Connection},
     core::{Status, request::Error as BuildError},
 };
 use serde::de::DeserializeOwned;
@@ -135,6 +135,24 @@ impl Requests {
             match answer {
                 Err(error) => budget.wait(operation, error).await?,
                 answer => return answer,
+            }
+        }
+    }
+
+    /// Opens a WebSocket, once, within a time. As a watch, it takes no place among the requests in flight: what
+    /// thaws a pod must not queue behind anything.
+    pub(super) async fn websocket(
+        &self,
+        operation: &Operation,
+        request: Built,
+        within: Duration,
+    ) -> Result<Connection, Error> {
+        let request = built(operation, request)?;
+        match timeout(within, self.client.connect(request)).await {
+            Ok(opened) => opened.map_err(|error| failed(operation, error)),
+            Err(_) => {
+                let said = format!("no answer within {}", crate::text::duration(within));
+                Err(Error::other(operation, ErrorKind::Unreachable, &said))
             }
         }
     }

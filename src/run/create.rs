@@ -78,7 +78,7 @@ pub(super) async fn create(run: &Run<'_>, target: &Target) -> Result<New, Failur
 }
 
 /// What an earlier attempt of this Job made of this very claim: of several the ready one, then the newest.
-fn made_before(run: &Run<'_>, target: &Target) -> Option<Snapshot> {
+pub(super) fn made_before(run: &Run<'_>, target: &Target) -> Option<Snapshot> {
     let schedule = run.settings.run_uid.as_deref()?;
     let made = run.cache.of_claim(&target.id).into_iter().filter(|snapshot| {
         snapshot.run_uid.as_deref() == Some(schedule)

@@ -4,13 +4,14 @@
 //! Here is the order of things. Which claims are targets is found in `discover`. What is known of the
 //! snapshots at any moment is in `cache`, and what keeps that up to date in `watch`. How many may be
 //! pending at a time is in `pace`. The way of one target is
-//! `create`, `wait` and `prune`; what a deletion depends on besides is in `recheck`. Requests are made by
+//! `create`, `wait` and `prune`, with `hooks` around the first two where pods ask for them; what a deletion depends on besides is in `recheck`. Requests are made by
 //! [`crate::cluster`]; nothing here knows HTTP.
 
 mod cache;
 mod compact;
 mod create;
 mod discover;
+mod hooks;
 mod pace;
 mod prune;
 mod recheck;
@@ -38,9 +39,11 @@ use crate::{
     report::{End, Failure, Report, Step, Stop},
     retention::due::{Asked, not_due},
     settings::Settings,
+    snapshot::Snapshot,
     text,
 };
 use cache::SnapshotCache;
+use hooks::{Frozen, Plan, Turn};
 use pace::Pace;
 use recheck::Rechecks;
 use shared::Shared;
@@ -76,6 +79,9 @@ struct Run<'a> {
     made_lists: Shared<MadeList>,
     /// Bounds the targets that create or prune at a time; waiting takes no place.
     active: Semaphore,
+    /// Bounds the units whose pods are frozen at a time.
+    freezing: Semaphore,
+    frozen: &'a Frozen,
 }
 
 /// When this run's snapshots were last listed, and whether that failed.
@@ -105,8 +111,9 @@ impl Run<'_> {
 struct Progress {
     claims: RefCell<Vec<ReportSlot>>,
     trouble: Cell<Option<Failure>>,
-    /// What the targets that have to wait for others take besides [`Settings::bound`].
+    /// What the targets that have to wait for others, and hooks, take besides [`Settings::bound`].
     further_waits: Cell<Duration>,
+    frozen: Frozen,
 }
 
 impl Progress {
@@ -123,7 +130,7 @@ impl Progress {
 }
 
 /// Runs once, until `stop` comes, and for at most [`Settings::bound`], or as much longer as targets wait for
-/// others to become ready. `id` is the Job's name, for people.
+/// others to become ready. What hooks have frozen is thawed before this returns. `id` is the Job's name, for people.
 pub async fn run(
     cluster: &Cluster,
     settings: &Settings,
@@ -158,6 +165,11 @@ pub async fn run(
             None
         }
     };
+    // The steps are gone with all that they were doing, so nothing freezes any more.
+    if let Err(failure) = progress.frozen.thaw(cluster, stopped).await {
+        let trouble = progress.trouble.take();
+        progress.trouble.set(trouble.or(Some(failure)));
+    }
     Report {
         claims: progress.claims.into_inner().iter().map(ReportSlot::get).collect(),
         trouble: progress.trouble.into_inner(),
@@ -174,6 +186,10 @@ pub async fn run(
 /// If the run as a whole came to nothing.
 async fn steps(cluster: &Cluster, settings: &Settings, id: &str, progress: &Progress) -> Result<(), Failure> {
     let (scope, targets) = discover::targets(cluster, settings, progress).await?;
+    let (targets, pods) = match settings.hooks {
+        true => hooks::pods(cluster, targets).await,
+        false => (targets, Vec::new()),
+    };
     if targets.is_empty() {
         return Ok(());
     }
@@ -197,7 +213,9 @@ async fn steps(cluster: &Cluster, settings: &Settings, id: &str, progress: &Prog
     }
     let targets = in_order(targets, &cache);
     let pace = Pace::new(targets.len(), settings.max_pending, settings.longest_wait());
-    progress.further_waits.set(settings.longest_wait().saturating_mul(pace.waves(targets.len()) - 1));
+    let plan = Plan::new(pods, &targets);
+    let waits = settings.longest_wait().saturating_mul(pace.waves(targets.len()) - 1);
+    progress.further_waits.set(waits.saturating_add(plan.longest(settings)));
 
     let mut made = format!("{owned},{}={id}", names::RUN_LABEL);
     if !settings.shard.is_whole() {
@@ -216,12 +234,15 @@ async fn steps(cluster: &Cluster, settings: &Settings, id: &str, progress: &Prog
         targets: targets.len(),
         made_lists: Shared::new(),
         active: Semaphore::new(settings.concurrency * ACTIVE_PER_REQUEST),
+        freezing: Semaphore::new(settings.concurrency),
+        frozen: &progress.frozen,
     };
     if settings.dry_run {
-        snapshot_and_prune(&run, &targets).await;
+        plan.describe();
+        snapshot_and_prune(&run, &targets, &Plan::default()).await;
     } else {
         tokio::select! {
-            () = snapshot_and_prune(&run, &targets) => {}
+            () = snapshot_and_prune(&run, &targets, &plan) => {}
             never = watch::watch(&run, resource_version) => match never {},
         }
     }
@@ -284,36 +305,47 @@ fn warn_of_odd_ones(cache: &SnapshotCache) {
 
 /// The whole way of all targets; their reports say what came of it. As many are created as may be pending, and
 /// each that is ready is handed on to be pruned. What is under way has a future; what waits for its turn is an
-/// entry in a list: there may be thousands.
-async fn snapshot_and_prune(run: &Run<'_>, targets: &[Target]) {
+/// entry in a list: there may be thousands. Targets that hooks hold together are one.
+async fn snapshot_and_prune(run: &Run<'_>, targets: &[Target], plan: &Plan) {
     let (ready, mut to_prune) = mpsc::unbounded_channel();
     let create = async move {
-        let mut queue = targets.iter();
-        let mut pending = FuturesUnordered::new();
-        loop {
-            while run.pace.allows(pending.len())
-                && let Some(target) = queue.next()
-            {
-                pending.push(async move { (target, create_and_wait(run, target).await) });
-            }
-            let (target, new) = tokio::select! {
-                ended = pending.next() => match ended {
-                    Some(ended) => ended,
-                    None => break,
-                },
-                () = run.pace.raised() => continue,
-            };
+        let settle = |at: usize, new: Result<New, Failure>| {
             run.rechecks.settled();
+            let Some(target) = targets.get(at) else { return };
             match new {
                 // The other end is open as long as this one.
                 Ok(new) => drop(ready.send((target, new))),
                 Err(failure) => target.report.fail(&target.called, failure),
             }
+        };
+        let settle = &settle;
+        let mut queue = targets.iter().enumerate();
+        let mut pending = FuturesUnordered::new();
+        loop {
+            while run.pace.allows(pending.len())
+                && let Some((at, target)) = queue.next()
+            {
+                let turn = plan.turn(at);
+                if !matches!(turn, Turn::TakenAlong) {
+                    pending.push(async move {
+                        match turn {
+                            Turn::First(unit) => {
+                                Box::pin(hooks::snapshot(run, targets, plan, unit, settle)).await;
+                            }
+                            _ => settle(at, create_and_wait(run, target).await),
+                        }
+                    });
+                }
+            }
+            tokio::select! {
+                ended = pending.next() => if ended.is_none() { break },
+                () = run.pace.raised() => {}
+            }
         }
     };
     let prune = stream::poll_fn(|context| to_prune.poll_recv(context)).for_each_concurrent(
         run.settings.concurrency * ACTIVE_PER_REQUEST,
-        async |(target, new)| match Box::pin(prune::prune(run, target, &new)).await {
+        async |(target, new): (&Target, New)| match Box::pin(prune::prune(run, target, &new)).await {
             Ok(end) => target.report.update(|report| report.end = end),
             Err(failure) => target.report.fail(&target.called, failure),
         },
@@ -324,21 +356,38 @@ async fn snapshot_and_prune(run: &Run<'_>, targets: &[Target]) {
 /// The way of one target until its new snapshot is ready. What is not needed while it waits is on the heap,
 /// and only while it is needed.
 async fn create_and_wait(run: &Run<'_>, target: &Target) -> Result<New, Failure> {
-    let report = &target.report;
-    let mut new = {
+    let new = {
         let Ok(_active) = run.active.acquire().await else {
             return Err(Failure { message: "no more requests are made".to_owned(), is_transient: true });
         };
-        report.update(|report| report.end = End::Unfinished(Step::Creating));
-        Box::pin(create::create(run, target)).await?
+        Box::pin(create_now(run, target)).await?
     };
+    await_ready(run, target, new, &|_| ()).await
+}
+
+/// Creates a target's new snapshot, whoever else creates meanwhile.
+async fn create_now(run: &Run<'_>, target: &Target) -> Result<New, Failure> {
+    let report = &target.report;
+    report.update(|report| report.end = End::Unfinished(Step::Creating));
+    let new = create::create(run, target).await?;
     report.update(|report| {
         report.snapshot = Some(new.name.clone());
         report.taken_over = new.is_taken_over;
         report.end = End::Unfinished(Step::AwaitingReady);
     });
+    Ok(new)
+}
+
+/// Waits until it is ready. All that is learned of it meanwhile is shown to `see`.
+async fn await_ready(
+    run: &Run<'_>,
+    target: &Target,
+    mut new: New,
+    see: &dyn Fn(&Snapshot),
+) -> Result<New, Failure> {
+    let report = &target.report;
     if !run.settings.dry_run {
-        wait::wait(run, target, &new).await?;
+        wait::wait(run, target, &new, see).await?;
         report.update(|report| report.ready_after = Some(new.began.elapsed()));
     }
     new.ready = Instant::now();

@@ -14,11 +14,17 @@ use crate::{
     text,
 };
 
-/// Waits until the snapshot is ready, for as many windows as the settings say.
+/// Waits until the snapshot is ready, for as many windows as the settings say. All that is learned of it
+/// meanwhile is shown to `see`.
 ///
 /// # Errors
 /// If it is not: what is wrong, and nothing older may be deleted.
-pub(super) async fn wait(run: &Run<'_>, target: &Target, new: &New) -> Result<(), Failure> {
+pub(super) async fn wait(
+    run: &Run<'_>,
+    target: &Target,
+    new: &New,
+    see: &dyn Fn(&Snapshot),
+) -> Result<(), Failure> {
     let claim = target.called.as_str();
     let attempts = run.settings.ready_attempts;
     let mut reported: Option<String> = None;
@@ -32,6 +38,7 @@ pub(super) async fn wait(run: &Run<'_>, target: &Target, new: &New) -> Result<()
                 None => Box::pin(read(run, target, new, &mut unread)).await?,
             };
             if let Some(known) = known {
+                see(&known);
                 if known.taken_up && !std::mem::replace(&mut is_taken_up, true) {
                     run.pace.taken_up(new.began.elapsed());
                 }
@@ -48,10 +55,11 @@ pub(super) async fn wait(run: &Run<'_>, target: &Target, new: &New) -> Result<()
         unread = None;
         let longest = if attempt < attempts { run.settings.ready_interval } else { run.settings.bound() };
         let read = timeout(longest, Box::pin(confirm(run, target, new, end, &mut unread))).await;
-        if let Some(known) = read.unwrap_or(Ok(None))?
-            && is_ready(claim, new, &known, &mut reported, attempt)?
-        {
-            return said_ready(claim, new, &known, attempt);
+        if let Some(known) = read.unwrap_or(Ok(None))? {
+            see(&known);
+            if is_ready(claim, new, &known, &mut reported, attempt)? {
+                return said_ready(claim, new, &known, attempt);
+            }
         }
         tracing::warn!(
             claim,

@@ -47,6 +47,9 @@ const SHORTEST_JOB_LIFETIME: Duration = Duration::from_secs(3600);
 /// The longest that a run may be told to wait for a snapshot.
 const MAX_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// The longest that a pod may be kept frozen.
+const MAX_FREEZE: Duration = Duration::from_secs(300);
+
 /// All that a user can choose.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -89,6 +92,11 @@ pub struct Settings {
     pub dry_run: bool,
     /// Whether to hold what this run makes (`SNAPSHOT_HOLD`).
     pub hold: bool,
+    /// Whether the hooks of pods are run (`SNAPSHOT_HOOKS`).
+    pub hooks: bool,
+    /// How long a pod stays frozen at most, from the end of the pre hooks on, while its claims' snapshots are not
+    /// taken (`SNAPSHOT_FREEZE_TIMEOUT`).
+    pub freeze_timeout: Duration,
     /// The part of the chosen claims that this pod takes (`SNAPSHOT_SHARDS` and
     /// `JOB_COMPLETION_INDEX`).
     pub shard: Shard,
@@ -184,6 +192,10 @@ struct Variables {
     #[arg(skip)]
     hold: Option<String>,
     #[arg(skip)]
+    hooks: Option<String>,
+    #[arg(skip)]
+    freeze_timeout: Option<String>,
+    #[arg(skip)]
     shards: Option<String>,
     #[arg(skip)]
     run_id: Option<String>,
@@ -219,7 +231,7 @@ const fn variable(name: &'static str, default: &'static str, meaning: &'static s
 }
 
 /// All variables of a run, in the order in which the documentation gives them.
-pub const VARIABLES: [Variable; 29] = [
+pub const VARIABLES: [Variable; 31] = [
     variable("SNAPSHOT_PVC_NAMES", "", "claims, comma-separated: data or data,logs"),
     variable("SNAPSHOT_PVC_SELECTOR", "", "claims by label selector: app=web"),
     variable(
@@ -264,6 +276,8 @@ pub const VARIABLES: [Variable; 29] = [
     ),
     variable("SNAPSHOT_DRY_RUN", "false", "true: say what would happen, change nothing"),
     variable("SNAPSHOT_HOLD", "false", "true: no schedule ever deletes what this run makes"),
+    variable("SNAPSHOT_HOOKS", "false", "true: run the hooks of the pods that mount the claims"),
+    variable("SNAPSHOT_FREEZE_TIMEOUT", "30s", "how long hooks keep a pod frozen at most: 30, 30s, up to 5m"),
     variable("SNAPSHOT_SHARDS", "1", "pods of an Indexed Job that share the claims"),
     variable(INDEX, "", "which of them this one is, from 0; set by Kubernetes"),
     variable("SNAPSHOT_RUN_ID", "random", "the Job's name, for people and labels"),
@@ -383,6 +397,8 @@ impl Settings {
             max_pending,
             dry_run,
             hold,
+            hooks,
+            freeze_timeout,
             shards,
             run_id,
             run_uid,
@@ -441,6 +457,10 @@ impl Settings {
                 .map(|number| number as usize),
             dry_run: reader.optional("SNAPSHOT_DRY_RUN", dry_run, values::flag).unwrap_or(false),
             hold: reader.optional("SNAPSHOT_HOLD", hold, values::flag).unwrap_or(false),
+            hooks: reader.optional("SNAPSHOT_HOOKS", hooks, values::flag).unwrap_or(false),
+            freeze_timeout: reader
+                .optional("SNAPSHOT_FREEZE_TIMEOUT", freeze_timeout, values::duration)
+                .unwrap_or(Duration::from_secs(30)),
             // A list is of all claims, whichever pod takes them.
             shard: if for_list { Shard::WHOLE } else { shard(&mut reader, shards, index) },
             run_id: reader.optional("SNAPSHOT_RUN_ID", run_id, values::label_value),
@@ -481,6 +501,16 @@ impl Settings {
                     "each of several pods pings it, and one that succeeds would hide one that fails; {} in the URL \
                      gives each a check of its own",
                     Placeholder::Shard.written()
+                ),
+            );
+        }
+        if settings.freeze_timeout > MAX_FREEZE {
+            reader.problem(
+                "SNAPSHOT_FREEZE_TIMEOUT",
+                None,
+                format!(
+                    "SNAPSHOT_FREEZE_TIMEOUT is {}; at most 5m are accepted",
+                    crate::text::duration(settings.freeze_timeout)
                 ),
             );
         }

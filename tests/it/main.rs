@@ -9,6 +9,7 @@ mod documents;
 mod every;
 mod faults;
 mod figures;
+mod hooks;
 mod image;
 mod invariants;
 mod list;

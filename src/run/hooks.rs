@@ -1,0 +1,658 @@
+//! The hooks around the snapshots of a unit: claims that pods with hooks mount together.
+//!
+//! All pre hooks of the unit's pods, then the creates, then each pod's post hook as soon as every snapshot of its
+//! claims is taken, or failed, or the pod has been frozen for long enough. Waiting until the snapshots are ready
+//! goes on meanwhile. What the hooks are is read in [`crate::hooks`].
+//!
+//! A pod is in [`Frozen`] from before its pre hook is sent until its post hook went well. What is left there when
+//! the run ends, for whatever reason, is thawed with a time of its own.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::{BTreeSet, HashMap},
+    pin::pin,
+    rc::Rc,
+    time::Duration,
+};
+
+use futures::{StreamExt, future::join_all, stream};
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep, timeout},
+};
+
+use super::{
+    ACTIVE_PER_REQUEST, Run, await_ready, create, create_and_wait, create_now,
+    discover::NAMESPACES_AT_A_TIME,
+    millis,
+    target::{New, Target},
+};
+use crate::{
+    cluster::{Backoff, Cluster, Error, ErrorKind, PodCommand},
+    hooks::{self, Hook, HookedPod, OnError, Unit},
+    names,
+    report::{Consistency, End, Failure, Step, Stop},
+    settings::Settings,
+    snapshot::Snapshot,
+    text,
+};
+
+/// How long a post hook is repeated besides the time that one try may take.
+const THAW_AGAIN: Duration = Duration::from_secs(30);
+
+/// How often a post hook that exits with an error is run.
+const THAW_TRIES: u32 = 3;
+
+/// How long thawing may take after a signal, and each try of it. The manifests give a pod 10 s to end
+/// (`terminationGracePeriodSeconds`).
+const THAW_AT_STOP: Duration = Duration::from_secs(8);
+const TRY_AT_STOP: Duration = Duration::from_millis(3500);
+
+/// After a pre hook of which nobody knows how it ended, the post hook is run once more: the command may have gone
+/// on, and frozen the pod after the first time.
+const LATEST_FREEZE: Duration = Duration::from_secs(30);
+const LATEST_FREEZE_AT_STOP: Duration = Duration::from_secs(2);
+
+/// Which targets belong together, and which pods make them so.
+#[derive(Default)]
+pub(super) struct Plan {
+    pods: Vec<Rc<HookedPod>>,
+    units: Vec<Unit>,
+    unit_of: HashMap<usize, usize>,
+}
+
+/// What to do when it is a target's turn.
+pub(super) enum Turn<'a> {
+    /// No pod with hooks mounts it.
+    Alone,
+    /// It is the first of a unit.
+    First(&'a Unit),
+    /// The first of its unit took it along.
+    TakenAlong,
+}
+
+impl Plan {
+    pub(super) fn new(pods: Vec<HookedPod>, targets: &[Target]) -> Self {
+        let claims = targets.iter().map(|target| (&*target.id.namespace, &*target.id.name));
+        let units = hooks::units(claims, &pods);
+        let of_unit = |(at, unit): (usize, &Unit)| unit.claims.iter().map(|claim| (*claim, at)).collect();
+        let unit_of = units.iter().enumerate().flat_map(|unit| -> Vec<_> { of_unit(unit) }).collect();
+        Plan { pods: pods.into_iter().map(Rc::new).collect(), units, unit_of }
+    }
+
+    pub(super) fn turn(&self, target: usize) -> Turn<'_> {
+        match self.unit_of.get(&target).and_then(|unit| self.units.get(*unit)) {
+            None => Turn::Alone,
+            Some(unit) if unit.claims.first() == Some(&target) => Turn::First(unit),
+            Some(_) => Turn::TakenAlong,
+        }
+    }
+
+    /// What hooks take at most besides all other waits.
+    pub(super) fn longest(&self, settings: &Settings) -> Duration {
+        let of_pod = |pod: &Rc<HookedPod>| match &pod.hooks {
+            Ok(hooks) => {
+                let pre = hooks.pre.as_ref().map_or(Duration::ZERO, |pre| pre.timeout);
+                let post = hooks.post.as_ref().map_or(Duration::ZERO, |post| post.timeout + THAW_AGAIN);
+                pre + settings.freeze_timeout + (post + THAW_AGAIN) * 2
+            }
+            Err(_) => Duration::ZERO,
+        };
+        let one = self.pods.iter().map(of_pod).max().unwrap_or_default();
+        let waves = self.units.len().div_ceil(settings.concurrency);
+        one.saturating_mul(u32::try_from(waves).unwrap_or(u32::MAX))
+    }
+
+    /// Says what a dry run leaves out.
+    pub(super) fn describe(&self) {
+        for (at, claims) in self.units.iter().flat_map(|unit| &unit.pods) {
+            let Some(pod) = self.pods.get(*at) else { continue };
+            let claims = text::count(claims.len(), "claim");
+            match &pod.hooks {
+                Ok(hooks) => tracing::info!(
+                    pod = pod.name,
+                    namespace = pod.namespace,
+                    pre = hooks.pre.as_ref().map(shown),
+                    post = hooks.post.as_ref().map(shown),
+                    "would run the hooks of pod {} for {claims}",
+                    pod.name
+                ),
+                Err(problem) => tracing::error!(pod = pod.name, namespace = pod.namespace, "{problem}"),
+            }
+        }
+    }
+}
+
+fn shown(hook: &Hook) -> String {
+    text::foreign(&format!("{}: {}", hook.container, hook.command.join(" ")))
+}
+
+/// Finds the pods with hooks that mount targets: one list of pods for each namespace. The targets of a namespace
+/// whose pods cannot be listed fail, and are taken out.
+pub(super) async fn pods(cluster: &Cluster, targets: Vec<Target>) -> (Vec<Target>, Vec<HookedPod>) {
+    let namespaces: BTreeSet<&str> = targets.iter().map(|target| &*target.id.namespace).collect();
+    let lists: Vec<_> = stream::iter(namespaces.into_iter().map(str::to_owned).collect::<Vec<_>>())
+        .map(async |namespace| {
+            let listed = cluster.pods(&namespace, |pod| hooks::of_pod(&namespace, pod)).await;
+            (namespace, listed)
+        })
+        .buffered(NAMESPACES_AT_A_TIME)
+        .collect()
+        .await;
+    let (mut pods, mut unread) = (Vec::new(), HashMap::new());
+    for (namespace, listed) in lists {
+        match listed {
+            Ok(listed) => pods.extend(listed),
+            Err(error) => drop(unread.insert(namespace, advised(error))),
+        }
+    }
+    let (readable, others): (Vec<_>, Vec<_>) =
+        targets.into_iter().partition(|target| !unread.contains_key(&target.id.namespace));
+    for target in others {
+        if let Some(failure) = unread.get(&target.id.namespace) {
+            target.report.fail(&target.called, failure.clone());
+        }
+    }
+    (readable, pods)
+}
+
+fn advised(error: Error) -> Failure {
+    let is_forbidden = error.kind() == ErrorKind::Forbidden;
+    let failure = Failure::from(error);
+    match is_forbidden {
+        true => failure.advising("the component hooks grants what SNAPSHOT_HOOKS=true needs"),
+        false => failure,
+    }
+}
+
+// --- Which pods are frozen -------------------------------------------------------------------------
+
+/// The pods whose pre hook was sent, and whose post hook has not gone well.
+#[derive(Default)]
+pub(super) struct Frozen(RefCell<Vec<FrozenPod>>);
+
+struct FrozenPod {
+    pod: Rc<HookedPod>,
+    /// Whether its pre hook may not have frozen it yet.
+    is_unclear: bool,
+}
+
+impl Frozen {
+    fn begin(&self, pod: &Rc<HookedPod>) {
+        self.0.borrow_mut().push(FrozenPod { pod: Rc::clone(pod), is_unclear: true });
+    }
+
+    fn is_clear(&self, pod: &Rc<HookedPod>) {
+        for frozen in self.0.borrow_mut().iter_mut().filter(|frozen| Rc::ptr_eq(&frozen.pod, pod)) {
+            frozen.is_unclear = false;
+        }
+    }
+
+    fn end(&self, pod: &Rc<HookedPod>) {
+        self.0.borrow_mut().retain(|frozen| !Rc::ptr_eq(&frozen.pod, pod));
+    }
+
+    /// Thaws what the run leaves frozen.
+    ///
+    /// # Errors
+    /// If a post hook did not go well: which pods may still be frozen.
+    pub(super) async fn thaw(&self, cluster: &Cluster, stopped: Option<Stop>) -> Result<(), Failure> {
+        let left = self.0.take();
+        if left.is_empty() {
+            return Ok(());
+        }
+        let is_signal = matches!(stopped, Some(Stop::Signal(_)));
+        tracing::warn!(
+            "{} may be frozen: running the post hooks before the run ends",
+            text::count(left.len(), "pod")
+        );
+        let thaws = left.iter().map(async |FrozenPod { pod, is_unclear }| {
+            let Some(post) = post_of(pod) else { return Ok(()) };
+            let (again, latest) = match is_signal {
+                true => (Time { one: TRY_AT_STOP, all: THAW_AT_STOP }, LATEST_FREEZE_AT_STOP),
+                false => (Time::of(post), LATEST_FREEZE_AT_STOP),
+            };
+            let thawed = run_post(cluster, pod, post, again).await;
+            if *is_unclear {
+                sleep(latest).await;
+                return run_post(cluster, pod, post, again).await.or(thawed);
+            }
+            thawed
+        });
+        // Whatever goes wrong in there: after a signal the time is short.
+        let all = if is_signal { THAW_AT_STOP } else { Duration::MAX };
+        let errors = match timeout(all, join_all(thaws)).await {
+            Ok(ended) => ended.into_iter().filter_map(Result::err).map(|error| error.to_string()).collect(),
+            Err(_) => vec![format!("the post hooks did not end within {}", text::duration(all))],
+        };
+        match errors.is_empty() {
+            true => Ok(()),
+            false => {
+                let pods: Vec<_> = left
+                    .iter()
+                    .map(|frozen| format!("{}/{}", frozen.pod.namespace, frozen.pod.name))
+                    .collect();
+                let message = format!("may still be frozen: pod {}: {}", pods.join(", "), errors.join("; "));
+                tracing::error!("{message}");
+                Err(Failure { message, is_transient: true })
+            }
+        }
+    }
+}
+
+fn post_of(pod: &HookedPod) -> Option<&Hook> {
+    pod.hooks.as_ref().ok()?.post.as_ref()
+}
+
+// --- Commands --------------------------------------------------------------------------------------
+
+/// How long a post hook may take: one try, and all of them.
+#[derive(Clone, Copy)]
+struct Time {
+    one: Duration,
+    all: Duration,
+}
+
+impl Time {
+    fn of(hook: &Hook) -> Self {
+        Time { one: hook.timeout, all: hook.timeout + THAW_AGAIN }
+    }
+}
+
+fn command<'a>(pod: &'a HookedPod, hook: &'a Hook, what: &'a str) -> PodCommand<'a> {
+    PodCommand {
+        namespace: &pod.namespace,
+        pod: &pod.name,
+        container: &hook.container,
+        command: &hook.command,
+        what,
+        timeout: hook.timeout,
+    }
+}
+
+/// Runs a post hook until it goes well. It takes no place that others could hold, and no part of their time.
+async fn run_post(cluster: &Cluster, pod: &HookedPod, post: &Hook, time: Time) -> Result<(), Error> {
+    let began = Instant::now();
+    let end = began + time.all;
+    let mut backoff = Backoff::between_tries();
+    let mut failures = 0;
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        let one = post.timeout.min(time.one).min(left);
+        let ran = cluster.exec(&PodCommand { timeout: one, ..command(pod, post, "the post hook") }).await;
+        let Err(error) = ran else {
+            tracing::info!(
+                pod = pod.name,
+                namespace = pod.namespace,
+                container = post.container,
+                duration_ms = millis(began.elapsed()),
+                "ran the post hook"
+            );
+            return Ok(());
+        };
+        failures += u32::from(error.kind() == ErrorKind::CommandFailed);
+        let is_hopeless =
+            failures >= THAW_TRIES || matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Invalid);
+        let pause = backoff.next(None);
+        if is_hopeless || Instant::now() + pause >= end {
+            return Err(error);
+        }
+        tracing::warn!(pod = pod.name, again_in_ms = millis(pause), "{error}");
+        sleep(pause).await;
+    }
+}
+
+// --- A unit ----------------------------------------------------------------------------------------
+
+/// Takes the snapshots of a unit, and tells `settle` of each of its targets, once, whether there is a new ready
+/// one.
+pub(super) async fn snapshot(
+    run: &Run<'_>,
+    targets: &[Target],
+    plan: &Plan,
+    unit: &Unit,
+    settle: &dyn Fn(usize, Result<New, Failure>),
+) {
+    let claims = unit.claims.iter().filter_map(|at| Some((*at, targets.get(*at)?)));
+    // What an earlier attempt of this Job made was made with hooks, or cannot be mended.
+    let (over, fresh): (Vec<_>, Vec<_>) =
+        claims.partition(|(_, target)| create::made_before(run, target).is_some());
+    let members: Vec<Member> = fresh.into_iter().map(|(at, target)| Member::new(at, target)).collect();
+    let position = |claim: &usize| {
+        let at = unit.claims.get(*claim)?;
+        members.iter().position(|member| member.at == *at)
+    };
+    let pods = unit.pods.iter().filter_map(|(pod, claims)| {
+        let members: Vec<usize> = claims.iter().filter_map(position).collect();
+        let pod = plan.pods.get(*pod)?;
+        (!members.is_empty()).then(|| PodState::new(Rc::clone(pod), members))
+    });
+    let pods = pods.collect();
+    let together = Together { run, members, pods, changed: Notify::new() };
+    let over = over.into_iter().map(async |(at, target)| settle(at, create_and_wait(run, target).await));
+    let fresh = (0..together.members.len()).map(|at| together.claim(at, settle));
+    tokio::join!(join_all(over), together.freeze_and_thaw(), join_all(fresh));
+}
+
+/// The targets of a unit that get a new snapshot, and the pods that mount them.
+struct Together<'a> {
+    run: &'a Run<'a>,
+    members: Vec<Member<'a>>,
+    pods: Vec<PodState>,
+    /// Something of a member or a pod changed.
+    changed: Notify,
+}
+
+struct Member<'a> {
+    /// Its position among all targets.
+    at: usize,
+    target: &'a Target,
+    state: Cell<State>,
+    /// Why the snapshot is not consistent, if that is known.
+    spoiled: RefCell<Option<String>>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Its snapshot is still to be taken.
+    Pending,
+    Taken,
+    /// There will be none.
+    Over,
+}
+
+struct PodState {
+    pod: Rc<HookedPod>,
+    /// The positions of its members.
+    members: Vec<usize>,
+    pre: RefCell<Option<Pre>>,
+    has_thaw_begun: Cell<bool>,
+    /// What came of the post hook.
+    thawed: RefCell<Option<Result<(), Failure>>>,
+}
+
+/// What came of a pre hook.
+enum Pre {
+    /// It went well, or there is none.
+    Holds,
+    Failed {
+        failure: Failure,
+        on_error: OnError,
+        /// Whether it may have frozen the pod.
+        may_hold: bool,
+        /// Whether it may still be running.
+        may_run: bool,
+    },
+}
+
+impl<'a> Member<'a> {
+    fn new(at: usize, target: &'a Target) -> Self {
+        Member { at, target, state: Cell::new(State::Pending), spoiled: RefCell::default() }
+    }
+
+    fn spoil(&self, why: String) {
+        let target = self.target;
+        tracing::warn!(claim = target.called, "the snapshot will not be consistent: {why}");
+        target.report.update(|report| report.consistency = Some(Consistency::Inconsistent(why.clone())));
+        *self.spoiled.borrow_mut() = Some(why);
+    }
+
+    fn is_consistent(&self) -> bool {
+        self.state.get() == State::Taken && self.spoiled.borrow().is_none()
+    }
+}
+
+impl PodState {
+    fn new(pod: Rc<HookedPod>, members: Vec<usize>) -> Self {
+        PodState {
+            pod,
+            members,
+            pre: RefCell::default(),
+            has_thaw_begun: Cell::new(false),
+            thawed: RefCell::default(),
+        }
+    }
+}
+
+impl Together<'_> {
+    fn notify(&self) {
+        self.changed.notify_waiters();
+    }
+
+    /// Waits until a condition holds.
+    async fn until(&self, is_so: impl Fn() -> bool) {
+        let mut changed = pin!(self.changed.notified());
+        loop {
+            changed.as_mut().enable();
+            if is_so() {
+                return;
+            }
+            changed.as_mut().await;
+            changed.set(self.changed.notified());
+        }
+    }
+
+    async fn pre_hooks_ended(&self) {
+        self.until(|| self.pods.iter().all(|pod| pod.pre.borrow().is_some())).await;
+    }
+
+    fn pods_of(&self, member: usize) -> impl Iterator<Item = &PodState> {
+        self.pods.iter().filter(move |pod| pod.members.contains(&member))
+    }
+
+    /// The hooks of all pods. A place is waited for before anything is frozen, and given back once all is thawed.
+    async fn freeze_and_thaw(&self) {
+        let run = self.run;
+        let most = run.settings.concurrency * ACTIVE_PER_REQUEST;
+        let number = u32::try_from(self.members.len().min(most)).unwrap_or(u32::MAX);
+        let places = (run.freezing.acquire().await, run.active.acquire_many(number).await);
+        for member in &self.members {
+            member.target.report.update(|report| report.end = End::Unfinished(Step::Freezing));
+        }
+        let give_back = async {
+            self.until(|| self.pods.iter().all(|pod| pod.thawed.borrow().is_some())).await;
+            drop(places);
+        };
+        tokio::join!(join_all(self.pods.iter().map(|pod| self.pod(pod))), give_back);
+    }
+
+    /// The hooks of one pod.
+    async fn pod(&self, state: &PodState) {
+        let run = self.run;
+        let pre = run_pre(run, &state.pod).await;
+        let (holds, may_hold, may_run) = match &pre {
+            Pre::Holds => (true, true, false),
+            Pre::Failed { may_hold, may_run, .. } => (false, *may_hold, *may_run),
+        };
+        *state.pre.borrow_mut() = Some(pre);
+        self.notify();
+        if holds {
+            self.pre_hooks_ended().await;
+            let members = || state.members.iter().filter_map(|at| self.members.get(*at));
+            let taken = self.until(|| members().all(|member| member.state.get() != State::Pending));
+            if timeout(run.settings.freeze_timeout, taken).await.is_err() {
+                for member in members().filter(|member| member.state.get() == State::Pending) {
+                    member.spoil(format!(
+                        "it was not taken within {} after the pre hooks (SNAPSHOT_FREEZE_TIMEOUT), and pod {} is \
+                         thawed",
+                        text::duration(run.settings.freeze_timeout),
+                        state.pod.name
+                    ));
+                }
+            }
+        }
+        state.has_thaw_begun.set(true);
+        let post = post_of(&state.pod).filter(|_| may_hold);
+        let thawed = match post {
+            None => Ok(()),
+            Some(post) => run_post(run.cluster, &state.pod, post, Time::of(post)).await.or_else(|error| {
+                let failure = Failure::from(error);
+                let message = format!("{}; pod {} may still be frozen", failure.message, state.pod.name);
+                match post.on_error {
+                    OnError::Fail => Err(Failure { message, is_transient: false }),
+                    OnError::Continue => {
+                        tracing::warn!(pod = state.pod.name, "{message}");
+                        Ok(())
+                    }
+                }
+            }),
+        };
+        let went_well = thawed.is_ok();
+        *state.thawed.borrow_mut() = Some(thawed);
+        self.notify();
+        if may_run && let Some(post) = post {
+            let pre = state.pod.hooks.as_ref().ok().and_then(|hooks| hooks.pre.as_ref());
+            sleep(pre.map_or(LATEST_FREEZE, |pre| pre.timeout).min(LATEST_FREEZE)).await;
+            if let Err(error) = run_post(run.cluster, &state.pod, post, Time::of(post)).await {
+                tracing::debug!(pod = state.pod.name, "once more, in case the pre hook ended late: {error}");
+            }
+        }
+        // Otherwise there is another try at the end of the run.
+        if went_well {
+            run.frozen.end(&state.pod);
+        }
+    }
+
+    /// The way of one target, from the end of the pre hooks on.
+    async fn claim(&self, at: usize, settle: &dyn Fn(usize, Result<New, Failure>)) {
+        let Some(member) = self.members.get(at) else { return };
+        let (run, target) = (self.run, member.target);
+        self.pre_hooks_ended().await;
+        let new = match self.allowed(at, member) {
+            Ok(()) => create_now(run, target).await,
+            Err(failure) => Err(failure),
+        };
+        let new = match new {
+            Ok(new) => new,
+            Err(failure) => {
+                member.state.set(State::Over);
+                self.notify();
+                return settle(member.at, Err(failure));
+            }
+        };
+        let (name, uid) = (new.name.clone(), new.uid.clone());
+        let ready = async {
+            let ready = await_ready(run, target, new, &|known| self.see(at, known)).await;
+            if member.state.get() == State::Pending {
+                member.state.set(State::Over);
+                self.notify();
+            }
+            ready
+        };
+        let label = async {
+            self.until(|| self.pods_of(at).all(|pod| pod.thawed.borrow().is_some())).await;
+            if member.is_consistent() {
+                label(run, target, &name, &uid).await;
+            }
+        };
+        let (ready, ()) = tokio::join!(ready, label);
+        let post = self.pods_of(at).find_map(|pod| pod.thawed.borrow().clone()?.err());
+        settle(
+            member.at,
+            match (ready, post) {
+                (Ok(_), Some(failure)) => Err(Failure {
+                    message: format!(
+                        "snapshot {name} of claim {} is ready, but {}; older snapshots stay",
+                        target.called, failure.message
+                    ),
+                    ..failure
+                }),
+                (ready, _) => ready,
+            },
+        );
+    }
+
+    /// Whether a target may be snapshotted after what came of the pre hooks.
+    fn allowed(&self, at: usize, member: &Member) -> Result<(), Failure> {
+        let mut why = None;
+        for pod in self.pods_of(at) {
+            match &*pod.pre.borrow() {
+                Some(Pre::Failed { failure, on_error: OnError::Fail, .. }) => return Err(failure.clone()),
+                Some(Pre::Failed { failure, on_error: OnError::Continue, .. }) => {
+                    why.get_or_insert_with(|| failure.message.clone());
+                }
+                Some(Pre::Holds) | None => {}
+            }
+        }
+        if let Some(why) = why {
+            member.spoil(why);
+        }
+        Ok(())
+    }
+
+    /// Looks at what is known of a new snapshot.
+    fn see(&self, at: usize, known: &Snapshot) {
+        let Some(member) = self.members.get(at) else { return };
+        // A driver need not say when; what is ready was taken.
+        let is_taken = known.taken_at.is_some() || known.ready;
+        if member.state.get() != State::Pending || !is_taken {
+            return;
+        }
+        member.state.set(State::Taken);
+        if member.spoiled.borrow().is_none() {
+            if self.pods_of(at).any(|pod| pod.has_thaw_begun.get()) {
+                member.spoil("a pod was thawed before it was seen to be taken".to_owned());
+            } else {
+                let report = &member.target.report;
+                report.update(|report| report.consistency = Some(Consistency::Consistent));
+            }
+        }
+        tracing::info!(claim = member.target.called, snapshot = known.name, "the snapshot is taken");
+        self.notify();
+    }
+}
+
+/// Runs the pre hook of a pod.
+async fn run_pre(run: &Run<'_>, pod: &Rc<HookedPod>) -> Pre {
+    let hooks = match &pod.hooks {
+        Ok(hooks) => hooks,
+        Err(problem) => {
+            return Pre::Failed {
+                failure: Failure { message: problem.to_string(), is_transient: false },
+                on_error: OnError::Fail,
+                may_hold: false,
+                may_run: false,
+            };
+        }
+    };
+    let Some(pre) = &hooks.pre else { return Pre::Holds };
+    // Before it is sent: it may be carried out without an answer.
+    if hooks.post.is_some() {
+        run.frozen.begin(pod);
+    }
+    let began = Instant::now();
+    let ran = run.cluster.exec(&command(pod, pre, "the pre hook")).await;
+    let Err(error) = ran else {
+        run.frozen.is_clear(pod);
+        tracing::info!(
+            pod = pod.name,
+            namespace = pod.namespace,
+            container = pre.container,
+            duration_ms = millis(began.elapsed()),
+            "ran the pre hook"
+        );
+        return Pre::Holds;
+    };
+    let may_run = matches!(error.kind(), ErrorKind::Unreachable | ErrorKind::Unavailable);
+    let may_hold = may_run || error.kind() == ErrorKind::CommandFailed;
+    if !may_run {
+        run.frozen.is_clear(pod);
+    }
+    if !may_hold {
+        run.frozen.end(pod);
+    }
+    Pre::Failed { failure: advised(error), on_error: pre.on_error, may_hold, may_run }
+}
+
+/// Says on the snapshot that it is consistent.
+async fn label(run: &Run<'_>, target: &Target, name: &str, uid: &str) {
+    let label = (names::CONSISTENT_LABEL, "true");
+    if let Err(error) = run.cluster.label(&target.id.namespace, name, uid, label).await {
+        let problem = advised(error).message;
+        tracing::warn!(
+            claim = target.called,
+            snapshot = name,
+            "the snapshot is consistent, but its label is missing: {problem}"
+        );
+    }
+}
