@@ -255,14 +255,21 @@ async fn adopt(cluster: &Cluster, settings: &Settings, which: &Which, yes: bool)
         }
         is_taken
     });
-    let shown = show(&listing, Output::Table, now);
+    let is_nothing = listing.rows.is_empty() && listing.missing.is_empty();
+    let shown = match is_nothing {
+        true => EXIT_DONE,
+        false => show(&listing, Output::Table, now),
+    };
     if !missing.is_empty() {
         let missing: Vec<_> = missing.into_iter().map(text::name).collect();
         tracing::error!("there is no snapshot {} {}", missing.join(", "), listing.location);
         return Ok(EXIT_PERMANENT);
     }
+    if is_nothing {
+        tracing::info!("there is nothing to adopt {}", listing.location);
+    }
     // Nothing is changed where something is not as the person thinks, or was not shown.
-    if shown != EXIT_DONE || listing.rows.is_empty() {
+    if shown != EXIT_DONE || is_nothing {
         return Ok(shown);
     }
     let goes = |row: &&Row| matches!(row.retention, Retention::Goes(_) | Retention::WouldGo(_));

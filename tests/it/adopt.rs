@@ -77,7 +77,7 @@ async fn what_snapscheduler_made_is_shown_then_adopted_then_pruned() {
         assert!(names.contains(&"three".to_owned()) && names.len() == 2, "{names:?}");
         // There is nothing left to adopt, and saying so changes nothing.
         let said = cluster.say(&rights(), &arguments).await;
-        said.assert_exit(0).assert_says("no snapshots found in namespace ");
+        said.assert_exit(0).assert_says("there is nothing to adopt in namespace ");
     })
     .await;
 }
