@@ -48,6 +48,9 @@ pub struct SnapshotAnnotations {
     /// Uid of the claim at the time the snapshot was requested.
     #[serde(rename = "volume-snapshotter/claim-uid")]
     pub claim_uid: Option<String>,
+    /// The SnapshotGroup of gemini that made the snapshot.
+    #[serde(rename = "gemini.fairwinds.com/group")]
+    pub gemini_group: Option<String>,
 }
 
 /// An owner of an object. The kind matters only where it is `VolumeGroupSnapshot`.
@@ -148,6 +151,22 @@ pub struct NewVolumeSnapshot {
     pub kind: &'static str,
     pub metadata: NewMetadata,
     pub spec: VolumeSnapshotSpec,
+}
+
+/// A JSON merge patch (RFC 7396) of an object's `metadata`. `None` removes a key.
+#[derive(Debug, Serialize)]
+pub struct MetadataPatch<'a> {
+    pub metadata: ChangedMetadata<'a>,
+}
+
+/// The part of `metadata` that a [`MetadataPatch`] changes.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ChangedMetadata<'a> {
+    /// The state that the patch holds for; the API server refuses it in any other.
+    pub resource_version: &'a str,
+    pub labels: BTreeMap<&'static str, Option<&'a str>>,
+    pub annotations: BTreeMap<&'static str, Option<&'a str>>,
 }
 
 /// The `metadata` of a new object. The namespace comes from the request path.

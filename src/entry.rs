@@ -1,6 +1,7 @@
 //! Wires the process together: the command line, the settings, the log, the command, its report.
 
 use std::{
+    collections::HashSet,
     io,
     pin::{Pin, pin},
     process::ExitCode,
@@ -8,17 +9,18 @@ use std::{
 };
 
 use crate::{
+    adopt::{Choice, Which},
     cluster::{self, Access, Cluster, Scope},
     command::{
-        self, ClusterFlags, Command, Format, Line, ListCommand, Output, RestoreCommand, SimulateCommand,
-        Wanted,
+        self, AdoptCommand, ClusterFlags, Command, Format, Line, ListCommand, Output, RestoreCommand,
+        SimulateCommand, Wanted,
     },
-    list::{self, Given, Listing, Look, Names},
+    list::{self, Extent, Given, Listing, Look, Names, Retention, Row},
     names, notify, process,
     report::{EXIT_DONE, EXIT_PERMANENT, EXIT_TRANSIENT, Failure, Report, RestoreReport, Stop},
     restore, run,
     settings::{self, RestoreSettings, Settings},
-    simulate,
+    simulate, text,
 };
 use k8s_openapi::jiff::Timestamp;
 use tokio::time::timeout;
@@ -43,6 +45,7 @@ pub fn main() -> ExitCode {
         Ok(Command::Run) => run_once(),
         Ok(Command::List(command)) => list_once(command),
         Ok(Command::Restore(command)) => restore_once(command),
+        Ok(Command::Adopt(command)) => adopt_once(&command),
         Ok(Command::Simulate(command)) => simulate_once(&command),
         Ok(Command::Text(text)) => printed(&text),
         Err(problem) if problem.use_stderr() => {
@@ -141,7 +144,7 @@ fn list_once(command: ListCommand) -> u8 {
         tokio::select! {
             biased;
             stop = stop => Err(Unbegun::Stopped(stop)),
-            listing = list::list(&cluster, &settings, given, extent, now) => {
+            listing = async { list::list(&cluster, &settings, given, extent, now, &mut |_| ()).await } => {
                 listing.map_err(Unbegun::Trouble)
             }
         }
@@ -191,6 +194,107 @@ fn show(listing: &Listing, output: Output, now: Timestamp) -> u8 {
     let missing = listing.missing.join(", ");
     tracing::error!("there is neither a claim nor a snapshot of one {}: {missing}", listing.location);
     EXIT_PERMANENT
+}
+
+fn adopt_once(command: &AdoptCommand) -> u8 {
+    let AdoptCommand { flags, cluster, which, yes } = command;
+    let settings = match Settings::parse_for_list(std::env::vars_os(), flags.clone()) {
+        Ok(settings) => settings,
+        Err(problems) => {
+            process::start_plain_log(None, settings::default_filter());
+            tracing::error!("{problems}");
+            return EXIT_PERMANENT;
+        }
+    };
+    process::start_plain_log(None, settings.log_filter.clone());
+    let access = Access {
+        namespace: settings.namespace.as_deref(),
+        kubeconfig: cluster.kubeconfig.as_deref(),
+        context: cluster.context.as_deref(),
+        impersonate: cluster.user.as_deref(),
+        concurrency: ONE_AT_A_TIME,
+        budget: cluster::INTERACTIVE_RETRY_BUDGET,
+    };
+    let adopt = async |cluster: Cluster, stop: Stopping<'_>| {
+        tokio::select! {
+            biased;
+            stop = stop => Err(Unbegun::Stopped(stop)),
+            exit = adopt(&cluster, &settings, which, *yes) => exit.map_err(Unbegun::Trouble),
+        }
+    };
+    match with_cluster(access, adopt).flatten() {
+        Ok(exit) => exit,
+        Err(Unbegun::Stopped(stop)) => Report::of_stop(stop).exit_code(),
+        Err(Unbegun::Trouble(failure)) => {
+            tracing::error!("{}", failure.message);
+            Report::of_trouble(failure).exit_code()
+        }
+    }
+}
+
+/// Shows what of the snapshots would become of a schedule that owned them, and has it own them if `yes`.
+async fn adopt(cluster: &Cluster, settings: &Settings, which: &Which, yes: bool) -> Result<u8, Failure> {
+    let schedule = &settings.schedule;
+    let choice = Choice::new(cluster, schedule, which).await?;
+    let given = Given { schedule: true, retention: settings.is_retention_given };
+    let extent = Extent { all_schedules: true, all_namespaces: false };
+    let now = Timestamp::now();
+    let mut taken = HashSet::new();
+    let mut listing = list::list(cluster, settings, given, extent, now, &mut |record| {
+        if choice.means(record) && choice.refusal(record).is_none() {
+            taken.insert(record.snapshot.uid.clone());
+            record.schedule = Some(schedule.clone());
+        }
+    })
+    .await?;
+    let missing = choice.missing(listing.rows.iter().map(|row| &row.record));
+    listing.rows.retain(|Row { record, .. }| {
+        let is_taken = taken.contains(&record.snapshot.uid);
+        if let Some(why) = choice.refusal(record).filter(|_| !is_taken && choice.means(record)) {
+            tracing::info!("left alone: snapshot {}: {why}", text::name(&record.snapshot.name));
+        }
+        is_taken
+    });
+    let is_nothing = listing.rows.is_empty() && listing.missing.is_empty();
+    let shown = match is_nothing {
+        true => EXIT_DONE,
+        false => show(&listing, Output::Table, now),
+    };
+    if !missing.is_empty() {
+        let missing: Vec<_> = missing.into_iter().map(text::name).collect();
+        tracing::error!("there is no snapshot {} {}", missing.join(", "), listing.location);
+        return Ok(EXIT_PERMANENT);
+    }
+    if is_nothing {
+        tracing::info!("there is nothing to adopt {}", listing.location);
+    }
+    // Nothing is changed where something is not as the person thinks, or was not shown.
+    if shown != EXIT_DONE || is_nothing {
+        return Ok(shown);
+    }
+    let goes = |row: &&Row| matches!(row.retention, Retention::Goes(_) | Retention::WouldGo(_));
+    let (number, go) = (listing.rows.len(), listing.rows.iter().filter(goes).count());
+    if !yes {
+        tracing::info!(
+            "nothing was changed; --yes makes {} schedule {schedule}'s, and its next run may delete {go} of {number}",
+            text::count(number, "snapshot")
+        );
+        return Ok(EXIT_DONE);
+    }
+    let adopted = choice.adopt(cluster, listing.rows.iter().map(|row| &row.record)).await;
+    for failure in &adopted.failures {
+        tracing::error!("{}", failure.message);
+    }
+    let from_now_on = match adopted.number {
+        0 => String::new(),
+        _ => format!("; schedule {schedule} owns and prunes them from its next run on"),
+    };
+    tracing::info!("adopted {} of {}{from_now_on}", adopted.number, text::count(number, "snapshot"));
+    Ok(match adopted.failures.iter().map(|failure| failure.is_transient).min() {
+        None => EXIT_DONE,
+        Some(true) => EXIT_TRANSIENT,
+        Some(false) => EXIT_PERMANENT,
+    })
 }
 
 fn simulate_once(command: &SimulateCommand) -> u8 {

@@ -24,13 +24,14 @@
 //! | [`list`] | the command `list`: what there is, and why it stays or goes |
 //! | [`simulate`] | the command `simulate`: how many snapshots a policy holds, without a cluster |
 //! | [`restore`] | the command `restore`: a new claim from a snapshot |
+//! | [`adopt`] | the command `adopt`: gives a schedule the snapshots that another tool made |
 //! | [`command`] | the command line |
 //! | [`process`] | the log, the terminal, signals, the termination message's file |
 //!
-//! [`hooks`], [`shard`], [`retention`], [`timeline`], [`settings`], [`report`], [`simulate`], [`command`] and what they use
-//! are pure: they know neither clock nor cluster; so are the parts of [`list`] and [`restore`] that decide what is
-//! said and made. [`run`], [`list`], [`simulate`] and [`restore`] know no HTTP, and nothing of each other. [`main`] wires the parts
-//! together and does nothing else.
+//! [`hooks`], [`shard`], [`retention`], [`timeline`], [`settings`], [`report`], [`simulate`], [`command`] and what they
+//! use are pure: they know neither clock nor cluster; so are the parts of [`list`], [`restore`] and [`adopt`]
+//! that decide what is said and made. [`run`], [`list`], [`simulate`], [`restore`] and [`adopt`] know no HTTP, and
+//! nothing of each other. [`main`] wires the parts together and does nothing else.
 //!
 //! # What never happens
 //!
@@ -52,6 +53,8 @@
 //!   moves a terminal's cursor ([`text::foreign`]).
 //! - A restore makes a claim, once, and changes or deletes nothing that exists
 //!   ([`cluster::Cluster::create_claim`], [`cluster::RESTORE_PERMISSIONS`]).
+//! - An adoption changes marks that say whose a snapshot is, and nothing else; only of the state that was judged, and
+//!   of none that another schedule or object owns ([`cluster::Cluster::adopt`], [`adopt::Choice::refusal`]).
 //! - A setting that cannot be understood stops the run before anything is changed
 //!   ([`settings::Settings::parse`]). Outside a pod nothing is deleted without an explicit retention.
 //! - A run ends ([`settings::Settings::bound`]), and so does telling people of it, which changes nothing of what
@@ -60,6 +63,7 @@
 
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+pub mod adopt;
 pub mod api;
 pub mod cluster;
 pub mod command;

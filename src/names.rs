@@ -42,6 +42,18 @@ pub const HOLD_LABEL: &str = "volume-snapshotter/hold";
 /// to continue with them.
 pub const SHARD_LABEL: &str = "volume-snapshotter/shard";
 
+/// Annotation of an adopted snapshot: the mark of the tool that made it, which adoption takes away.
+pub const ADOPTED_FROM_ANNOTATION: &str = "volume-snapshotter/adopted-from";
+
+/// Label by which snapscheduler knows its snapshots: the name of the SnapshotSchedule.
+pub const SNAPSCHEDULER_LABEL: &str = "snapscheduler.backube/schedule";
+
+/// Annotation by which gemini knows its snapshots: the name of the SnapshotGroup.
+pub const GEMINI_ANNOTATION: &str = "gemini.fairwinds.com/group";
+
+/// Label by which Velero knows its snapshots: the name of the Backup.
+pub const VELERO_LABEL: &str = "velero.io/backup-name";
+
 /// Label of a restored claim that names the claim whose data it has.
 pub const RESTORED_CLAIM_LABEL: &str = "volume-snapshotter/restored-claim";
 

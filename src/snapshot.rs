@@ -154,7 +154,18 @@ pub struct Record {
     pub class: Option<String>,
     /// Minimum size of a volume created from the snapshot, as an unparsed quantity.
     pub restore_size: Option<String>,
+    /// The other tool that made it. `None` also if it carries no mark that is known.
+    pub maker: Option<Maker>,
     pub snapshot: Snapshot,
+}
+
+/// The mark by which another tool knows a snapshot as its own, and may delete it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Maker {
+    /// The label's or annotation's key.
+    pub key: &'static str,
+    /// Its value: the name of the tool's object that made the snapshot.
+    pub name: String,
 }
 
 impl From<VolumeSnapshot> for Record {
@@ -163,7 +174,14 @@ impl From<VolumeSnapshot> for Record {
             Lenient::Known(status) => status.restore_size.take(),
             Lenient::Absent | Lenient::Unreadable => None,
         };
+        let labels = &mut object.metadata.labels;
+        let mut label = |key| labels.remove(key).map(|name| Maker { key, name });
+        let maker = label(names::VELERO_LABEL).or_else(|| label(names::SNAPSCHEDULER_LABEL)).or_else(|| {
+            let group = object.metadata.annotations.gemini_group.take();
+            group.map(|name| Maker { key: names::GEMINI_ANNOTATION, name })
+        });
         Record {
+            maker,
             namespace: std::mem::take(&mut object.metadata.namespace),
             claim: object.spec.source.persistent_volume_claim_name.take(),
             schedule: object.metadata.labels.remove(names::SCHEDULE_LABEL),
@@ -283,8 +301,30 @@ mod tests {
             (record.class.as_deref(), record.restore_size.as_deref()),
             (Some("default"), Some("10Gi"))
         );
+        assert_eq!(record.maker, None);
         assert_eq!(read(json!(1024)).restore_size.as_deref(), Some("1024"));
         assert_eq!(read(json!(null)).restore_size, None);
+    }
+
+    #[test]
+    fn a_record_knows_which_other_tool_made_a_snapshot() {
+        let maker = |metadata: serde_json::Value| {
+            Record::from(object(json!({"metadata": metadata}))).maker.map(|maker| (maker.key, maker.name))
+        };
+        let snapscheduler = json!({"snapscheduler.backube/schedule": "hourly", "job": "a"});
+        for (metadata, expected) in [
+            (json!({"labels": snapscheduler}), Some(("snapscheduler.backube/schedule", "hourly"))),
+            (
+                json!({"annotations": {"gemini.fairwinds.com/group": "postgres"}}),
+                Some(("gemini.fairwinds.com/group", "postgres")),
+            ),
+            (json!({"labels": {"velero.io/backup-name": "b"}}), Some(("velero.io/backup-name", "b"))),
+            (json!({"labels": {"gemini.fairwinds.com/group": "postgres"}}), None),
+            (json!({"annotations": snapscheduler}), None),
+        ] {
+            let expected = expected.map(|(key, name)| (key, name.to_owned()));
+            assert_eq!(maker(metadata.clone()), expected, "{metadata}");
+        }
     }
 
     #[test]

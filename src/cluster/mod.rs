@@ -36,8 +36,8 @@ pub use request::{DENIED_FOR, Slot};
 
 use crate::{
     api::{
-        Claim, Namespace, NewMetadata, NewVolumeSnapshot, Pod, SNAPSHOT_API, SNAPSHOT_GROUP, VolumeSnapshot,
-        VolumeSnapshotSource, VolumeSnapshotSpec,
+        ChangedMetadata, Claim, MetadataPatch, Namespace, NewMetadata, NewVolumeSnapshot, Pod, SNAPSHOT_API,
+        SNAPSHOT_GROUP, VolumeSnapshot, VolumeSnapshotSource, VolumeSnapshotSpec,
     },
     names,
     shard::Shard,
@@ -89,6 +89,7 @@ const GET: Permission = on_snapshots("get");
 const LIST: Permission = on_snapshots("list");
 const WATCH: Permission = on_snapshots("watch");
 const DELETE: Permission = on_snapshots("delete");
+const PATCH: Permission = on_snapshots("patch");
 const LIST_NAMESPACES: Permission = Permission { group: "", resource: NAMESPACES, verb: "list" };
 const CREATE_EVENT: Permission = Permission { group: EVENT_GROUP, resource: EVENTS, verb: "create" };
 const LIST_EVENTS: Permission = Permission { group: "", resource: EVENTS, verb: "list" };
@@ -96,7 +97,6 @@ const GET_CLASS: Permission = Permission { group: STORAGE_GROUP, resource: CLASS
 const LIST_CLASSES: Permission = Permission { group: STORAGE_GROUP, resource: CLASSES, verb: "list" };
 const LIST_CRON_JOBS: Permission = Permission { group: BATCH_GROUP, resource: CRON_JOBS, verb: "list" };
 const GET_CONFIG_MAP: Permission = Permission { group: "", resource: CONFIG_MAPS, verb: "get" };
-const PATCH: Permission = on_snapshots("patch");
 const LIST_PODS: Permission = Permission { group: "", resource: PODS, verb: "list" };
 const GET_EXEC: Permission = Permission { group: "", resource: EXEC, verb: "get" };
 const CREATE_EXEC: Permission = Permission { group: "", resource: EXEC, verb: "create" };
@@ -126,6 +126,9 @@ pub const RESTORE_CLASS_PERMISSIONS: &[Permission] = &[GET_CLASS, LIST_CLASSES, 
 
 /// What `list` uses where it may, besides two of a run's: the settings of the schedules.
 pub const SCHEDULE_PERMISSIONS: &[Permission] = &[LIST_CRON_JOBS, GET_CONFIG_MAP];
+
+/// What `adopt` uses, beside what `list` does. No Role of the manifests has the last: a person does this.
+pub const ADOPT_PERMISSIONS: &[Permission] = &[LIST_CLAIMS, LIST, GET, PATCH];
 
 /// The longest that the API server is asked to keep a watch open, in seconds. Servers end one
 /// after 30 to 60 minutes by themselves; a shorter one notices sooner that a connection is dead.
@@ -536,6 +539,47 @@ impl Cluster {
                     budget.wait(&operation, error).await?;
                 }
             }
+        }
+    }
+
+    /// Gives a snapshot to `schedule`: sets the label, takes away by what other tools know it as theirs, and notes
+    /// that in an annotation. All of it or nothing, and only in exactly the state that `record` remembers. Nothing
+    /// else changes.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Conflict`] if somebody changed it since, [`ErrorKind::NotFound`] if it is gone.
+    pub async fn adopt(&self, record: &Record, schedule: &str) -> Result<(), Error> {
+        let Record { namespace, maker, snapshot, .. } = record;
+        let scope = Scope::Namespace(namespace.clone());
+        let operation = Operation::new(format!("adopt snapshot {}", snapshot.name), &scope, PATCH);
+        is_name(&operation, &snapshot.name)?;
+        let mark = maker.as_ref().map(|maker| format!("{}={}", maker.key, text::foreign(&maker.name)));
+        let mut annotations = BTreeMap::from([(names::GEMINI_ANNOTATION, None)]);
+        annotations.extend(mark.as_deref().map(|mark| (names::ADOPTED_FROM_ANNOTATION, Some(mark))));
+        let labels =
+            BTreeMap::from([(names::SCHEDULE_LABEL, Some(schedule)), (names::SNAPSCHEDULER_LABEL, None)]);
+        let resource_version = snapshot.resource_version.as_str();
+        let metadata = ChangedMetadata { resource_version, labels, annotations };
+        let patch = Patch::Merge(MetadataPatch { metadata });
+        let build = || path(&scope, SNAPSHOTS).patch(&snapshot.name, &PatchParams::default(), &patch);
+        let is_adopted = |found: &VolumeSnapshot| {
+            found.metadata.uid == snapshot.uid
+                && found.metadata.labels.get(names::SCHEDULE_LABEL).is_some_and(|label| label == schedule)
+        };
+        match self.requests.send(&operation, &build).await {
+            Ok(body) if is_adopted(&decode(&operation, &body)?) => Ok(()),
+            Ok(_) => {
+                let said = format!("the API server stored it without the label job={schedule}");
+                Err(Error::other(&operation, ErrorKind::Refused, &said))
+            }
+            // An earlier try may have been carried out although its answer was lost.
+            Err(error) if error.kind() == ErrorKind::Conflict => {
+                match self.snapshot(namespace, &snapshot.name).await {
+                    Ok(found) if is_adopted(&found) => Ok(()),
+                    _ => Err(error),
+                }
+            }
+            Err(error) => Err(error),
         }
     }
 

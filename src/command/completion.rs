@@ -84,7 +84,7 @@ pub fn complete(
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     let program = || {
         let line = line(&arguments);
-        ["list", "restore"].into_iter().fold(super::program(names::PROGRAM), |program, name| {
+        ["list", "restore", "adopt"].into_iter().fold(super::program(names::PROGRAM), |program, name| {
             program.mut_subcommand(name, |command| {
                 command.mut_args(|argument| match wanted(&argument) {
                     Some(wanted) => argument.add(completer(wanted, line.clone(), ask)),
@@ -127,7 +127,7 @@ fn line(arguments: &[OsString]) -> Line {
     let program = super::program(names::PROGRAM).ignore_errors(true);
     let Ok(matches) = program.try_get_matches_from(words) else { return Line::default() };
     // The others have none of these flags.
-    let Some(("list" | "restore", matches)) = matches.subcommand() else { return Line::default() };
+    let Some(("list" | "restore" | "adopt", matches)) = matches.subcommand() else { return Line::default() };
     let text = |id: &str| matches.try_get_one::<String>(id).ok().flatten().cloned();
     Line {
         cluster: ClusterFlags::from_arg_matches(matches).unwrap_or_default(),

@@ -141,6 +141,49 @@ Examples:
   {program} restore --claim data --at \"2026-11-20 08:55\" --to data-1
   {program} restore --snapshot volume-snapshot-0a1b2c3d --to data-1 --dry-run";
 
+/// What `adopt` does.
+pub(super) const ADOPT: &str = "\
+Shows which snapshots a schedule could take over, and what its retention would then do with each; with --yes it \
+sets their label 'job', so that the schedule owns them. From then on its runs delete what its rules do not keep, \
+the adopted ones as well. In the same step it takes away by what snapscheduler or gemini know them, so that there \
+are never two who delete.";
+
+/// How `adopt` is called.
+pub(super) const ADOPT_USAGE: &str = "\
+{program} adopt <CLAIM>... [OPTIONS]
+       {program} adopt --from <SELECTOR> [OPTIONS]
+       {program} adopt --snapshot <SNAPSHOT> [OPTIONS]";
+
+/// What the flags of `list` that mean something else to `adopt` are.
+pub(super) const ADOPT_JOB: &str =
+    "The schedule that gets them: value of the label 'job' [default: volume-snapshotter] [env: SNAPSHOT_JOB]";
+pub(super) const ADOPT_SELECTOR: &str =
+    "Snapshots of claims by label selector: app=web [env: SNAPSHOT_PVC_SELECTOR]";
+
+/// What stands behind the flags of `adopt`.
+pub(super) const ADOPT_AFTER: &str = "\
+Of claims, --selector, --from and --snapshot at least one is given; a snapshot
+has to match all that are. It leaves alone what another schedule or object owns,
+what Velero made (which deletes it itself), what is being deleted, and what was
+taken of no claim. A hold stays. The permission is 'patch' on volumesnapshots.
+
+The mark that it takes away is noted in the annotation
+volume-snapshotter/adopted-from. To give one back:
+  kubectl label volumesnapshot NAME job- snapscheduler.backube/schedule=hourly
+
+Exit codes:
+  0  done, or shown
+  1  some were not adopted (changed meanwhile, trouble with the API server);
+     another attempt may help
+  2  the command line, the settings or permissions are wrong, or there is no
+     snapshot or claim of a name
+
+Examples:
+  {program} adopt --from snapscheduler.backube/schedule=hourly
+  {program} adopt data --job nightly
+  {program} adopt --from gemini.fairwinds.com/group=postgres
+  {program} adopt --snapshot data-hourly-202611200800 --yes";
+
 /// What stands behind the argument of `completion`.
 pub(super) const COMPLETION_AFTER: &str = "\
 Examples:

@@ -12,12 +12,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use clap::{ArgMatches, Args, FromArgMatches, ValueEnum, error::ErrorKind};
+use clap::{ArgGroup, ArgMatches, Args, FromArgMatches, ValueEnum, error::ErrorKind};
 
 use completion::CompletionFlags;
 pub use completion::{Line, Wanted, complete};
 
 use crate::{
+    adopt::Which,
     list::Extent,
     names,
     retention::{Rules, Window},
@@ -40,6 +41,8 @@ pub enum Command {
     List(ListCommand),
     /// A new claim from a snapshot.
     Restore(RestoreCommand),
+    /// Snapshots of other tools for a schedule.
+    Adopt(AdoptCommand),
     /// What a policy would hold.
     Simulate(SimulateCommand),
     /// A text for standard output: the version, a script for a shell.
@@ -66,6 +69,19 @@ pub struct RestoreCommand {
     pub flags: Vec<Flag>,
     /// Which cluster.
     pub cluster: ClusterFlags,
+}
+
+/// How `adopt` was called.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AdoptCommand {
+    /// What stands in the place of variables.
+    pub flags: Vec<Flag>,
+    /// Which cluster.
+    pub cluster: ClusterFlags,
+    /// Which snapshots, of those of the claims.
+    pub which: Which,
+    /// Whether they are adopted, and not only shown.
+    pub yes: bool,
 }
 
 /// How `simulate` was called.
@@ -106,6 +122,21 @@ struct ListFlags {
     /// Draw which snapshots there are over time, and what keeps each
     #[arg(long, conflicts_with = "output")]
     timeline: bool,
+}
+
+/// What is adopted.
+#[derive(Args)]
+struct AdoptFlags {
+    /// Snapshots with this label (any selector), or gemini's annotation:
+    /// snapscheduler.backube/schedule=hourly
+    #[arg(long, value_name = "SELECTOR")]
+    from: Option<String>,
+    /// Snapshots by name
+    #[arg(long, value_name = "SNAPSHOT", value_delimiter = ',')]
+    snapshot: Vec<String>,
+    /// Adopt them; without it they are only shown
+    #[arg(short, long)]
+    yes: bool,
 }
 
 /// What is simulated, and how it is said.
@@ -161,6 +192,16 @@ pub fn program(name: &str) -> clap::Command {
     )));
     let restore = ClusterFlags::augment_args(RestoreSettings::add_flags(clap::Command::new("restore")));
     let simulate = SimulateFlags::augment_args(clap::Command::new("simulate"));
+    let adopt = ClusterFlags::augment_args(AdoptFlags::augment_args(Settings::add_list_flags(
+        clap::Command::new("adopt"),
+    )));
+    // All that there are is never meant.
+    let which = ["pvc_names", "pvc_selector", "from", "snapshot"];
+    let adopt = adopt
+        .group(ArgGroup::new("which").args(which).required(true).multiple(true))
+        .mut_arg("pvc_names", |argument| argument.help("Snapshots of these claims [env: SNAPSHOT_PVC_NAMES]"))
+        .mut_arg("pvc_selector", |argument| argument.help(help::ADOPT_SELECTOR))
+        .mut_arg("job", |argument| argument.help(help::ADOPT_JOB));
     let completion = CompletionFlags::augment_args(clap::Command::new("completion"));
     clap::Command::new(names::PROGRAM)
         .bin_name(name)
@@ -192,6 +233,14 @@ pub fn program(name: &str) -> clap::Command {
                 .after_help(text(help::SIMULATE_AFTER)),
         )
         .subcommand(
+            adopt
+                .about("Give a schedule the snapshots that another tool made")
+                .help_template(TEMPLATE)
+                .before_help(help::ADOPT)
+                .override_usage(text(help::ADOPT_USAGE))
+                .after_help(text(help::ADOPT_AFTER)),
+        )
+        .subcommand(
             completion
                 .about("Print a script that completes the command line in a shell")
                 .after_help(text(help::COMPLETION_AFTER)),
@@ -220,6 +269,15 @@ pub fn command(arguments: impl IntoIterator<Item = OsString>) -> Result<Command,
             flags: RestoreSettings::flags(subcommand, matches),
             cluster: ClusterFlags::from_arg_matches(matches)?,
         })),
+        "adopt" => {
+            let AdoptFlags { from, snapshot, yes } = AdoptFlags::from_arg_matches(matches)?;
+            Ok(Command::Adopt(AdoptCommand {
+                flags: Settings::list_flags(subcommand, matches),
+                cluster: ClusterFlags::from_arg_matches(matches)?,
+                which: Which { names: snapshot, from },
+                yes,
+            }))
+        }
         "simulate" => {
             let SimulateFlags { retention, every, length, output } =
                 SimulateFlags::from_arg_matches(matches)?;

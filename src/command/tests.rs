@@ -10,6 +10,7 @@ fn flags(command: Command) -> Vec<(String, String, String)> {
     let flags = match command {
         Command::List(list) => list.flags,
         Command::Restore(restore) => restore.flags,
+        Command::Adopt(adopt) => adopt.flags,
         other => panic!("{other:?}"),
     };
     let text = |flag: Flag| (flag.variable, flag.name, flag.value.to_string_lossy().into_owned());
@@ -85,6 +86,27 @@ fn flags_stand_in_for_variables() {
 }
 
 #[test]
+fn what_is_adopted_is_never_everything_by_default() {
+    let line = "adopt data --from snapscheduler.backube/schedule=hourly --snapshot a,b --snapshot c --job=nightly -y";
+    let adopt = read(line).expect("adopt");
+    let Command::Adopt(read_adopt) = &adopt else { panic!("{adopt:?}") };
+    let names = ["a", "b", "c"].map(str::to_owned).into();
+    let from = Some("snapscheduler.backube/schedule=hourly".to_owned());
+    assert_eq!((&read_adopt.which, read_adopt.yes), (&Which { names, from }, true));
+    assert_eq!(
+        flags(adopt),
+        owned(&[("SNAPSHOT_PVC_NAMES", "CLAIM", "data"), ("SNAPSHOT_JOB", "--job", "nightly")])
+    );
+    for one in ["data", "-l app=web", "--from a=b", "--snapshot a"] {
+        let adopt = read(&format!("adopt {one}")).expect(one);
+        assert!(matches!(adopt, Command::Adopt(AdoptCommand { yes: false, .. })), "{one}");
+    }
+    for wrong in ["adopt", "adopt --yes", "adopt --job a -n shop", "adopt data -l a=b"] {
+        assert!(read(wrong).is_err(), "{wrong}");
+    }
+}
+
+#[test]
 fn a_timeline_is_one_more_way_to_show_a_list() {
     let output = |line: &str| match read(line) {
         Ok(Command::List(list)) => list.output,
@@ -149,9 +171,15 @@ fn as_a_plugin_it_calls_itself_as_kubectl_does() {
         let words = ["/usr/bin/kubectl-volume_snapshotter"].into_iter().chain(line.split_whitespace());
         command(words.map(Into::into)).expect_err(line).to_string()
     };
-    for line in
-        ["--help", "list --help", "restore --help", "simulate --help", "list --sellector a", "restore a"]
-    {
+    for line in [
+        "--help",
+        "list --help",
+        "restore --help",
+        "adopt --help",
+        "simulate --help",
+        "list --sellector a",
+        "restore a",
+    ] {
         let said = read(line);
         assert!(said.contains("Usage: kubectl volume-snapshotter"), "{line}: {said}");
         // Labels and defaults have that name as well, and no blank before it at the beginning of a line.
@@ -190,7 +218,7 @@ fn the_help_texts_name_every_setting_and_fit_80_columns() {
     for name in of_list_flags.map(|name| format!("SNAPSHOT_{name}]")) {
         assert!(of_list.contains(&name), "{name}");
     }
-    for text in [of_program, of_list, of_restore, help("simulate"), help("completion")] {
+    for text in [of_program, of_list, of_restore, help("adopt"), help("simulate"), help("completion")] {
         for line in text.lines() {
             assert!(text::width(line) <= 80, "{line}");
         }
@@ -200,7 +228,7 @@ fn the_help_texts_name_every_setting_and_fit_80_columns() {
 #[test]
 fn the_examples_of_the_help_texts_are_understood() {
     let mut seen = 0;
-    for text in ["list", "restore", "simulate"].map(help) {
+    for text in ["list", "restore", "adopt", "simulate"].map(help) {
         for line in text.lines() {
             let Some(example) = line.strip_prefix("  volume-snapshotter ") else { continue };
             let example = example.split(" | ").next().unwrap_or_default();
@@ -213,5 +241,5 @@ fn the_examples_of_the_help_texts_are_understood() {
             seen += 1;
         }
     }
-    assert_eq!(seen, 12);
+    assert_eq!(seen, 16);
 }

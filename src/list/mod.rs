@@ -66,7 +66,8 @@ pub struct Listing {
     pub location: String,
 }
 
-/// Lists the snapshots of the selected claims. The verdicts are those of a run at `now`.
+/// Lists the snapshots of the selected claims. The verdicts are those of a run at `now`, if the snapshots were as
+/// `as_if` makes them.
 ///
 /// # Errors
 /// If a request fails that the list cannot do without.
@@ -76,6 +77,7 @@ pub async fn list(
     given: Given,
     extent: Extent,
     now: Timestamp,
+    as_if: &mut dyn FnMut(&mut Record),
 ) -> Result<Listing, Failure> {
     let chosen_namespaces = match &settings.namespace_selector {
         Some(selector) if !extent.all_namespaces => {
@@ -122,6 +124,7 @@ pub async fn list(
     };
     let mut records = cluster.records(&scope, "").await?;
     records.retain(|record| is_chosen(&record.namespace));
+    records.iter_mut().for_each(as_if);
     let claims = claims.map(|claims| {
         claims.into_iter().filter(|claim| is_chosen(&claim.metadata.namespace)).collect::<Vec<Claim>>()
     });

@@ -116,6 +116,7 @@ fn the_man_pages_are_those_of_the_command_line() {
     let pages = [
         ("list", "volume-snapshotter-list"),
         ("restore", "volume-snapshotter-restore"),
+        ("adopt", "volume-snapshotter-adopt"),
         ("simulate", "volume-snapshotter-simulate"),
     ];
     let pages = pages.into_iter().map(|(name, title)| {

@@ -368,7 +368,7 @@ fn the_groups_of_the_rules_are_cut_out_as_the_page_says() {
 #[test]
 fn every_flag_that_a_sentence_names_is_somebodys() {
     let mut known: BTreeSet<String> = FLAGS_OF_OTHERS.map(str::to_owned).into();
-    for arguments in [&["--help"][..], &["list", "--help"], &["restore", "--help"]] {
+    for arguments in [&["--help"][..], &["list", "--help"], &["restore", "--help"], &["adopt", "--help"]] {
         let said = output(Command::new(BINARY).args(arguments)).expect("the binary");
         let help = String::from_utf8(said.stdout).expect("UTF-8");
         let words = help.split(|c: char| !(c.is_alphanumeric() || c == '-'));

@@ -605,8 +605,8 @@ async fn completed(shell: &str, variables: &[(&str, &str)], words: &[&str]) -> V
 #[tokio::test]
 async fn commands_flags_and_values_are_completed() {
     let bash = async |words: &[&str]| completed("bash", &[], words).await;
-    let commands = ["list", "restore", "simulate", "completion", "version", "help"];
-    assert_eq!(bash(&[""]).await[..6], commands);
+    let commands = ["list", "restore", "simulate", "adopt", "completion", "version", "help"];
+    assert_eq!(bash(&[""]).await[..7], commands);
     assert_eq!(bash(&["re"]).await, ["restore"]);
     assert_eq!(bash(&["restore", "--s"]).await, ["--snapshot", "--size", "--storage-class"]);
     assert_eq!(bash(&["list", "-o", "j"]).await, ["json"]);
@@ -631,6 +631,8 @@ async fn claims_snapshots_and_namespaces_are_completed_by_what_the_cluster_has()
         let bash = async |words: &[&str]| completed("bash", &[("KUBECONFIG", kubeconfig)], words).await;
         assert_eq!(bash(&["list", "da"]).await, ["data", "database"]);
         assert_eq!(bash(&["restore", "--claim", "l"]).await, ["logs"]);
+        assert_eq!(bash(&["adopt", "da"]).await, ["data", "database"]);
+        assert_eq!(bash(&["adopt", "--snapshot", "snap-b"]).await, ["snap-b"]);
         assert_eq!(bash(&["restore", "--snapshot", ""]).await, ["snap-a", "snap-b"]);
         assert_eq!(bash(&["restore", "--claim", "logs", "--snapshot", ""]).await, ["snap-b"]);
         // Which namespaces there are, this account may not know.

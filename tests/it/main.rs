@@ -1,5 +1,6 @@
 //! All integration tests, in one binary, for linking is what takes long.
 
+mod adopt;
 mod alerts;
 mod annotated;
 mod attacks;

@@ -8,6 +8,7 @@
 
 mod cluster;
 mod components;
+mod others;
 mod overlays;
 mod permissions;
 mod pods;

@@ -15,6 +15,7 @@ use k8s_openapi::{
 };
 use serde_json::{Value, json};
 
+use super::others;
 use super::rendering::{
     BASE, CLASSES, COMPONENTS, KUBE_STATE_METRICS, MOVED, OVERLAYS, Rendered, SHOWN, documents,
 };
@@ -76,6 +77,14 @@ pub(crate) fn read(document: &Value) -> Result<(), String> {
         ("rbac.authorization.k8s.io/v1", "RoleBinding") => strictly::<RoleBinding>(document).map(drop),
         ("batch/v1", "CronJob") => strictly::<CronJob>(document).map(drop),
         ("batch/v1", "Job") => strictly::<Job>(document).map(drop),
+        ("snapscheduler.backube/v1", "SnapshotSchedule") => {
+            strictly::<others::SnapshotSchedule>(document).map(drop)
+        }
+        ("gemini.fairwinds.com/v1", "SnapshotGroup") => strictly::<others::SnapshotGroup>(document).map(drop),
+        ("velero.io/v1", "Schedule") => strictly::<others::Schedule>(document).map(drop),
+        ("k8s-snapshots.elsdoerfer.com/v1", "SnapshotRule") => {
+            strictly::<others::SnapshotRule>(document).map(drop)
+        }
         (version, kind) => Err(format!("{version} {kind}: unknown kind")),
     }
 }
