@@ -154,7 +154,7 @@ pub struct NewVolumeSnapshot {
 #[derive(Clone, Debug, Serialize)]
 pub struct NewMetadata {
     pub name: String,
-    pub labels: BTreeMap<&'static str, String>,
+    pub labels: BTreeMap<Cow<'static, str>, String>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<&'static str, String>,
 }

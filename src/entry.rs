@@ -87,7 +87,8 @@ fn run_once() -> u8 {
 }
 
 fn list_once(command: ListCommand) -> u8 {
-    let ListCommand { flags, cluster: ClusterFlags { kubeconfig, context, user }, extent, output } = command;
+    let ListCommand { flags, cluster: ClusterFlags { kubeconfig, context, user }, extent, output, labels } =
+        command;
     let given = |variable: &str| {
         flags.iter().any(|flag| flag.variable == variable)
             || std::env::var_os(variable).is_some_and(|value| !value.to_string_lossy().trim().is_empty())
@@ -121,7 +122,7 @@ fn list_once(command: ListCommand) -> u8 {
         }
     };
     match with_cluster(access, list).flatten() {
-        Ok(listing) => show(&listing, output, now),
+        Ok(listing) => show(&listing, output, &labels, now),
         Err(Unbegun::Stopped(stop)) => Report::of_stop(stop).exit_code(),
         Err(Unbegun::Trouble(failure)) => {
             tracing::error!("{}", failure.message);
@@ -130,7 +131,7 @@ fn list_once(command: ListCommand) -> u8 {
     }
 }
 
-fn show(listing: &Listing, output: Output, now: Timestamp) -> u8 {
+fn show(listing: &Listing, output: Output, labels: &[String], now: Timestamp) -> u8 {
     for warning in &listing.warnings {
         tracing::warn!("{warning}");
     }
@@ -144,6 +145,7 @@ fn show(listing: &Listing, output: Output, now: Timestamp) -> u8 {
         wide: output == Output::Wide,
         namespaces: listing.namespaces,
         jobs: listing.schedules,
+        labels,
     };
     let exit = match output {
         Output::Json => printed(&list::json(&listing.rows)),

@@ -1,6 +1,8 @@
 //! The part of a snapshot that waiting and retention need, so that thousands of them use little memory. This
 //! module interprets the labels; [`crate::retention`] decides which snapshots stay.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use crate::{
@@ -154,7 +156,21 @@ pub struct Record {
     pub class: Option<String>,
     /// Minimum size of a volume created from the snapshot, as an unparsed quantity.
     pub restore_size: Option<String>,
+    /// All labels but those that have a field of their own.
+    pub labels: BTreeMap<String, String>,
     pub snapshot: Snapshot,
+}
+
+impl Record {
+    /// The value of a label.
+    pub fn label(&self, key: &str) -> Option<&str> {
+        match key {
+            names::SCHEDULE_LABEL => self.schedule.as_deref(),
+            names::RUN_LABEL => self.snapshot.run.as_deref(),
+            names::RUN_UID_LABEL => self.snapshot.run_uid.as_deref(),
+            key => self.labels.get(key).map(String::as_str),
+        }
+    }
 }
 
 impl From<VolumeSnapshot> for Record {
@@ -163,7 +179,12 @@ impl From<VolumeSnapshot> for Record {
             Lenient::Known(status) => status.restore_size.take(),
             Lenient::Absent | Lenient::Unreadable => None,
         };
+        let is_further = |key: &String| {
+            !matches!(key.as_str(), names::SCHEDULE_LABEL | names::RUN_LABEL | names::RUN_UID_LABEL)
+        };
+        let labels = object.metadata.labels.iter().filter(|(key, _)| is_further(key));
         Record {
+            labels: labels.map(|(key, value)| (key.clone(), value.clone())).collect(),
             namespace: std::mem::take(&mut object.metadata.namespace),
             claim: object.spec.source.persistent_volume_claim_name.take(),
             schedule: object.metadata.labels.remove(names::SCHEDULE_LABEL),

@@ -12,7 +12,7 @@ mod error;
 mod operation;
 mod request;
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use futures::{Stream, StreamExt};
 use k8s_openapi::jiff::Timestamp;
@@ -172,6 +172,8 @@ pub struct NewSnapshot {
     pub shard: Shard,
     /// Whether it is held.
     pub hold: bool,
+    /// Further labels, for people.
+    pub labels: BTreeMap<String, String>,
 }
 
 /// What a watch tells.
@@ -617,7 +619,8 @@ fn path(scope: &Scope, resource: &str) -> ApiRequest {
 }
 
 impl NewSnapshot {
-    fn object(&self) -> NewVolumeSnapshot {
+    /// The labels that this program goes by.
+    fn own_labels(&self) -> BTreeMap<&'static str, String> {
         let mut labels = BTreeMap::from([
             (names::SCHEDULE_LABEL, self.schedule.clone()),
             (names::NAME_LABEL, self.name.clone()),
@@ -633,6 +636,14 @@ impl NewSnapshot {
         if self.hold {
             labels.insert(names::HOLD_LABEL, "true".to_owned());
         }
+        labels
+    }
+
+    fn object(&self) -> NewVolumeSnapshot {
+        let further = self.labels.iter().map(|(key, value)| (Cow::Owned(key.clone()), value.clone()));
+        let own = self.own_labels().into_iter().map(|(key, value)| (Cow::Borrowed(key), value));
+        // Own ones last: none of the others may stand in their place.
+        let labels = further.chain(own).collect();
         let claim_uid = self.claim_uid.iter().map(|uid| (names::CLAIM_UID_ANNOTATION, uid.clone()));
         NewVolumeSnapshot {
             api_version: SNAPSHOT_API,
@@ -655,7 +666,8 @@ impl NewSnapshot {
     }
 
     /// What admission made another than was asked for, each in words; empty if nothing that matters.
-    /// Labels and annotations that were added matter to others only, but for one that holds it.
+    /// Labels and annotations that were added matter to others only, but for one that holds it; so do the further
+    /// labels, see [`NewSnapshot::lost_labels`].
     pub fn changes(&self, stored: &VolumeSnapshot) -> Vec<String> {
         let asked = self.object();
         let mut changes = Vec::new();
@@ -666,10 +678,10 @@ impl NewSnapshot {
             }
         };
         let stored_label = |key: &str| stored.metadata.labels.get(key).map(String::as_str);
-        for (key, value) in &asked.metadata.labels {
+        for (key, value) in &self.own_labels() {
             compare(&format!("label {key}"), Some(value), stored_label(key));
         }
-        if !asked.metadata.labels.contains_key(names::HOLD_LABEL) {
+        if !self.hold {
             compare(&format!("label {}", names::HOLD_LABEL), None, stored_label(names::HOLD_LABEL));
         }
         let (asked, stored_spec) = (&asked.spec, &stored.spec);
@@ -689,5 +701,11 @@ impl NewSnapshot {
         let owner = stored.metadata.owner_references.first();
         compare("its owner", None, owner.map(|owner| format!("{} {}", owner.kind, owner.name)).as_deref());
         changes
+    }
+
+    /// The further labels that the snapshot has not, or with another value.
+    pub fn lost_labels(&self, stored: &VolumeSnapshot) -> Vec<&str> {
+        let is_lost = |(key, value): &(&String, &String)| stored.metadata.labels.get(*key) != Some(*value);
+        self.labels.iter().filter(is_lost).map(|(key, _)| key.as_str()).collect()
     }
 }

@@ -1,7 +1,7 @@
 //! The settings of a run: environment variables `SNAPSHOT_*` in, [`Settings`] or all that is wrong with
 //! them out. `list` reads the same ones, some of them from flags.
 
-use std::{ffi::OsString, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{ArgAction, ArgMatches, Args};
 use serde::Deserialize;
@@ -83,6 +83,8 @@ pub struct Settings {
     pub dry_run: bool,
     /// Whether to hold what this run makes (`SNAPSHOT_HOLD`).
     pub hold: bool,
+    /// Further labels of what this run makes (`SNAPSHOT_LABELS`).
+    pub labels: BTreeMap<String, String>,
     /// The part of the chosen claims that this pod takes (`SNAPSHOT_SHARDS` and
     /// `JOB_COMPLETION_INDEX`).
     pub shard: Shard,
@@ -169,6 +171,8 @@ struct Variables {
     #[arg(skip)]
     hold: Option<String>,
     #[arg(skip)]
+    labels: Option<String>,
+    #[arg(skip)]
     shards: Option<String>,
     #[arg(skip)]
     run_id: Option<String>,
@@ -196,7 +200,7 @@ const fn variable(name: &'static str, default: &'static str, meaning: &'static s
 }
 
 /// All variables of a run, in the order in which the documentation gives them.
-pub const VARIABLES: [Variable; 25] = [
+pub const VARIABLES: [Variable; 26] = [
     variable("SNAPSHOT_PVC_NAMES", "", "claims, comma-separated: data or data,logs"),
     variable("SNAPSHOT_PVC_SELECTOR", "", "claims by label selector: app=web"),
     variable(
@@ -241,6 +245,7 @@ pub const VARIABLES: [Variable; 25] = [
     ),
     variable("SNAPSHOT_DRY_RUN", "false", "true: say what would happen, change nothing"),
     variable("SNAPSHOT_HOLD", "false", "true: no schedule ever deletes what this run makes"),
+    variable("SNAPSHOT_LABELS", "", "further labels of what this run makes: release=1.2.3,team=shop"),
     variable("SNAPSHOT_SHARDS", "1", "pods of an Indexed Job that share the claims"),
     variable(INDEX, "", "which of them this one is, from 0; set by Kubernetes"),
     variable("SNAPSHOT_RUN_ID", "random", "the Job's name, for people and labels"),
@@ -343,6 +348,7 @@ impl Settings {
             max_pending,
             dry_run,
             hold,
+            labels,
             shards,
             run_id,
             run_uid,
@@ -397,6 +403,7 @@ impl Settings {
                 .map(|number| number as usize),
             dry_run: reader.optional("SNAPSHOT_DRY_RUN", dry_run, values::flag).unwrap_or(false),
             hold: reader.optional("SNAPSHOT_HOLD", hold, values::flag).unwrap_or(false),
+            labels: reader.optional("SNAPSHOT_LABELS", labels, values::own_labels).unwrap_or_default(),
             // A list is of all claims, whichever pod takes them.
             shard: if for_list { Shard::WHOLE } else { shard(&mut reader, shards, index) },
             run_id: reader.optional("SNAPSHOT_RUN_ID", run_id, values::label_value),

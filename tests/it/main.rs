@@ -11,6 +11,7 @@ mod faults;
 mod figures;
 mod image;
 mod invariants;
+mod labels;
 mod list;
 mod manifests;
 mod pod;
