@@ -12,7 +12,7 @@
 //! | [`api`] | the fields of claims and snapshots that are read and written |
 //! | [`snapshot`] | what is remembered of a snapshot |
 //! | [`shard`] | which pod of an Indexed Job takes a claim |
-//! | [`retention`] | which snapshots stay and why: rules, and the safety rules above them |
+//! | [`retention`] | which snapshots stay and why: rules, and the safety rules above them; when the next one is due; what claims ask for by annotations |
 //! | [`timeline`] | the picture of which snapshots there are over time |
 //! | [`settings`] | the environment variables, checked as a whole |
 //! | [`report`] | what a run or a restore came to: exit code, summary, termination message |

@@ -30,9 +30,10 @@ pub use request::{DENIED_FOR, Slot};
 use crate::{
     api::{
         Claim, Namespace, NewMetadata, NewVolumeSnapshot, Page, PageMetadata, SNAPSHOT_API, SNAPSHOT_GROUP,
-        VolumeSnapshot, VolumeSnapshotSource, VolumeSnapshotSpec,
+        Volume, VolumeSnapshot, VolumeSnapshotSource, VolumeSnapshotSpec,
     },
     names,
+    retention::VolumeAnnotations,
     shard::Shard,
     snapshot::{ClaimId, Record, Snapshot},
     text,
@@ -85,6 +86,7 @@ const LIST_CLASSES: Permission = Permission { group: STORAGE_GROUP, resource: CL
 const LIST_CRON_JOBS: Permission = Permission { group: BATCH_GROUP, resource: CRON_JOBS, verb: "list" };
 const GET_CONFIG_MAP: Permission = Permission { group: "", resource: CONFIG_MAPS, verb: "get" };
 const GET_VOLUME: Permission = Permission { group: "", resource: VOLUMES, verb: "get" };
+const LIST_VOLUMES: Permission = Permission { group: "", resource: VOLUMES, verb: "list" };
 
 /// Every right that a run uses. No request can be made without naming one of these or of the lists
 /// below, and a test holds the Role of the manifests to this list. `list` uses two of them.
@@ -92,6 +94,9 @@ pub const PERMISSIONS: &[Permission] = &[GET_CLAIM, LIST_CLAIMS, CREATE, GET, LI
 
 /// What a run needs besides, and in all namespaces, if it chooses namespaces by a selector.
 pub const NAMESPACE_PERMISSIONS: &[Permission] = &[LIST_NAMESPACES];
+
+/// What a run needs besides if it heeds the annotations of volumes, which are in no namespace.
+pub const VOLUME_PERMISSIONS: &[Permission] = &[LIST_VOLUMES];
 
 /// Every right that a restore uses, which are no part of a run's: it deletes nothing.
 pub const RESTORE_PERMISSIONS: &[Permission] = &[GET_CLAIM, CREATE_CLAIM, GET, LIST, LIST_EVENTS];
@@ -278,6 +283,21 @@ impl Cluster {
         let operation = Operation::new(what, scope, LIST_CLAIMS);
         self.list(&operation, &path(scope, CLAIMS), selector, take).await?;
         Ok(())
+    }
+
+    /// Reads what the volumes of claims are annotated with.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Forbidden`] without the right, which only a ClusterRole can give.
+    pub async fn volume_annotations(&self) -> Result<VolumeAnnotations, Error> {
+        let operation = Operation::new("list the PersistentVolumes".to_owned(), &Scope::All, LIST_VOLUMES);
+        let mut annotations = VolumeAnnotations::default();
+        let take = |listed: Listed<Volume>| match listed {
+            Listed::Begin => annotations = VolumeAnnotations::default(),
+            Listed::Object(volume) => annotations.add(volume),
+        };
+        self.list(&operation, &path(&Scope::All, VOLUMES), "", take).await?;
+        Ok(annotations)
     }
 
     /// Lists the snapshots that a label selector matches, hands each to `take`, and returns the

@@ -48,6 +48,8 @@ pub struct Settings {
     pub claims: ClaimChoice,
     /// Whether, of these, only claims are snapshotted whose annotations ask for it (`SNAPSHOT_PVC_ANNOTATED`).
     pub only_annotated: bool,
+    /// Whether the annotations of a volume count for a claim that has none (`SNAPSHOT_VOLUME_ANNOTATIONS`).
+    pub volume_annotations: bool,
     /// What claims may ask for by annotations (`SNAPSHOT_ANNOTATIONS`).
     pub annotations: Annotations,
     /// The namespace; unset for the pod's own, or the kubeconfig context's
@@ -138,6 +140,8 @@ struct Variables {
     pvc_annotated: Option<String>,
     #[arg(skip)]
     annotations: Option<String>,
+    #[arg(skip)]
+    volume_annotations: Option<String>,
     /// Namespace [default: the pod's own, or the kubeconfig context's]
     #[arg(short, long, value_name = "NAMESPACE")]
     namespace: Option<String>,
@@ -200,7 +204,7 @@ const fn variable(name: &'static str, default: &'static str, meaning: &'static s
 }
 
 /// All variables of a run, in the order in which the documentation gives them.
-pub const VARIABLES: [Variable; 26] = [
+pub const VARIABLES: [Variable; 27] = [
     variable("SNAPSHOT_PVC_NAMES", "", "claims, comma-separated: data or data,logs"),
     variable("SNAPSHOT_PVC_SELECTOR", "", "claims by label selector: app=web"),
     variable(
@@ -231,6 +235,11 @@ pub const VARIABLES: [Variable; 26] = [
         "SNAPSHOT_ANNOTATIONS",
         "any",
         "what claims may ask for by annotations: any, or more: to keep more than the settings do, and nothing else",
+    ),
+    variable(
+        "SNAPSHOT_VOLUME_ANNOTATIONS",
+        "false",
+        "true: the annotations of a volume count for a claim that has none; needs the right to list volumes",
     ),
     variable(
         "SNAPSHOT_PRUNE_UNREAD_CLAIMS",
@@ -334,6 +343,7 @@ impl Settings {
             pvc_selector,
             pvc_annotated,
             annotations,
+            volume_annotations,
             namespace,
             namespace_selector,
             class_name,
@@ -370,6 +380,9 @@ impl Settings {
         let settings = Settings {
             claims: claims(&mut reader, pvc_names, pvc_selector, only_annotated, for_list),
             only_annotated,
+            volume_annotations: reader
+                .optional("SNAPSHOT_VOLUME_ANNOTATIONS", volume_annotations, values::flag)
+                .unwrap_or(false),
             annotations: reader
                 .optional("SNAPSHOT_ANNOTATIONS", annotations, values::annotations)
                 .unwrap_or_default(),
