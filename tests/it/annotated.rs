@@ -244,7 +244,7 @@ async fn nothing_is_deleted_while_the_annotations_of_volumes_cannot_be_read_agai
             let is_volumes = request.is("list", "persistentvolumes");
             let number = lists.fetch_add(usize::from(is_volumes), std::sync::atomic::Ordering::SeqCst);
             (is_volumes && number > 0)
-                .then(|| fake_apiserver::Fault::Error(400, fake_apiserver::When::Before))
+                .then_some(fake_apiserver::Fault::Error(400, fake_apiserver::When::Before))
         });
         let settings = [("SNAPSHOT_PVC_NAMES", "data"), ("SNAPSHOT_VOLUME_ANNOTATIONS", "true")];
         let ran = cluster.run(&settings).await;
