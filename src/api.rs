@@ -173,7 +173,7 @@ pub struct ChangedMetadata<'a> {
 #[derive(Clone, Debug, Serialize)]
 pub struct NewMetadata {
     pub name: String,
-    pub labels: BTreeMap<&'static str, String>,
+    pub labels: BTreeMap<Cow<'static, str>, String>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<&'static str, String>,
 }
@@ -309,6 +309,11 @@ pub struct ClaimAnnotations {
     pub every_of: Vec<(String, String)>,
     /// `backup.kubernetes.io/deltas`: the durations of k8s-snapshots.
     pub deltas: Option<String>,
+    /// The volume that the annotations above were taken from, because the claim has none of them.
+    pub of_volume: Option<String>,
+    /// `pv.kubernetes.io/provisioned-by` of a volume: the provisioner that created it. Absent if it was created by
+    /// hand.
+    pub provisioned_by: Option<String>,
     /// `volume.kubernetes.io/selected-node`: the node of the claim's first consumer, set once there is one.
     pub selected_node: Option<String>,
     /// `volume.kubernetes.io/storage-provisioner`: the provisioner that was asked to create the volume.
@@ -348,6 +353,7 @@ impl<'de> Visitor<'de> for ClaimAnnotationsVisitor {
                 names::RETENTION_ANNOTATION => read.retention = Some(map.next_value()?),
                 names::EVERY_ANNOTATION => read.every = Some(map.next_value()?),
                 names::DELTAS_ANNOTATION => read.deltas = Some(map.next_value()?),
+                "pv.kubernetes.io/provisioned-by" => read.provisioned_by = Some(map.next_value()?),
                 "volume.kubernetes.io/selected-node" => read.selected_node = Some(map.next_value()?),
                 "volume.kubernetes.io/storage-provisioner" => {
                     read.storage_provisioner = Some(map.next_value()?);
@@ -609,17 +615,11 @@ pub struct Volume {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct VolumeMetadata {
+    pub name: String,
     /// When the API server stored the volume, in whole seconds.
     pub creation_timestamp: Option<Timestamp>,
-    pub annotations: VolumeAnnotations,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-pub struct VolumeAnnotations {
-    /// The provisioner that created the volume. Absent if it was created by hand.
-    #[serde(rename = "pv.kubernetes.io/provisioned-by")]
-    pub provisioned_by: Option<String>,
+    /// Those that a claim may have as well, and its provisioner.
+    pub annotations: ClaimAnnotations,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]

@@ -116,7 +116,8 @@ fn tell_alone(tell: impl AsyncFnOnce(Stopping<'_>)) {
 }
 
 fn list_once(command: ListCommand) -> u8 {
-    let ListCommand { flags, cluster: ClusterFlags { kubeconfig, context, user }, extent, output } = command;
+    let ListCommand { flags, cluster: ClusterFlags { kubeconfig, context, user }, extent, output, labels } =
+        command;
     let given = |variable: &str| {
         flags.iter().any(|flag| flag.variable == variable)
             || std::env::var_os(variable).is_some_and(|value| !value.to_string_lossy().trim().is_empty())
@@ -150,7 +151,7 @@ fn list_once(command: ListCommand) -> u8 {
         }
     };
     match with_cluster(access, list).flatten() {
-        Ok(listing) => show(&listing, output, now),
+        Ok(listing) => show(&listing, output, &labels, now),
         Err(Unbegun::Stopped(stop)) => Report::of_stop(stop).exit_code(),
         Err(Unbegun::Trouble(failure)) => {
             tracing::error!("{}", failure.message);
@@ -159,7 +160,7 @@ fn list_once(command: ListCommand) -> u8 {
     }
 }
 
-fn show(listing: &Listing, output: Output, now: Timestamp) -> u8 {
+fn show(listing: &Listing, output: Output, labels: &[String], now: Timestamp) -> u8 {
     for warning in &listing.warnings {
         tracing::warn!("{warning}");
     }
@@ -173,6 +174,7 @@ fn show(listing: &Listing, output: Output, now: Timestamp) -> u8 {
         wide: output == Output::Wide,
         namespaces: listing.namespaces,
         jobs: listing.schedules,
+        labels,
     };
     let exit = match output {
         Output::Json => printed(&list::json(&listing.rows)),
@@ -258,7 +260,7 @@ async fn adopt(cluster: &Cluster, settings: &Settings, which: &Which, yes: bool)
     let is_nothing = listing.rows.is_empty() && listing.missing.is_empty();
     let shown = match is_nothing {
         true => EXIT_DONE,
-        false => show(&listing, Output::Table, now),
+        false => show(&listing, Output::Table, &[], now),
     };
     if !missing.is_empty() {
         let missing: Vec<_> = missing.into_iter().map(text::name).collect();

@@ -14,7 +14,7 @@
 //! | [`hooks`] | which commands pods ask for around their claims' snapshots, and which claims belong together |
 //! | [`shard`] | which pod of an Indexed Job takes a claim |
 //! | [`url`] | foreign URLs, and what of them may be said |
-//! | [`retention`] | which snapshots stay and why: rules, and the safety rules above them |
+//! | [`retention`] | which snapshots stay and why: rules, and the safety rules above them; when the next one is due; what claims ask for by annotations |
 //! | [`timeline`] | the picture of which snapshots there are over time |
 //! | [`settings`] | the environment variables, checked as a whole |
 //! | [`report`] | what a run or a restore came to: exit code, summary, termination message |

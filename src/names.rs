@@ -142,6 +142,29 @@ pub fn is_label_value(value: &str) -> bool {
         && value.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
 }
 
+/// Whether `key` is a valid label key: a name of at most 63 characters, after a DNS subdomain and a slash if it has a
+/// prefix.
+pub fn is_label_key(key: &str) -> bool {
+    match key.split_once('/') {
+        Some((prefix, name)) => is_object_name(prefix) && is_label_value(name),
+        None => is_label_value(key),
+    }
+}
+
+/// Returns who uses a label, if it is not for users to set: this program, or a tool that would delete what carries
+/// it.
+pub fn user_of_label(key: &str) -> Option<&'static str> {
+    let prefix = key.split_once('/').map_or("", |(prefix, _)| prefix);
+    match (prefix, key) {
+        (_, SCHEDULE_LABEL | NAME_LABEL | MANAGED_BY_LABEL) | (PROGRAM, _) => Some(PROGRAM),
+        ("argocd.argoproj.io", _) | (_, "app.kubernetes.io/instance") => Some("Argo CD"),
+        ("kustomize.toolkit.fluxcd.io" | "helm.toolkit.fluxcd.io", _) => Some("Flux"),
+        ("applyset.kubernetes.io", _) => Some("kubectl"),
+        ("snapshot.storage.kubernetes.io", _) => Some("the snapshot controller"),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -170,6 +193,34 @@ mod tests {
         assert!(!is_namespace_name(&"a".repeat(64)));
         assert!(!is_namespace_name("a.b"));
         assert!(!is_namespace_name(""));
+    }
+
+    #[test]
+    fn label_keys_may_have_a_prefix() {
+        for good in ["release", "app.kubernetes.io/part-of", "a/b", "My_Key.1", &"x".repeat(63)] {
+            assert!(is_label_key(good), "{good}");
+        }
+        for bad in ["", "/", "a/", "/a", "a/b/c", "A/b", "a b", "-a", "a=b", &"x".repeat(64)] {
+            assert!(!is_label_key(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn some_labels_are_not_for_users_to_set() {
+        for (key, user) in [
+            ("release", None),
+            ("app.kubernetes.io/part-of", None),
+            ("job", Some(PROGRAM)),
+            ("name", Some(PROGRAM)),
+            (HOLD_LABEL, Some(PROGRAM)),
+            (MANAGED_BY_LABEL, Some(PROGRAM)),
+            ("app.kubernetes.io/instance", Some("Argo CD")),
+            ("argocd.argoproj.io/instance", Some("Argo CD")),
+            ("kustomize.toolkit.fluxcd.io/name", Some("Flux")),
+            ("applyset.kubernetes.io/part-of", Some("kubectl")),
+        ] {
+            assert_eq!(user_of_label(key), user, "{key}");
+        }
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! The part of a snapshot that waiting and retention need, so that thousands of them use little memory. This
 //! module interprets the labels; [`crate::retention`] decides which snapshots stay.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use crate::{
@@ -156,6 +158,8 @@ pub struct Record {
     pub restore_size: Option<String>,
     /// The other tool that made it. `None` also if it carries no mark that is known.
     pub maker: Option<Maker>,
+    /// All labels but those that have a field of their own.
+    pub labels: BTreeMap<String, String>,
     pub snapshot: Snapshot,
 }
 
@@ -168,12 +172,30 @@ pub struct Maker {
     pub name: String,
 }
 
+impl Record {
+    /// The value of a label.
+    pub fn label(&self, key: &str) -> Option<&str> {
+        match key {
+            names::SCHEDULE_LABEL => self.schedule.as_deref(),
+            names::RUN_LABEL => self.snapshot.run.as_deref(),
+            names::RUN_UID_LABEL => self.snapshot.run_uid.as_deref(),
+            key => self.labels.get(key).map(String::as_str),
+        }
+    }
+}
+
 impl From<VolumeSnapshot> for Record {
     fn from(mut object: VolumeSnapshot) -> Self {
         let restore_size = match &mut object.status {
             Lenient::Known(status) => status.restore_size.take(),
             Lenient::Absent | Lenient::Unreadable => None,
         };
+        let is_further = |key: &String| {
+            !matches!(key.as_str(), names::SCHEDULE_LABEL | names::RUN_LABEL | names::RUN_UID_LABEL)
+        };
+        let further = object.metadata.labels.iter().filter(|(key, _)| is_further(key));
+        let further: BTreeMap<String, String> =
+            further.map(|(key, value)| (key.clone(), value.clone())).collect();
         let labels = &mut object.metadata.labels;
         let mut label = |key| labels.remove(key).map(|name| Maker { key, name });
         let maker = label(names::VELERO_LABEL).or_else(|| label(names::SNAPSCHEDULER_LABEL)).or_else(|| {
@@ -182,6 +204,7 @@ impl From<VolumeSnapshot> for Record {
         });
         Record {
             maker,
+            labels: further,
             namespace: std::mem::take(&mut object.metadata.namespace),
             claim: object.spec.source.persistent_volume_claim_name.take(),
             schedule: object.metadata.labels.remove(names::SCHEDULE_LABEL),

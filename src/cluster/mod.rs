@@ -16,7 +16,7 @@ mod operation;
 mod pages;
 mod request;
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use futures::{Stream, StreamExt};
 use k8s_openapi::jiff::Timestamp;
@@ -37,9 +37,10 @@ pub use request::{DENIED_FOR, Slot};
 use crate::{
     api::{
         ChangedMetadata, Claim, MetadataPatch, Namespace, NewMetadata, NewVolumeSnapshot, Pod, SNAPSHOT_API,
-        SNAPSHOT_GROUP, VolumeSnapshot, VolumeSnapshotSource, VolumeSnapshotSpec,
+        SNAPSHOT_GROUP, Volume, VolumeSnapshot, VolumeSnapshotSource, VolumeSnapshotSpec,
     },
     names,
+    retention::VolumeAnnotations,
     shard::Shard,
     snapshot::{ClaimId, Record, Snapshot},
     text,
@@ -101,6 +102,7 @@ const LIST_PODS: Permission = Permission { group: "", resource: PODS, verb: "lis
 const GET_EXEC: Permission = Permission { group: "", resource: EXEC, verb: "get" };
 const CREATE_EXEC: Permission = Permission { group: "", resource: EXEC, verb: "create" };
 const GET_VOLUME: Permission = Permission { group: "", resource: VOLUMES, verb: "get" };
+const LIST_VOLUMES: Permission = Permission { group: "", resource: VOLUMES, verb: "list" };
 
 /// Every right that a run needs. No request can be made without naming one of these or of the lists
 /// below, and a test holds the Role of the manifests to this list and the next but one. `list` uses two of them.
@@ -115,6 +117,9 @@ pub const EVENT_PERMISSIONS: &[Permission] = &[CREATE_EVENT];
 
 /// What a run needs besides if it runs hooks. To run a command over a WebSocket takes both verbs.
 pub const HOOK_PERMISSIONS: &[Permission] = &[LIST_PODS, GET_EXEC, CREATE_EXEC, PATCH];
+
+/// What a run needs besides if it heeds the annotations of volumes, which are in no namespace.
+pub const VOLUME_PERMISSIONS: &[Permission] = &[LIST_VOLUMES];
 
 /// Every right that a restore uses, which are no part of a run's: it deletes nothing.
 pub const RESTORE_PERMISSIONS: &[Permission] = &[GET_CLAIM, CREATE_CLAIM, GET, LIST, LIST_EVENTS];
@@ -189,6 +194,8 @@ pub struct NewSnapshot {
     pub shard: Shard,
     /// Whether it is held.
     pub hold: bool,
+    /// Further labels, for people.
+    pub labels: BTreeMap<String, String>,
 }
 
 /// What a watch tells.
@@ -328,6 +335,21 @@ impl Cluster {
         let send = || path(&scope, SNAPSHOTS).patch(name, &PatchParams::default(), &patch);
         self.requests.send(&operation, &send).await?;
         Ok(())
+    }
+
+    /// Reads what the volumes of claims are annotated with.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Forbidden`] without the right, which only a ClusterRole can give.
+    pub async fn volume_annotations(&self) -> Result<VolumeAnnotations, Error> {
+        let operation = Operation::new("list the PersistentVolumes".to_owned(), &Scope::All, LIST_VOLUMES);
+        let mut annotations = VolumeAnnotations::default();
+        let take = |listed: Listed<Volume>| match listed {
+            Listed::Begin => annotations = VolumeAnnotations::default(),
+            Listed::Object(volume) => annotations.add(volume),
+        };
+        self.list(&operation, &path(&Scope::All, VOLUMES), "", take).await?;
+        Ok(annotations)
     }
 
     /// Lists the snapshots that a label selector matches, hands each to `take`, and returns the
@@ -649,7 +671,8 @@ fn path(scope: &Scope, resource: &str) -> ApiRequest {
 }
 
 impl NewSnapshot {
-    fn object(&self) -> NewVolumeSnapshot {
+    /// The labels that this program goes by.
+    fn own_labels(&self) -> BTreeMap<&'static str, String> {
         let mut labels = BTreeMap::from([
             (names::SCHEDULE_LABEL, self.schedule.clone()),
             (names::NAME_LABEL, self.name.clone()),
@@ -665,6 +688,14 @@ impl NewSnapshot {
         if self.hold {
             labels.insert(names::HOLD_LABEL, "true".to_owned());
         }
+        labels
+    }
+
+    fn object(&self) -> NewVolumeSnapshot {
+        let further = self.labels.iter().map(|(key, value)| (Cow::Owned(key.clone()), value.clone()));
+        let own = self.own_labels().into_iter().map(|(key, value)| (Cow::Borrowed(key), value));
+        // Own ones last: none of the others may stand in their place.
+        let labels = further.chain(own).collect();
         let claim_uid = self.claim_uid.iter().map(|uid| (names::CLAIM_UID_ANNOTATION, uid.clone()));
         NewVolumeSnapshot {
             api_version: SNAPSHOT_API,
@@ -687,7 +718,8 @@ impl NewSnapshot {
     }
 
     /// What admission made another than was asked for, each in words; empty if nothing that matters.
-    /// Labels and annotations that were added matter to others only, but for one that holds it.
+    /// Labels and annotations that were added matter to others only, but for one that holds it; so do the further
+    /// labels, see [`NewSnapshot::lost_labels`].
     pub fn changes(&self, stored: &VolumeSnapshot) -> Vec<String> {
         let asked = self.object();
         let mut changes = Vec::new();
@@ -698,10 +730,10 @@ impl NewSnapshot {
             }
         };
         let stored_label = |key: &str| stored.metadata.labels.get(key).map(String::as_str);
-        for (key, value) in &asked.metadata.labels {
+        for (key, value) in &self.own_labels() {
             compare(&format!("label {key}"), Some(value), stored_label(key));
         }
-        if !asked.metadata.labels.contains_key(names::HOLD_LABEL) {
+        if !self.hold {
             compare(&format!("label {}", names::HOLD_LABEL), None, stored_label(names::HOLD_LABEL));
         }
         let (asked, stored_spec) = (&asked.spec, &stored.spec);
@@ -721,5 +753,11 @@ impl NewSnapshot {
         let owner = stored.metadata.owner_references.first();
         compare("its owner", None, owner.map(|owner| format!("{} {}", owner.kind, owner.name)).as_deref());
         changes
+    }
+
+    /// The further labels that the snapshot has not, or with another value.
+    pub fn lost_labels(&self, stored: &VolumeSnapshot) -> Vec<&str> {
+        let is_lost = |(key, value): &(&String, &String)| stored.metadata.labels.get(*key) != Some(*value);
+        self.labels.iter().filter(is_lost).map(|(key, _)| key.as_str()).collect()
     }
 }

@@ -60,6 +60,8 @@ pub struct ListCommand {
     pub extent: Extent,
     /// How it is shown.
     pub output: Output,
+    /// The keys of the labels that the table has columns for.
+    pub labels: Vec<String>,
 }
 
 /// How `restore` was called.
@@ -119,6 +121,9 @@ struct ListFlags {
     /// How the list is shown
     #[arg(short, long, value_name = "FORMAT", value_enum, default_value_t)]
     output: Output,
+    /// Labels to show as columns of the table: release,team
+    #[arg(short = 'L', long, value_name = "KEYS", value_delimiter = ',', conflicts_with = "timeline")]
+    label_columns: Vec<String>,
     /// Draw which snapshots there are over time, and what keeps each
     #[arg(long, conflicts_with = "output")]
     timeline: bool,
@@ -293,12 +298,14 @@ pub fn command(arguments: impl IntoIterator<Item = OsString>) -> Result<Command,
 }
 
 fn list(command: &clap::Command, matches: &ArgMatches) -> Result<Command, clap::Error> {
-    let ListFlags { all_namespaces, all, output, timeline } = ListFlags::from_arg_matches(matches)?;
+    let ListFlags { all_namespaces, all, output, timeline, label_columns } =
+        ListFlags::from_arg_matches(matches)?;
     Ok(Command::List(ListCommand {
         flags: Settings::list_flags(command, matches),
         cluster: ClusterFlags::from_arg_matches(matches)?,
         extent: Extent { all_schedules: all, all_namespaces },
         output: if timeline { Output::Timeline } else { output },
+        labels: label_columns,
     }))
 }
 

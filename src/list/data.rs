@@ -1,9 +1,11 @@
 //! Rows for scripts, as JSON or YAML. The fields are a promise: scripts read them.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 
 use super::{Retention, Row};
-use crate::{api::SNAPSHOT_GROUP, text, yaml};
+use crate::{api::SNAPSHOT_GROUP, names, text, yaml};
 
 /// The snapshots' names, a line each, as kubectl takes them.
 pub fn names(rows: &[Row]) -> String {
@@ -56,6 +58,9 @@ fn item(row: &Row) -> Value {
         Retention::Unknown(reason) => ("unknown", Some(reason)),
         Retention::NotOurs => ("other-schedule", None),
     };
+    // Those that people gave it, not those that this program goes by.
+    let further = |(key, _): &(&String, &String)| names::user_of_label(key) != Some(names::PROGRAM);
+    let labels: BTreeMap<_, _> = record.labels.iter().filter(further).collect();
     json!({
         "namespace": record.namespace,
         "claim": record.claim,
@@ -69,6 +74,7 @@ fn item(row: &Row) -> Value {
         "job": record.schedule,
         "run": snapshot.run,
         "held": snapshot.held,
+        "labels": labels,
         "state": state.word(),
         "terminatingSince": snapshot.terminating_since.map(|since| since.to_string()),
         "retention": {"verdict": verdict, "reason": reason},

@@ -9,7 +9,10 @@ mod schedules;
 mod table;
 mod timeline;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    rc::Rc,
+};
 
 use k8s_openapi::jiff::Timestamp;
 
@@ -24,7 +27,7 @@ use crate::{
     cluster::{Cluster, Error, ErrorKind, Scope},
     names,
     report::Failure,
-    retention::is_annotated,
+    retention::{VolumeAnnotations, is_annotated},
     settings::{ClaimChoice, Settings},
     snapshot::{ClaimId, Record},
     text,
@@ -119,7 +122,7 @@ pub async fn list(
     };
     let annotated = settings.only_annotated.then_some(settings.schedule.as_str());
     let selected = match is_selective {
-        true => Some(matching(cluster, &scope, claim_selector, annotated).await?),
+        true => Some(matching(cluster, &scope, claim_selector, annotated, None).await?),
         false => None,
     };
     let mut records = cluster.records(&scope, "").await?;
@@ -182,8 +185,12 @@ async fn matching(
     scope: &Scope,
     selector: &str,
     annotated: Option<&str>,
+    volumes: Option<&VolumeAnnotations>,
 ) -> Result<HashSet<ClaimId>, Error> {
-    let id = |claim: Claim| {
+    let id = |mut claim: Claim| {
+        if let (Some(volumes), Some(schedule)) = (volumes, annotated) {
+            volumes.lend(&mut claim, schedule);
+        }
         annotated
             .is_none_or(|schedule| is_annotated(&claim.metadata.annotations, schedule))
             .then(|| ClaimId::of(&claim))
@@ -329,8 +336,24 @@ async fn config_maps(cluster: &Cluster, cron_jobs: &[CronJob]) -> Result<ConfigM
 /// Resolves the namespaces and claims that each schedule selects. The API server evaluates the selectors.
 async fn locate(cluster: &Cluster, scope: &Scope, schedules: &mut [Schedule]) -> Result<(), Error> {
     let mut matched: HashMap<(String, Option<String>), Option<HashSet<ClaimId>>> = HashMap::new();
+    let mut volumes: Option<Rc<VolumeAnnotations>> = None;
     for schedule in schedules {
         let Ok(settings) = &schedule.settings else { continue };
+        if settings.volume_annotations {
+            if volumes.is_none() {
+                volumes = match cluster.volume_annotations().await {
+                    Ok(read) => Some(Rc::new(read)),
+                    Err(error) if error.kind() == ErrorKind::Forbidden => None,
+                    Err(error) => return Err(error),
+                };
+            }
+            schedule.volumes.clone_from(&volumes);
+            if volumes.is_none() {
+                schedule
+                    .doubt
+                    .get_or_insert_with(|| "the annotations of its volumes may not be read".to_owned());
+            }
+        }
         if let Some(selector) = &settings.namespace_selector {
             match cluster.namespaces(selector).await {
                 Ok(namespaces) => schedule.location = Location::Chosen(namespaces.into_iter().collect()),
@@ -347,7 +370,8 @@ async fn locate(cluster: &Cluster, scope: &Scope, schedules: &mut [Schedule]) ->
         let annotated = settings.only_annotated.then(|| schedule.name.clone());
         let choice = (selector.clone(), annotated);
         if !matched.contains_key(&choice) {
-            let claims = match matching(cluster, scope, &choice.0, choice.1.as_deref()).await {
+            let volumes = schedule.volumes.as_deref();
+            let claims = match matching(cluster, scope, &choice.0, choice.1.as_deref(), volumes).await {
                 Ok(claims) => Some(claims),
                 Err(error) if matches!(error.kind(), ErrorKind::Forbidden | ErrorKind::Invalid) => None,
                 Err(error) => return Err(error),

@@ -2,6 +2,7 @@
 //! time.
 
 use std::{
+    borrow::Cow,
     cmp::Reverse,
     collections::{BTreeMap, HashMap, HashSet},
 };
@@ -327,7 +328,11 @@ impl Judging<'_> {
             // No run discovers this claim, so none deletes its snapshots.
             Some(None) => why_kept = Some("the claim is gone"),
             Some(Some(claim)) => {
-                match rules_of_claim(&id.name, &claim.metadata.annotations, &schedule.name) {
+                let mut lent = Cow::Borrowed(claim);
+                if let Some(volumes) = &schedule.volumes {
+                    volumes.lend(lent.to_mut(), &schedule.name);
+                }
+                match rules_of_claim(&id.name, &lent.metadata.annotations, &schedule.name) {
                     Ok(own) => {
                         if let Some(own) = own {
                             rules = settings.rules_with(&own);

@@ -4,11 +4,13 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     ffi::OsString,
+    rc::Rc,
 };
 
 use crate::{
     api::{Container, CronJob},
     names,
+    retention::VolumeAnnotations,
     settings::{ClaimChoice, Settings},
     snapshot::ClaimId,
     text,
@@ -26,6 +28,8 @@ pub struct Schedule {
     pub location: Location,
     /// The claims that its selector matches. `None` if it selects by name, or if they are not known.
     pub selected: Option<HashSet<ClaimId>>,
+    /// What the volumes of claims are annotated with, if its runs heed that and it may be read.
+    pub volumes: Option<Rc<VolumeAnnotations>>,
     /// Why its runs may not do what the settings say: it is suspended, or the settings are a guess.
     pub doubt: Option<String>,
 }
@@ -79,6 +83,7 @@ impl Schedule {
             })),
             location: Location::Any,
             selected: None,
+            volumes: None,
             doubt: Some(doubt.to_owned()),
         }
     }
@@ -213,6 +218,7 @@ pub(super) fn schedule(cron_job: &CronJob, maps: &ConfigMaps) -> Schedule {
         settings,
         location,
         selected: None,
+        volumes: None,
         doubt,
     }
 }

@@ -8,7 +8,7 @@ use crate::text;
 
 /// How a table looks.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Look {
+pub struct Look<'a> {
     /// How many columns the terminal has; `None` if it is none, and nothing is wrapped.
     pub width: Option<usize>,
     /// Whether in colour.
@@ -19,6 +19,8 @@ pub struct Look {
     pub namespaces: bool,
     /// Whether with the schedule.
     pub jobs: bool,
+    /// The keys of the labels that have a column.
+    pub labels: &'a [String],
 }
 
 /// The least room that a reason is wrapped into; with less it goes onto a line of its own.
@@ -57,7 +59,7 @@ impl Cell {
 }
 
 /// The table, with a line of headings. Ages are those of `now`.
-pub fn table(rows: &[Row], look: Look, now: Timestamp) -> String {
+pub fn table(rows: &[Row], look: Look<'_>, now: Timestamp) -> String {
     let mut lines: Vec<Vec<Cell>> = vec![headings(look)];
     lines.extend(rows.iter().map(|row| cells(row, look, now)));
     let columns = lines.first().map_or(0, Vec::len);
@@ -88,8 +90,11 @@ fn shown_error(row: &Row) -> Option<&str> {
     row.record.snapshot.error.as_deref().filter(|_| !row.record.snapshot.ready)
 }
 
-fn headings(look: Look) -> Vec<Cell> {
+fn headings(look: Look<'_>) -> Vec<Cell> {
     let mut names = Vec::new();
+    // As kubectl heads its columns of labels.
+    let labels = look.labels.iter().map(|key| key.rsplit('/').next().unwrap_or(key).to_uppercase());
+    let labels: Vec<String> = labels.map(|heading| text::name(&heading).into_owned()).collect();
     if look.namespaces {
         names.push("NAMESPACE");
     }
@@ -102,14 +107,17 @@ fn headings(look: Look) -> Vec<Cell> {
         names.push("SCHEDULE");
     }
     if look.wide {
-        names.extend(["CLASS", "RETENTION", "ERROR"]);
-    } else {
-        names.push("RETENTION");
+        names.push("CLASS");
+    }
+    names.extend(labels.iter().map(String::as_str));
+    names.push("RETENTION");
+    if look.wide {
+        names.push("ERROR");
     }
     names.into_iter().map(|name| Cell::new(name, Style::Heading)).collect()
 }
 
-fn cells(row: &Row, look: Look, now: Timestamp) -> Vec<Cell> {
+fn cells(row: &Row, look: Look<'_>, now: Timestamp) -> Vec<Cell> {
     let Row { record, state, retention } = row;
     let snapshot = &record.snapshot;
     let mut cells = Vec::new();
@@ -150,6 +158,7 @@ fn cells(row: &Row, look: Look, now: Timestamp) -> Vec<Cell> {
     if look.wide {
         cells.push(Cell::name(record.class.as_deref()));
     }
+    cells.extend(look.labels.iter().map(|key| Cell::name(record.label(key))));
     cells.push(match retention {
         // Nobody keeps what is going: it waits for its finalizers.
         Retention::Kept(_) if snapshot.is_terminating() => Cell::new("being deleted", Style::Plain),

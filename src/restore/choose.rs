@@ -86,15 +86,19 @@ fn named(records: Vec<Record>, settings: &RestoreSettings) -> Result<Chosen, Fai
 
 fn latest(mut records: Vec<Record>, settings: &RestoreSettings, now: Timestamp) -> Result<Chosen, Failure> {
     let wanted = settings.claim.as_deref().unwrap_or_default();
-    let of_schedule =
+    let mut described =
         settings.schedule.as_ref().map_or(String::new(), |schedule| format!(" of schedule {schedule}"));
+    if !settings.labels.is_empty() {
+        described.push_str(&format!(" with label {}", settings.said_labels()));
+    }
     records.retain(|record| {
         record.claim.as_deref() == Some(wanted)
             && (settings.schedule.is_none() || record.schedule == settings.schedule)
+            && settings.has_labels(record)
     });
     if records.is_empty() {
         return Err(permanent(format!(
-            "there is no snapshot of claim {wanted}{of_schedule}; see volume-snapshotter list --all, and check the \
+            "there is no snapshot of claim {wanted}{described}; see volume-snapshotter list --all, and check the \
              namespace"
         )));
     }
@@ -123,7 +127,7 @@ fn latest(mut records: Vec<Record>, settings: &RestoreSettings, now: Timestamp) 
         }
         return Err(Failure {
             message: format!(
-                "{} of claim {wanted}{of_schedule}, but none can be restored: {}",
+                "{} of claim {wanted}{described}, but none can be restored: {}",
                 text::count(unusable.len(), "snapshot"),
                 why.join("; ")
             ),
@@ -159,7 +163,7 @@ fn latest(mut records: Vec<Record>, settings: &RestoreSettings, now: Timestamp) 
             Choice::Latest | Choice::Named(_) => "now".to_owned(),
         };
         permanent(format!(
-            "no ready snapshot of claim {wanted}{of_schedule} is from {at} or before; the oldest is {}, from {}",
+            "no ready snapshot of claim {wanted}{described} is from {at} or before; the oldest is {}, from {}",
             oldest.snapshot.name,
             oldest.snapshot.time()
         ))
@@ -203,7 +207,7 @@ mod tests {
 
     fn all() -> Vec<Record> {
         vec![
-            record("eight", 8, |_| {}),
+            record("eight", 8, |one| one["metadata"]["labels"]["release"] = json!("1.2.3")),
             record("twelve", 12, |one| one["status"] = json!({"error": {"message": "storage is down"}})),
             record("eleven", 11, |one| one["metadata"]["deletionTimestamp"] = json!("2026-11-20T11:30:00Z")),
             record("ten", 10, |_| {}),
@@ -220,6 +224,9 @@ mod tests {
             (vec![("RESTORE_AT", "2026-11-20 09:59:59")], "weekly"),
             (vec![("RESTORE_AT", "2026-11-20 09:59:59"), ("RESTORE_JOB", "hourly")], "eight"),
             (vec![("RESTORE_JOB", "weekly")], "weekly"),
+            (vec![("RESTORE_LABEL", "release=1.2.3")], "eight"),
+            (vec![("RESTORE_LABEL", "release=1.2.3,job=hourly")], "eight"),
+            (vec![("RESTORE_LABEL", "job=weekly")], "weekly"),
         ] {
             let pairs = [vec![("RESTORE_CLAIM", "data")], pairs].concat();
             let found = choose(all(), &settings(&pairs), now()).expect("one");

@@ -231,6 +231,12 @@ pub(super) fn unlike(settings: &RestoreSettings, claim: &Claim, snapshot: Option
     {
         return Some(format!("it is made from snapshot {name}, which is not of schedule {schedule}"));
     }
+    if let Some(record) = snapshot
+        && !settings.has_labels(record)
+    {
+        let labels = settings.said_labels();
+        return Some(format!("it is made from snapshot {name}, which does not have the label {labels}"));
+    }
     let spec = &claim.spec;
     let size = spec.resources.requests.storage.as_ref().and_then(|size| size.0.parse::<Bytes>().ok());
     let is = |wanted: bool, what: &str| (!wanted).then(|| format!("it is of another {what}"));
@@ -463,6 +469,10 @@ spec:
         }
         assert!(
             why(&[("RESTORE_JOB", "weekly")], &claim, Some(&snapshot)).contains("not of schedule weekly")
+        );
+        assert!(
+            why(&[("RESTORE_LABEL", "release=1.2.3")], &claim, Some(&snapshot))
+                .contains("does not have the label release=1.2.3")
         );
         let of_logs = Record { claim: Some("logs".to_owned()), ..record("snap") };
         assert!(why(&[], &claim, Some(&of_logs)).contains("of claim logs, and not of data"));

@@ -1,19 +1,29 @@
 //! What a claim's annotations ask for: its rules, and how often it is snapshotted. [`super::rules`] and
 //! [`super::due`] define the syntax.
 
+use std::collections::HashMap;
+
 use super::{Every, RuleError, Rules};
 use crate::{
-    api::ClaimAnnotations,
+    api::{Claim, ClaimAnnotations, Volume},
     names::{DELTAS_ANNOTATION, EVERY_ANNOTATION, RETENTION_ANNOTATION},
 };
 
 /// An annotation of a claim that cannot be understood.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the annotation {annotation} of claim {claim} is invalid: {problem}")]
+#[error("the annotation {annotation} of {whose} is invalid: {problem}")]
 pub struct AnnotationError {
     annotation: String,
-    claim: String,
+    /// `claim data`, or `volume pvc-1 of claim data`.
+    whose: String,
     problem: String,
+}
+
+fn whose(claim: &str, annotations: &ClaimAnnotations) -> String {
+    match &annotations.of_volume {
+        Some(volume) => format!("volume {volume} of claim {claim}"),
+        None => format!("claim {claim}"),
+    }
 }
 
 /// The annotation that holds for a schedule, with its key: the one for this schedule, else the one for all.
@@ -40,6 +50,59 @@ fn retention<'a>(annotations: &'a ClaimAnnotations, schedule: &str) -> Option<(S
 fn every<'a>(annotations: &'a ClaimAnnotations, schedule: &str) -> Option<(String, &'a str)> {
     let ClaimAnnotations { every, every_of, .. } = annotations;
     of_schedule(EVERY_ANNOTATION, every.as_ref(), every_of, schedule)
+}
+
+/// What the volumes of claims are annotated with, for claims that say nothing themselves.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct VolumeAnnotations {
+    /// By the claim's uid.
+    of_claims: HashMap<String, ClaimAnnotations>,
+}
+
+impl VolumeAnnotations {
+    /// Notes what a volume is annotated with. Whoever wrote that is trusted with all volumes of the cluster, and the
+    /// claim that the volume names is the one that it is bound to.
+    pub fn add(&mut self, volume: Volume) {
+        let Volume { metadata, spec } = volume;
+        let ClaimAnnotations { retention, retention_of, every, every_of, deltas, .. } = metadata.annotations;
+        let is_empty = retention.is_none() && every.is_none() && deltas.is_none();
+        let Some(claim) = spec.claim_ref.filter(|claim| !claim.uid.is_empty()) else { return };
+        if is_empty && retention_of.is_empty() && every_of.is_empty() {
+            return;
+        }
+        let of_volume = Some(metadata.name);
+        let annotations = ClaimAnnotations {
+            retention,
+            retention_of,
+            every,
+            every_of,
+            deltas,
+            of_volume,
+            ..ClaimAnnotations::default()
+        };
+        self.of_claims.insert(claim.uid, annotations);
+    }
+
+    /// Gives a claim that asks the schedule for nothing the annotations of its volume.
+    pub fn lend(&self, claim: &mut Claim, schedule: &str) {
+        let own = &mut claim.metadata.annotations;
+        if is_annotated(own, schedule) {
+            return;
+        }
+        if let Some(of_volume) = self.of_claims.get(&claim.metadata.uid) {
+            let ClaimAnnotations { retention, retention_of, every, every_of, deltas, of_volume, .. } =
+                of_volume.clone();
+            *own = ClaimAnnotations {
+                retention,
+                retention_of,
+                every,
+                every_of,
+                deltas,
+                of_volume,
+                ..std::mem::take(own)
+            };
+        }
+    }
 }
 
 /// Whether a claim's annotations ask a schedule for snapshots: how many stay, or how often they are taken.
@@ -70,7 +133,7 @@ pub fn rules_of_claim(
     };
     rules.map(Some).map_err(|source: RuleError| AnnotationError {
         annotation,
-        claim: claim.to_owned(),
+        whose: whose(claim, annotations),
         problem: source.to_string(),
     })
 }
@@ -89,7 +152,7 @@ pub fn every_of_claim(
 ) -> Result<Option<Every>, AnnotationError> {
     let error = |annotation: String, problem: String| AnnotationError {
         annotation,
-        claim: claim.to_owned(),
+        whose: whose(claim, annotations),
         problem,
     };
     if let Some((annotation, text)) = every(annotations, schedule) {
@@ -144,6 +207,43 @@ mod tests {
             assert_eq!(is_annotated(&annotations(&[(key, "")]), "hourly"), asks, "{key}");
         }
         assert!(!is_annotated(&annotations(&[]), "hourly"));
+    }
+
+    #[test]
+    fn a_volume_speaks_for_a_claim_that_says_nothing_itself() {
+        let volume = |uid: &str, annotations: serde_json::Value| -> Volume {
+            serde_json::from_value(serde_json::json!({
+                "metadata": {"name": "pvc-1", "annotations": annotations},
+                "spec": {"claimRef": {"namespace": "shop", "name": "data", "uid": uid}},
+            }))
+            .expect("a volume")
+        };
+        let rules = |uid: &str, own: &[(&str, &str)], of_volume: serde_json::Value| {
+            let mut volumes = VolumeAnnotations::default();
+            volumes.add(volume(uid, of_volume));
+            let mut claim = Claim::default();
+            claim.metadata.uid = "this".to_owned();
+            claim.metadata.annotations = annotations(own);
+            volumes.lend(&mut claim, "hourly");
+            rules_of_claim("data", &claim.metadata.annotations, "hourly")
+                .map(|rules| rules.map(|rules| rules.to_string()))
+                .map_err(|error| error.to_string())
+        };
+        let deltas = || serde_json::json!({"backup.kubernetes.io/deltas": "PT1H P1D"});
+        assert_eq!(rules("this", &[], deltas()), Ok(Some("deltas=PT1H P1D".into())));
+        assert_eq!(rules("another", &[], deltas()), Ok(None), "a previous claim's volume");
+        assert_eq!(rules("", &[], deltas()), Ok(None), "of no claim");
+        let own = [("volume-snapshotter/every", "1d")];
+        assert_eq!(rules("this", &own, deltas()), Ok(None), "the claim speaks for itself");
+        let of_another = [("volume-snapshotter/every.weekly", "1d")];
+        assert_eq!(rules("this", &of_another, deltas()), Ok(Some("deltas=PT1H P1D".into())));
+        let problem = rules("this", &[], serde_json::json!({"volume-snapshotter/retention": "dayly=7"}));
+        let problem = problem.expect_err("not understood");
+        assert!(
+            problem
+                .starts_with("the annotation volume-snapshotter/retention of volume pvc-1 of claim data is"),
+            "{problem}"
+        );
     }
 
     #[test]

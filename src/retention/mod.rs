@@ -10,7 +10,7 @@ mod keep;
 mod policy;
 mod rules;
 
-pub use annotations::{AnnotationError, every_of_claim, is_annotated, rules_of_claim};
+pub use annotations::{AnnotationError, VolumeAnnotations, every_of_claim, is_annotated, rules_of_claim};
 pub use due::Every;
 pub use durations::{Deltas, Window};
 pub use policy::{ClaimIdentity, Decision, Judgement, Verdict, cause, judge};

@@ -105,6 +105,7 @@ async fn store(run: &Run<'_>, target: &Target) -> Result<(NewSnapshot, VolumeSna
             claim_uid: target.claim.as_ref().map(|claim: &KnownClaim| claim.uid.to_string()),
             shard: settings.shard,
             hold: settings.hold,
+            labels: settings.labels.clone(),
         };
         match run.cluster.create(&new, settings.dry_run).await {
             Ok(stored) => return Ok((new, stored)),
@@ -156,6 +157,11 @@ async fn check(
 ) -> Result<(), Failure> {
     let changes = new.changes(stored);
     if changes.is_empty() {
+        let lost = new.lost_labels(stored);
+        if !lost.is_empty() {
+            let (claim, snapshot, labels) = (target.called.as_str(), new.name.as_str(), lost.join(", "));
+            tracing::warn!(claim, snapshot, labels, "admission removed or changed labels of SNAPSHOT_LABELS");
+        }
         return Ok(());
     }
     let what_became = match run.settings.dry_run {

@@ -17,7 +17,7 @@ use crate::{
     cluster::{Cluster, Error, ErrorKind, Scope},
     names::{DELTAS_ANNOTATION, EVERY_ANNOTATION, RETENTION_ANNOTATION},
     report::{ClaimReport, End, Failure},
-    retention::is_annotated,
+    retention::{VolumeAnnotations, is_annotated},
     settings::{ClaimChoice, Settings},
     snapshot::ClaimId,
     text,
@@ -83,10 +83,14 @@ pub(super) async fn targets(
         None => vec![cluster.namespace().to_owned()],
     };
     let read = Instant::now();
+    let volumes = match settings.volume_annotations {
+        true => cluster.volume_annotations().await?,
+        false => VolumeAnnotations::default(),
+    };
     let found = match &settings.claims {
-        ClaimChoice::Names(names) => by_name(cluster, &namespaces, names, settings).await?,
+        ClaimChoice::Names(names) => by_name(cluster, &namespaces, names, settings, &volumes).await?,
         ClaimChoice::Selector(selector) => {
-            by_selector(cluster, &namespaces, selector, settings, progress).await?
+            by_selector(cluster, &namespaces, selector, settings, &volumes, progress).await?
         }
     };
     let mut targets = Vec::new();
@@ -197,10 +201,12 @@ async fn by_selector(
     namespaces: &[String],
     selector: &str,
     settings: &Settings,
+    volumes: &VolumeAnnotations,
     progress: &Progress,
 ) -> Result<Vec<Choice>, Failure> {
-    let lists = list_claims(cluster, namespaces, selector, |claim| {
+    let lists = list_claims(cluster, namespaces, selector, |mut claim| {
         let id = ClaimId::of(&claim);
+        volumes.lend(&mut claim, &settings.schedule);
         // The API server selects by labels only.
         if settings.only_annotated && !is_annotated(&claim.metadata.annotations, &settings.schedule) {
             return None;
@@ -270,6 +276,7 @@ async fn by_name(
     namespaces: &[String],
     names: &[String],
     settings: &Settings,
+    volumes: &VolumeAnnotations,
 ) -> Result<Vec<Choice>, Failure> {
     let of = |namespace: &String| {
         let id = |name: &String| ClaimId { namespace: namespace.clone(), name: name.clone() };
@@ -278,8 +285,9 @@ async fn by_name(
     let ids: Vec<ClaimId> = namespaces.iter().flat_map(of).collect();
     if ids.len() > READ_ONE_BY_ONE {
         let wanted: HashSet<&ClaimId> = ids.iter().collect();
-        let lists = list_claims(cluster, namespaces, "", |claim| {
+        let lists = list_claims(cluster, namespaces, "", |mut claim| {
             let id = ClaimId::of(&claim);
+            volumes.lend(&mut claim, &settings.schedule);
             wanted.contains(&id).then(|| Choice::of(claim, settings, Chosen::ByName))
         });
         let (mut listed, mut unread) = (HashMap::new(), HashMap::new());
@@ -317,7 +325,10 @@ async fn by_name(
         .zip(answers)
         .map(|(id, answer)| {
             let found = match answer {
-                Ok(claim) => return Choice::of(claim, settings, Chosen::ByName),
+                Ok(mut claim) => {
+                    volumes.lend(&mut claim, &settings.schedule);
+                    return Choice::of(claim, settings, Chosen::ByName);
+                }
                 // The bash script's Role says nothing of claims, and is enough to make snapshots.
                 Err(error) if error.kind() == ErrorKind::Forbidden => {
                     unread = Some(error);

@@ -22,6 +22,7 @@ use super::{Run, discover, shared::Shared, target::KnownClaim, watch};
 use crate::{
     api::Claim,
     cluster::{Error, Listed, Scope},
+    retention::VolumeAnnotations,
     snapshot::ClaimId,
 };
 
@@ -159,6 +160,10 @@ async fn recheck(run: &Run<'_>, namespaces: BTreeSet<String>) -> Recheck {
         true => None,
         false => watch::list_owned(run).await.err(),
     };
+    let volumes = match run.settings.volume_annotations {
+        true => run.cluster.volume_annotations().await,
+        false => Ok(VolumeAnnotations::default()),
+    };
     let mut recheck = Recheck {
         began,
         ended: began,
@@ -167,7 +172,10 @@ async fn recheck(run: &Run<'_>, namespaces: BTreeSet<String>) -> Recheck {
         in_use: HashMap::new(),
     };
     let mut lists = stream::iter(namespaces)
-        .map(async |namespace| (list(run, &namespace).await, namespace))
+        .map(async |namespace| match &volumes {
+            Ok(volumes) => (list(run, &namespace, volumes).await, namespace),
+            Err(error) => (Err(error.clone()), namespace),
+        })
         .buffer_unordered(discover::NAMESPACES_AT_A_TIME);
     while let Some((listed, namespace)) = lists.next().await {
         let claims = listed.map(|(claims, in_use)| {
@@ -184,7 +192,11 @@ async fn recheck(run: &Run<'_>, namespaces: BTreeSet<String>) -> Recheck {
 
 /// Lists the claims of a namespace, and keeps what deletions depend on: the targets among them, and what
 /// claims are being restored from.
-async fn list(run: &Run<'_>, namespace: &str) -> Result<(Claims, Vec<Source>), Error> {
+async fn list(
+    run: &Run<'_>,
+    namespace: &str,
+    volumes: &VolumeAnnotations,
+) -> Result<(Claims, Vec<Source>), Error> {
     let scope = Scope::Namespace(namespace.to_owned());
     let (mut claims, mut in_use) = (Claims::new(), Vec::new());
     let take = |listed: Listed<Claim>| match listed {
@@ -192,8 +204,9 @@ async fn list(run: &Run<'_>, namespace: &str) -> Result<(Claims, Vec<Source>), E
             claims.clear();
             in_use.clear();
         }
-        Listed::Object(claim) => {
+        Listed::Object(mut claim) => {
             in_use.extend(sources(&claim));
+            volumes.lend(&mut claim, &run.settings.schedule);
             if let Some(id) = run.cache.id_of(&ClaimId::of(&claim)) {
                 let mut known = KnownClaim::of(claim, &run.settings.schedule);
                 if let Some(uid) = run.cache.shared(&known.uid) {

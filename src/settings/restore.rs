@@ -1,7 +1,7 @@
 //! The settings of a restore: environment variables `RESTORE_*` (and `RUST_LOG`) and the flags that
 //! stand in for them in, [`RestoreSettings`] or all that is wrong with them out.
 
-use std::{ffi::OsString, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{ArgMatches, Args};
 use k8s_openapi::jiff::Timestamp;
@@ -12,7 +12,7 @@ use super::{
     reader::{self, FILTER, Fallback, Flag, Problems, Reader, default_filter},
     values::{self, LogFormat, VolumeMode},
 };
-use crate::quantity::Bytes;
+use crate::{quantity::Bytes, snapshot::Record};
 
 /// What the variables' names begin with.
 const PREFIX: &str = "RESTORE_";
@@ -36,6 +36,8 @@ pub struct RestoreSettings {
     pub namespace: Option<String>,
     /// The schedule whose snapshots alone are considered; unset for all (`RESTORE_JOB`).
     pub schedule: Option<String>,
+    /// The labels that a snapshot has to have to be considered (`RESTORE_LABEL`).
+    pub labels: BTreeMap<String, String>,
     /// The size; unset for the larger of claim and snapshot (`RESTORE_SIZE`).
     pub size: Option<Bytes>,
     /// The StorageClass; unset for the claim's (`RESTORE_STORAGE_CLASS`).
@@ -102,6 +104,9 @@ struct Variables {
     #[serde(rename = "job")]
     #[arg(id = "job", long, value_name = "JOB")]
     schedule: Option<String>,
+    /// Only snapshots with this label, or these: release=1.2.3,team=shop
+    #[arg(long, value_name = "LABEL", conflicts_with = "snapshot")]
+    label: Option<String>,
     /// Size of the new claim: 10Gi [default: the larger of the claim's and the snapshot's]
     #[arg(long, value_name = "SIZE")]
     size: Option<String>,
@@ -131,13 +136,14 @@ struct Variables {
 }
 
 /// The names of all variables of a restore, in the order in which the documentation gives them.
-pub const RESTORE_NAMES: [&str; 17] = [
+pub const RESTORE_NAMES: [&str; 18] = [
     "RESTORE_CLAIM",
     "RESTORE_SNAPSHOT",
     "RESTORE_AT",
     "RESTORE_TO",
     "RESTORE_NAMESPACE",
     "RESTORE_JOB",
+    "RESTORE_LABEL",
     "RESTORE_SIZE",
     "RESTORE_STORAGE_CLASS",
     "RESTORE_ACCESS_MODES",
@@ -173,7 +179,7 @@ impl RestoreSettings {
         flags: Vec<Flag>,
     ) -> Result<Self, (Problems, Fallback)> {
         let mut reader = Reader::new(PREFIX, &RESTORE_NAMES);
-        let excluding = [["RESTORE_SNAPSHOT", "RESTORE_AT"]];
+        let excluding = [["RESTORE_SNAPSHOT", "RESTORE_AT"], ["RESTORE_SNAPSHOT", "RESTORE_LABEL"]];
         let (variables, mut others) = reader.read::<Variables>(variables, flags, &excluding);
         let filter = others.take(FILTER);
         // Destructured, so that a variable that is added cannot be forgotten here.
@@ -184,6 +190,7 @@ impl RestoreSettings {
             to,
             namespace,
             schedule,
+            label,
             size,
             storage_class,
             access_modes,
@@ -208,6 +215,10 @@ impl RestoreSettings {
             let problem = "a snapshot and a moment are both given; give one of the two at most";
             reader.problem("RESTORE_AT", None, problem.to_owned());
         }
+        if snapshot.is_some() && label.is_some() {
+            let problem = "a snapshot and a label are both given; give one of the two at most";
+            reader.problem("RESTORE_LABEL", None, problem.to_owned());
+        }
         let snapshot = reader.optional("RESTORE_SNAPSHOT", snapshot, values::object_name);
         let at = reader.optional("RESTORE_AT", at, values::moment);
         let settings = RestoreSettings {
@@ -220,6 +231,7 @@ impl RestoreSettings {
             to: reader.optional("RESTORE_TO", to, values::object_name).unwrap_or_default(),
             namespace: reader.optional("RESTORE_NAMESPACE", namespace, values::namespace),
             schedule: reader.optional("RESTORE_JOB", schedule, values::label_value),
+            labels: reader.optional("RESTORE_LABEL", label, values::labels).unwrap_or_default(),
             size: reader.optional("RESTORE_SIZE", size, values::bytes),
             storage_class: reader.optional("RESTORE_STORAGE_CLASS", storage_class, values::object_name),
             access_modes: reader.optional("RESTORE_ACCESS_MODES", access_modes, values::access_modes),
@@ -257,6 +269,17 @@ impl RestoreSettings {
                 Err((problems, fallback))
             }
         }
+    }
+
+    /// The labels as they are written: `release=1.2.3,team=shop`.
+    pub fn said_labels(&self) -> String {
+        let said: Vec<String> = self.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        said.join(",")
+    }
+
+    /// Whether a snapshot has all of the labels.
+    pub fn has_labels(&self, record: &Record) -> bool {
+        self.labels.iter().all(|(key, value)| record.label(key) == Some(value))
     }
 
     /// The longest that a restore takes, whatever happens: it ends itself then.
@@ -341,6 +364,7 @@ mod tests {
             ("RESTORE_TO", "-", "lower-case letters"),
             ("RESTORE_NAMESPACE", "a.b", "at most 63 characters"),
             ("RESTORE_JOB", "no label!", "not the value of a label"),
+            ("RESTORE_LABEL", "1.2.3", "is not a label with its value; accepted are labels"),
             ("RESTORE_SIZE", "10gb", "e.g. 10Gi"),
             ("RESTORE_STORAGE_CLASS", "not a class", "lower-case letters"),
             ("RESTORE_ACCESS_MODES", "RW", "RWO, ROX, RWX and RWOP"),
@@ -366,6 +390,8 @@ mod tests {
         assert!(problems.contains("--to or RESTORE_TO") && problems.contains("--claim or RESTORE_CLAIM"));
         let both = [("RESTORE_SNAPSHOT", "a"), ("RESTORE_AT", "2026-11-20 08:55"), ("RESTORE_TO", "b")];
         assert!(parse(&both, &[]).expect_err("both").contains("one of the two at most"));
+        let both = [("RESTORE_SNAPSHOT", "a"), ("RESTORE_LABEL", "release=1"), ("RESTORE_TO", "b")];
+        assert!(parse(&both, &[]).expect_err("both").contains("a snapshot and a label are both given"));
     }
 
     #[test]

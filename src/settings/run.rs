@@ -1,7 +1,7 @@
 //! The settings of a run: environment variables `SNAPSHOT_*` in, [`Settings`] or all that is wrong with
 //! them out. `list` reads the same ones, some of them from flags.
 
-use std::{ffi::OsString, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{ArgAction, ArgMatches, Args};
 use serde::Deserialize;
@@ -57,6 +57,8 @@ pub struct Settings {
     pub claims: ClaimChoice,
     /// Whether, of these, only claims are snapshotted whose annotations ask for it (`SNAPSHOT_PVC_ANNOTATED`).
     pub only_annotated: bool,
+    /// Whether the annotations of a volume count for a claim that has none (`SNAPSHOT_VOLUME_ANNOTATIONS`).
+    pub volume_annotations: bool,
     /// What claims may ask for by annotations (`SNAPSHOT_ANNOTATIONS`).
     pub annotations: Annotations,
     /// The namespace; unset for the pod's own, or the kubeconfig context's
@@ -97,6 +99,8 @@ pub struct Settings {
     /// How long a pod stays frozen at most, from the end of the pre hooks on, while its claims' snapshots are not
     /// taken (`SNAPSHOT_FREEZE_TIMEOUT`).
     pub freeze_timeout: Duration,
+    /// Further labels of what this run makes (`SNAPSHOT_LABELS`).
+    pub labels: BTreeMap<String, String>,
     /// The part of the chosen claims that this pod takes (`SNAPSHOT_SHARDS` and
     /// `JOB_COMPLETION_INDEX`).
     pub shard: Shard,
@@ -159,6 +163,8 @@ struct Variables {
     pvc_annotated: Option<String>,
     #[arg(skip)]
     annotations: Option<String>,
+    #[arg(skip)]
+    volume_annotations: Option<String>,
     /// Namespace [default: the pod's own, or the kubeconfig context's]
     #[arg(short, long, value_name = "NAMESPACE")]
     namespace: Option<String>,
@@ -196,6 +202,8 @@ struct Variables {
     #[arg(skip)]
     freeze_timeout: Option<String>,
     #[arg(skip)]
+    labels: Option<String>,
+    #[arg(skip)]
     shards: Option<String>,
     #[arg(skip)]
     run_id: Option<String>,
@@ -231,7 +239,7 @@ const fn variable(name: &'static str, default: &'static str, meaning: &'static s
 }
 
 /// All variables of a run, in the order in which the documentation gives them.
-pub const VARIABLES: [Variable; 31] = [
+pub const VARIABLES: [Variable; 33] = [
     variable("SNAPSHOT_PVC_NAMES", "", "claims, comma-separated: data or data,logs"),
     variable("SNAPSHOT_PVC_SELECTOR", "", "claims by label selector: app=web"),
     variable(
@@ -264,6 +272,11 @@ pub const VARIABLES: [Variable; 31] = [
         "what claims may ask for by annotations: any, or more: to keep more than the settings do, and nothing else",
     ),
     variable(
+        "SNAPSHOT_VOLUME_ANNOTATIONS",
+        "false",
+        "true: the annotations of a volume count for a claim that has none; needs the right to list volumes",
+    ),
+    variable(
         "SNAPSHOT_PRUNE_UNREAD_CLAIMS",
         "false",
         "true: delete also where claims may not be read, and their annotations are not known",
@@ -278,6 +291,7 @@ pub const VARIABLES: [Variable; 31] = [
     variable("SNAPSHOT_HOLD", "false", "true: no schedule ever deletes what this run makes"),
     variable("SNAPSHOT_HOOKS", "false", "true: run the hooks of the pods that mount the claims"),
     variable("SNAPSHOT_FREEZE_TIMEOUT", "30s", "how long hooks keep a pod frozen at most: 30, 30s, up to 5m"),
+    variable("SNAPSHOT_LABELS", "", "further labels of what this run makes: release=1.2.3,team=shop"),
     variable("SNAPSHOT_SHARDS", "1", "pods of an Indexed Job that share the claims"),
     variable(INDEX, "", "which of them this one is, from 0; set by Kubernetes"),
     variable("SNAPSHOT_RUN_ID", "random", "the Job's name, for people and labels"),
@@ -383,6 +397,7 @@ impl Settings {
             pvc_selector,
             pvc_annotated,
             annotations,
+            volume_annotations,
             namespace,
             namespace_selector,
             class_name,
@@ -399,6 +414,7 @@ impl Settings {
             hold,
             hooks,
             freeze_timeout,
+            labels,
             shards,
             run_id,
             run_uid,
@@ -424,6 +440,9 @@ impl Settings {
         let settings = Settings {
             claims: claims(&mut reader, pvc_names, pvc_selector, only_annotated, for_list),
             only_annotated,
+            volume_annotations: reader
+                .optional("SNAPSHOT_VOLUME_ANNOTATIONS", volume_annotations, values::flag)
+                .unwrap_or(false),
             annotations: reader
                 .optional("SNAPSHOT_ANNOTATIONS", annotations, values::annotations)
                 .unwrap_or_default(),
@@ -461,6 +480,7 @@ impl Settings {
             freeze_timeout: reader
                 .optional("SNAPSHOT_FREEZE_TIMEOUT", freeze_timeout, values::duration)
                 .unwrap_or(Duration::from_secs(30)),
+            labels: reader.optional("SNAPSHOT_LABELS", labels, values::own_labels).unwrap_or_default(),
             // A list is of all claims, whichever pod takes them.
             shard: if for_list { Shard::WHOLE } else { shard(&mut reader, shards, index) },
             run_id: reader.optional("SNAPSHOT_RUN_ID", run_id, values::label_value),

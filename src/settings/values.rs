@@ -1,7 +1,12 @@
 //! What one value may look like: a function for each form, from text to value or to what is wrong
 //! and what would be accepted. Which variable has which form is in [`super`].
 
-use std::{collections::HashSet, fmt, path::PathBuf, time::Duration};
+use std::{
+    collections::{BTreeMap, HashSet},
+    fmt,
+    path::PathBuf,
+    time::Duration,
+};
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use tracing_subscriber::filter::{LevelFilter, Targets};
@@ -144,6 +149,8 @@ pub(super) enum ValueError {
     Retention(#[from] RuleError),
     #[error("{0}")]
     Every(String),
+    #[error("{0}; accepted are labels, comma-separated, e.g. release=1.2.3,team=shop")]
+    Labels(String),
 }
 
 const OBJECT_NAME: &str = "lower-case letters, digits, '-' and '.', at most 253 characters, beginning and \
@@ -301,6 +308,37 @@ pub(super) fn rules(text: &str) -> Result<Rules, ValueError> {
 /// How often.
 pub(super) fn every(text: &str) -> Result<Every, ValueError> {
     text.parse().map_err(ValueError::Every)
+}
+
+/// Labels, each once: `release=1.2.3,team=shop`.
+pub(super) fn labels(text: &str) -> Result<BTreeMap<String, String>, ValueError> {
+    let mut labels = BTreeMap::new();
+    for pair in text.split(',').map(str::trim) {
+        let shown = crate::text::foreign(pair);
+        let problem = |problem: &str| Err(ValueError::Labels(format!("{shown:?} {problem}")));
+        let Some((key, value)) = pair.split_once('=').map(|(key, value)| (key.trim(), value.trim())) else {
+            return problem("is not a label with its value");
+        };
+        if !names::is_label_key(key) {
+            return problem("does not begin with the key of a label");
+        }
+        if !is_label_value(value) {
+            return problem("does not end with the value of a label");
+        }
+        if labels.insert(key.to_owned(), value.to_owned()).is_some() {
+            return problem("is there twice");
+        }
+    }
+    Ok(labels)
+}
+
+/// Labels for what a run makes.
+pub(super) fn own_labels(text: &str) -> Result<BTreeMap<String, String>, ValueError> {
+    let labels = labels(text)?;
+    match labels.keys().find_map(|key| Some((key, names::user_of_label(key)?))) {
+        Some((key, user)) => Err(ValueError::Labels(format!("the label {key} is used by {user}"))),
+        None => Ok(labels),
+    }
 }
 
 /// Access modes, each once, in the order in which they were given.

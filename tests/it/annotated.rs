@@ -1,7 +1,10 @@
 //! Claims that ask for snapshots by their annotations, and how much they may ask for.
 
+use fake_apiserver::objects;
 use serde_json::json;
-use volume_snapshotter::cluster::{NAMESPACE_PERMISSIONS, PERMISSIONS};
+use volume_snapshotter::cluster::{
+    NAMESPACE_PERMISSIONS, PERMISSIONS, SCHEDULE_PERMISSIONS, VOLUME_PERMISSIONS,
+};
 
 use crate::test_cluster::{TestCluster, everywhere, rules};
 
@@ -167,6 +170,87 @@ async fn of_a_claim_that_loses_its_annotation_during_the_run_nothing_is_deleted(
         );
         running.finish().await.assert_exit(0);
         assert_eq!(cluster.names().await.len(), 3);
+    })
+    .await;
+}
+
+/// Annotates the volume of a claim, as `kubectl annotate pv` does.
+async fn annotate_volume(cluster: &TestCluster, claim: &str, annotations: serde_json::Value) {
+    let claim = cluster.try_claim(claim).await.expect("the claim");
+    let volume = claim["spec"]["volumeName"].as_str().expect("a volume").to_owned();
+    let path = format!("/api/v1/persistentvolumes/{volume}");
+    cluster.patch(&path, &json!({"metadata": {"annotations": annotations}})).await;
+}
+
+#[tokio::test]
+async fn the_annotations_of_a_volume_count_for_a_claim_that_has_none() {
+    const VOLUMES: (&str, &str) = ("SNAPSHOT_VOLUME_ANNOTATIONS", "true");
+    everywhere(async |cluster| {
+        for claim in ["by-volume", "by-both", "silent"] {
+            cluster.claim(claim).await;
+            cluster.older(&format!("old-of-{claim}"), claim).await;
+        }
+        annotate_volume(cluster, "by-volume", json!({"volume-snapshotter/retention": "last=2"})).await;
+        annotate_volume(cluster, "by-both", json!({"volume-snapshotter/retention": "last=2"})).await;
+        cluster.annotate_claim("by-both", json!({"volume-snapshotter/retention": "last=1"})).await;
+        // What may not be read is no reason to go on without it.
+        let ran = cluster.run(&[ANNOTATED, VOLUMES]).await;
+        ran.assert_exit(2);
+        assert!(ran.message.contains("cannot list the PersistentVolumes"), "{}", ran.message);
+        assert_eq!(cluster.names().await.len(), 3);
+
+        cluster.grant_everywhere(&rules(VOLUME_PERMISSIONS)).await;
+        cluster.run(&[ANNOTATED, VOLUMES]).await.assert_exit(0);
+        assert_eq!(claims_of(cluster).await, ["by-both", "by-volume", "by-volume", "silent"]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn list_judges_by_the_annotations_of_volumes_where_the_schedule_does() {
+    everywhere(async |cluster| {
+        cluster.claim("data").await;
+        cluster.older("old", "data").await;
+        cluster.older("new", "data").await;
+        annotate_volume(cluster, "data", json!({"volume-snapshotter/retention": "all"})).await;
+        let namespace = cluster.namespace.as_str();
+        let settings = [("SNAPSHOT_PVC_NAMES", "data"), ("SNAPSHOT_VOLUME_ANNOTATIONS", "true")];
+        let map = objects::config_map(namespace, "settings", &settings);
+        cluster.post(&format!("/api/v1/namespaces/{namespace}/configmaps"), &map).await;
+        let cron_job = objects::cron_job(namespace, "volume-snapshotter", &[], &["settings"]);
+        cluster.post(&format!("/apis/batch/v1/namespaces/{namespace}/cronjobs"), &cron_job).await;
+        let permissions = rules(&[PERMISSIONS, SCHEDULE_PERMISSIONS].concat());
+        let unread = cluster.say(&permissions, &["list", "-o", "json"]).await;
+        unread.assert_exit(0).assert_says("the annotations of its volumes may not be read");
+        assert!(!unread.out.contains("\"goes\""), "{}", unread.out);
+
+        cluster.grant_everywhere(&rules(VOLUME_PERMISSIONS)).await;
+        let read = cluster.say(&permissions, &["list", "-o", "json"]).await;
+        read.assert_exit(0);
+        assert_eq!(read.out.matches("\"kept\"").count(), 2, "{}", read.out);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn nothing_is_deleted_while_the_annotations_of_volumes_cannot_be_read_again() {
+    crate::test_cluster::embedded(fake_apiserver::Options::default(), async |cluster| {
+        cluster.claim("data").await;
+        cluster.older("old", "data").await;
+        cluster.grant_everywhere(&rules(VOLUME_PERMISSIONS)).await;
+        // Once the new snapshot is ready.
+        let lists = std::sync::atomic::AtomicUsize::new(0);
+        cluster.fake().fault(move |request| {
+            let is_volumes = request.is("list", "persistentvolumes");
+            let number = lists.fetch_add(usize::from(is_volumes), std::sync::atomic::Ordering::SeqCst);
+            (is_volumes && number > 0)
+                .then_some(fake_apiserver::Fault::Error(400, fake_apiserver::When::Before))
+        });
+        let settings = [("SNAPSHOT_PVC_NAMES", "data"), ("SNAPSHOT_VOLUME_ANNOTATIONS", "true")];
+        let ran = cluster.run(&settings).await;
+        ran.assert_exit(3);
+        assert!(ran.message.contains("cannot list the PersistentVolumes"), "{}", ran.message);
+        assert_eq!(cluster.names().await.len(), 2);
     })
     .await;
 }

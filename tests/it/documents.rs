@@ -585,6 +585,7 @@ fn furnish(cluster: &TestCluster, claims: &[&str]) -> PathBuf {
     ] {
         let mut snapshot = objects::ready_snapshot(namespace, name, claim, time);
         snapshot["metadata"]["labels"]["volume-snapshotter/run"] = json!("before-upgrade");
+        snapshot["metadata"]["labels"]["release"] = json!("1.2.3");
         fake.put(snapshot);
     }
     cluster.file("kubeconfig", &fake.kubeconfig(fake.admin_token(), namespace))

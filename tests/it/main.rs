@@ -13,6 +13,7 @@ mod figures;
 mod hooks;
 mod image;
 mod invariants;
+mod labels;
 mod list;
 mod manifests;
 mod notify;

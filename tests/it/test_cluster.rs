@@ -587,7 +587,7 @@ impl TestCluster {
         self.send("POST", path, body).await.unwrap_or_else(|error| panic!("POST {path}: {error}"))
     }
 
-    async fn patch(&self, path: &str, body: &Value) {
+    pub(crate) async fn patch(&self, path: &str, body: &Value) {
         self.send("PATCH", path, body).await.unwrap_or_else(|error| panic!("PATCH {path}: {error}"));
     }
 

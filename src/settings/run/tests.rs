@@ -58,6 +58,9 @@ fn values_are_read_as_users_write_them() {
     }
     assert!(with("SNAPSHOT_DRY_RUN", "true").expect("settings").dry_run);
     assert!(with("SNAPSHOT_HOLD", "true").expect("settings").hold);
+    let labels = with("SNAPSHOT_LABELS", "release=1.2.3, example.org/team = shop").expect("settings").labels;
+    let labels: Vec<_> = labels.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+    assert_eq!(labels, [("example.org/team", "shop"), ("release", "1.2.3")]);
     assert!(with("SNAPSHOT_NAME_PREFIX", &"x".repeat(54)).is_ok());
     let filter = with("RUST_LOG", "warn,kube_client=debug").expect("settings").log_filter;
     assert!(filter.would_enable("kube_client::client", &tracing::Level::DEBUG));
@@ -81,6 +84,14 @@ fn a_value_that_cannot_be_understood_is_refused_with_what_would_be_accepted() {
         ("SNAPSHOT_PVC_NAMES", "Data", "\"Data\" is not the name of a claim"),
         ("SNAPSHOT_EVERY", "daily", "\"daily\" is not a length of time; numbers with units are"),
         ("SNAPSHOT_ANNOTATIONS", "less", "neither any nor more"),
+        ("SNAPSHOT_LABELS", "release", "\"release\" is not a label with its value"),
+        ("SNAPSHOT_LABELS", "a=1,,b=2", "\"\" is not a label with its value"),
+        ("SNAPSHOT_LABELS", "release=", "does not end with the value of a label"),
+        ("SNAPSHOT_LABELS", "a b=1", "does not begin with the key of a label"),
+        ("SNAPSHOT_LABELS", "a=1,a=2", "\"a=2\" is there twice"),
+        ("SNAPSHOT_LABELS", "team=shop,job=x", "the label job is used by volume-snapshotter; accepted are"),
+        ("SNAPSHOT_LABELS", "volume-snapshotter/hold=false", "is used by volume-snapshotter"),
+        ("SNAPSHOT_LABELS", "app.kubernetes.io/instance=shop", "is used by Argo CD"),
         ("SNAPSHOT_NAMESPACE", "a.b", "at most 63 characters"),
         ("SNAPSHOT_CLASS_NAME", "not a class", "lower-case letters"),
         (

@@ -289,6 +289,29 @@ fn a_second_schedule_stays_one_of_its_own_whatever_the_first_one_is_made_to_own(
     assert_eq!(second.name_prefix, "volume-snapshot-weekly");
 }
 
+/// One line of an overlay, or one of an Argo CD Application, names the release.
+#[test]
+fn what_is_taken_before_an_upgrade_is_labelled_by_an_annotation_of_the_overlay() {
+    let tree = Tree::new("release");
+    let overlay = on_top_of("gardener", OTHER_NAMESPACE, &["before-upgrade"])
+        + "commonAnnotations:\n  volume-snapshotter/labels: release=1.2.3\n";
+    let Some(rendered) = tree.render("release", &overlay) else { return };
+    let jobs = rendered.all::<Job>();
+    assert_eq!(jobs.len(), 1);
+    let template = jobs[0].spec.clone().expect("a Job has a specification").template;
+    let annotations = template.metadata.and_then(|metadata| metadata.annotations).unwrap_or_default();
+    assert_eq!(annotations["volume-snapshotter/labels"], "release=1.2.3");
+    let container = &template.spec.expect("a pod has a specification").containers[0];
+    let variables = container.env.iter().flatten();
+    let labels: Vec<_> = variables.filter(|variable| variable.name == "SNAPSHOT_LABELS").collect();
+    let source = labels[0].value_from.as_ref().and_then(|source| source.field_ref.as_ref());
+    assert_eq!(labels.len(), 1);
+    assert_eq!(
+        source.map(|field| field.field_path.as_str()),
+        Some("metadata.annotations['volume-snapshotter/labels']")
+    );
+}
+
 // --- Elsewhere -------------------------------------------------------------------------------------
 
 #[test]

@@ -9,7 +9,9 @@ use k8s_openapi::{
         rbac::v1::{ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBinding},
     },
 };
-use volume_snapshotter::cluster::{EVENT_PERMISSIONS, NAMESPACE_PERMISSIONS, PERMISSIONS};
+use volume_snapshotter::cluster::{
+    EVENT_PERMISSIONS, NAMESPACE_PERMISSIONS, PERMISSIONS, VOLUME_PERMISSIONS,
+};
 
 use super::reading::{container_of, everything, namespace_of, pod_of};
 
@@ -82,6 +84,7 @@ fn roles_grant_exactly_the_rights_that_the_binary_uses_with_these_settings() {
         .iter()
         .chain(EVENT_PERMISSIONS)
         .chain(NAMESPACE_PERMISSIONS)
+        .chain(VOLUME_PERMISSIONS)
         .map(|permission| owned((permission.group, permission.resource, permission.verb)))
         .collect();
     for rendered in everything() {
@@ -95,7 +98,10 @@ fn roles_grant_exactly_the_rights_that_the_binary_uses_with_these_settings() {
         let selects = rendered.jobs().iter().any(|job| {
             let names: Vec<_> =
                 container_of(job).env.iter().flatten().map(|variable| &variable.name).collect();
-            names.contains(&&NAMESPACE_SELECTOR.to_owned())
+            let is_set = |name: &str| names.iter().any(|variable| *variable == name);
+            // The right to list volumes has no other use.
+            assert_eq!(is_set(NAMESPACE_SELECTOR), is_set("SNAPSHOT_VOLUME_ANNOTATIONS"), "{directory}");
+            is_set(NAMESPACE_SELECTOR)
         });
         if selects {
             assert_eq!(of_roles, Granted::new(), "{directory}");

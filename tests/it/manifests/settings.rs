@@ -43,6 +43,8 @@ pub(super) fn variables(rendered: &Rendered, container: &Container) -> Variables
                 "https://ping.example/{shard}/{exit}".to_owned()
             }
             (None, None, "SNAPSHOT_RUN_UID") => "5b2c8f3e-3f0a-4f4e-9d0b-6a1d2c7e9f10".to_owned(),
+            // An annotation that is not there is empty.
+            (None, None, "SNAPSHOT_LABELS") => String::new(),
             (_, _, name) => panic!("{}: {name} has no value of its own, or two", rendered.directory),
         };
         variables.insert(variable.name.clone(), value);
