@@ -52,7 +52,7 @@
 //!   ([`cluster::Cluster::create_claim`], [`cluster::RESTORE_PERMISSIONS`]).
 //! - A setting that cannot be understood stops the run before anything is changed
 //!   ([`settings::Settings::parse`]). Outside a pod nothing is deleted without an explicit retention.
-//! - A run ends ([`settings::Settings::bound`]).
+//! - A run ends ([`settings::Settings::bound`]), and before it does it thaws what its hooks have frozen ([`run::run`]).
 
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 

@@ -25,7 +25,10 @@ use volume_snapshotter::{
     settings::Settings,
 };
 
-use crate::test_cluster::{Ran, TestCluster, embedded, rules};
+use crate::{
+    manifests::top,
+    test_cluster::{Ran, TestCluster, embedded, rules},
+};
 
 const LABEL: &str = "volume-snapshotter/consistent";
 
@@ -802,5 +805,39 @@ async fn a_stream_that_says_nothing_of_the_commands_end_is_a_failure() {
             assert!(!cluster.fake().is_frozen(&cluster.namespace, "db") && cluster.names().await.is_empty());
         })
         .await;
+    }
+}
+
+// --- What the documentation has people write -------------------------------------------------------
+
+#[tokio::test]
+async fn the_hooks_of_the_documentation_are_understood() {
+    let page = std::fs::read_to_string(top().join("docs/hooks.md")).expect("docs/hooks.md");
+    let blocks: Vec<&str> = page
+        .split("```text\n")
+        .skip(1)
+        .filter_map(|rest| rest.split("```").next())
+        .filter(|block| block.contains("annotations:"))
+        .collect();
+    assert_eq!(blocks.len(), 3);
+    for block in blocks {
+        let mut pod: Value = serde_saphyr::from_str(block).expect("YAML");
+        let annotations = pod["metadata"]["annotations"].clone();
+        let container = annotations["pre.hook.volume-snapshotter/container"].clone();
+        pod["metadata"]["name"] = json!("db");
+        pod["status"] = json!({"phase": "Running"});
+        pod["spec"] = json!({
+            "containers": [{"name": "other"}, {"name": container}],
+            "volumes": [{"persistentVolumeClaim": {"claimName": "data"}}],
+        });
+        let pod = serde_json::from_value(pod).expect("a pod");
+        let hooks = volume_snapshotter::hooks::of_pod("app", pod).expect("hooks").hooks.expect(block);
+        for hook in hooks.pre.iter().chain(&hooks.post) {
+            if let [shell, _, script] = &hook.command[..] {
+                let read = std::process::Command::new(shell).args(["-n", "-c", script]).output();
+                let read = read.expect("a shell");
+                assert!(read.status.success(), "{script}: {}", String::from_utf8_lossy(&read.stderr));
+            }
+        }
     }
 }

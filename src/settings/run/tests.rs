@@ -55,6 +55,9 @@ fn values_are_read_as_users_write_them() {
     }
     assert!(with("SNAPSHOT_DRY_RUN", "true").expect("settings").dry_run);
     assert!(with("SNAPSHOT_HOLD", "true").expect("settings").hold);
+    assert!(with("SNAPSHOT_HOOKS", "true").expect("settings").hooks);
+    let freeze = |value| with("SNAPSHOT_FREEZE_TIMEOUT", value).expect("settings").freeze_timeout;
+    assert_eq!((freeze("").as_secs(), freeze("5m").as_secs()), (30, 300));
     assert!(with("SNAPSHOT_NAME_PREFIX", &"x".repeat(54)).is_ok());
     let filter = with("RUST_LOG", "warn,kube_client=debug").expect("settings").log_filter;
     assert!(filter.would_enable("kube_client::client", &tracing::Level::DEBUG));
@@ -77,6 +80,8 @@ fn a_value_that_cannot_be_understood_is_refused_with_what_would_be_accepted() {
         ("SNAPSHOT_PVC_NAMES", "data,,logs", "e.g. data or data,logs"),
         ("SNAPSHOT_PVC_NAMES", "Data", "\"Data\" is not the name of a claim"),
         ("SNAPSHOT_NAMESPACE", "a.b", "at most 63 characters"),
+        ("SNAPSHOT_HOOKS", "yes", "neither true nor false"),
+        ("SNAPSHOT_FREEZE_TIMEOUT", "5m1s", "at most 5m"),
         ("SNAPSHOT_CLASS_NAME", "not a class", "lower-case letters"),
         (
             "SNAPSHOT_NAME_PREFIX",
