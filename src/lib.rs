@@ -60,6 +60,7 @@
 //! - A run ends ([`settings::Settings::bound`]), and so does telling people of it, which changes nothing of what
 //!   it came to ([`notify::tell`]).
 //! - Of a URL that is a secret no more than its origin is logged ([`url::SecretUrl`], [`notify::http`]).
+//! - Before a run ends, however it does, it thaws what its hooks have frozen ([`run::run`]).
 
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 

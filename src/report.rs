@@ -517,6 +517,32 @@ mod tests {
     }
 
     #[test]
+    fn whether_a_snapshot_is_consistent_is_said_where_it_is_known() {
+        let not = || Some(Consistency::Inconsistent("it came late".to_owned()));
+        let not_pruned = End::NotPruned("1 could not be deleted".to_owned());
+        let claims = [
+            ("a", End::Done, None),
+            ("b", End::Done, Some(Consistency::Consistent)),
+            ("c", End::Done, not()),
+            ("d", not_pruned.clone(), Some(Consistency::Consistent)),
+            ("e", not_pruned, not()),
+            ("f", End::Failed(failure(true)), not()),
+        ];
+        let claims = claims.map(|(name, end, consistency)| ClaimReport { consistency, ..claim(name, end) });
+        let report = Report { claims: claims.into(), ..Report::default() };
+        assert_eq!(
+            report.termination_message(),
+            "5 of 6 claims have a new ready snapshot; 2 of them are not consistent\n\
+             d: volume-snapshot-d is ready and consistent, but 1 could not be deleted\n\
+             e: volume-snapshot-e is ready and not consistent (it came late), but 1 could not be deleted\n\
+             f: cannot: because\n\
+             a: volume-snapshot-a ready after 0.61 s, 1 older snapshot deleted, 2 kept\n\
+             b: volume-snapshot-b ready after 0.61 s, consistent, 1 older snapshot deleted, 2 kept\n\
+             c: volume-snapshot-c ready after 0.61 s, not consistent (it came late), 1 older snapshot deleted, 2 kept\n"
+        );
+    }
+
+    #[test]
     fn the_termination_message_fits_whatever_it_has_to_say() {
         for length in [10, 100, 5000] {
             let failure = Failure { message: "ä".repeat(length), is_transient: true };

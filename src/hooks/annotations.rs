@@ -6,7 +6,7 @@ use k8s_openapi::jiff::SignedDuration;
 
 use crate::{
     api::{Pod, PodContainer, PodFields},
-    names::HOOK_ANNOTATIONS,
+    names::{self, HOOK_ANNOTATIONS},
     text,
 };
 
@@ -80,14 +80,21 @@ pub fn of_pod(namespace: &str, pod: Pod) -> Option<HookedPod> {
     if claims.is_empty() {
         return None;
     }
+    let invalid = |annotation: String, problem| HookError {
+        annotation: text::foreign(&annotation),
+        pod: text::name(&pod.metadata.name).into_owned(),
+        problem,
+    };
     let hooks = match read(&pod.metadata.annotations.0, &pod.spec) {
         Ok(None) => return None,
-        Ok(Some(hooks)) => Ok(hooks),
-        Err((annotation, problem)) => {
-            Err(HookError { annotation: text::foreign(&annotation), pod: pod.metadata.name.clone(), problem })
+        Ok(Some(_)) if !names::is_object_name(&pod.metadata.name) => {
+            Err(invalid("of a hook".to_owned(), "that is not the name of a pod".to_owned()))
         }
+        Ok(Some(hooks)) => Ok(hooks),
+        Err((annotation, problem)) => Err(invalid(annotation, problem)),
     };
-    Some(HookedPod { namespace: namespace.to_owned(), name: pod.metadata.name, claims, hooks })
+    let name = text::name(&pod.metadata.name).into_owned();
+    Some(HookedPod { namespace: namespace.to_owned(), name, claims, hooks })
 }
 
 /// The claims that a pod mounts.
@@ -239,6 +246,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::api::PodMetadata;
 
     /// A running pod with containers `db` and `web`, a sidecar `proxy` and an init container `init`.
     fn pod(annotations: &Value) -> Pod {
@@ -378,6 +386,14 @@ mod tests {
             assert_eq!(of_pod("app", running.clone()), None, "{phase}");
         }
         running.status.phase = "Running".to_owned();
+        // What no API server would have stored is not repeated, and nothing is run in it.
+        let odd = Pod {
+            metadata: PodMetadata { name: "../a\u{1b}[2J".into(), ..running.metadata.clone() },
+            ..running.clone()
+        };
+        let odd = of_pod("app", odd).expect("a pod");
+        assert_eq!(odd.name, "\"../a\\u{1b}[2J\"");
+        assert!(odd.hooks.expect_err("a problem").to_string().contains("that is not the name of a pod"));
         running.spec.volumes.truncate(1);
         assert_eq!(of_pod("app", running), None);
     }

@@ -9,16 +9,18 @@ use futures::{StreamExt, stream};
 use tokio::time::Instant;
 
 use super::{
-    Progress,
+    Progress, hooks,
     target::{KnownClaim, Policy, ReportSlot, Target},
 };
 use crate::{
     api::Claim,
     cluster::{Cluster, Error, ErrorKind, Scope},
+    hooks::HookedPod,
     names::{DELTAS_ANNOTATION, EVERY_ANNOTATION, RETENTION_ANNOTATION},
     report::{ClaimReport, End, Failure},
     retention::{VolumeAnnotations, is_annotated},
     settings::{ClaimChoice, Settings},
+    shard::Shard,
     snapshot::ClaimId,
     text,
 };
@@ -30,11 +32,11 @@ const READ_ONE_BY_ONE: usize = 4;
 pub(super) const NAMESPACES_AT_A_TIME: usize = 8;
 
 /// A claim that was chosen.
-struct Choice {
-    id: ClaimId,
+pub(super) struct Choice {
+    pub(super) id: ClaimId,
     /// `None` if it is not there, or may not be read.
-    uid: Option<Rc<str>>,
-    found: Found,
+    pub(super) uid: Option<Rc<str>>,
+    pub(super) found: Found,
 }
 
 impl Choice {
@@ -54,7 +56,7 @@ impl Choice {
 }
 
 /// What was found of one claim.
-enum Found {
+pub(super) enum Found {
     /// It can be snapshotted; `None` if it may not be read.
     Usable(Option<KnownClaim>),
     /// It was named, and cannot be snapshotted.
@@ -65,7 +67,7 @@ enum Found {
 
 /// Finds the claims that the settings choose and that are in this pod's shard, and gives each a report.
 /// Returns those that can be snapshotted, in the order in which they are begun: one of each namespace in
-/// turn. One that cannot has failed, and holds up no other.
+/// turn. One that cannot has failed, and holds up no other. With hooks, also the pods that ask for them.
 ///
 /// # Errors
 /// If the choice as a whole came to nothing.
@@ -73,7 +75,7 @@ pub(super) async fn targets(
     cluster: &Cluster,
     settings: &Settings,
     progress: &Progress,
-) -> Result<(Scope, Vec<Target>), Failure> {
+) -> Result<(Scope, Vec<Target>, Vec<HookedPod>), Failure> {
     let scope = match settings.namespace_selector {
         Some(_) => Scope::All,
         None => Scope::Namespace(cluster.namespace().to_owned()),
@@ -92,6 +94,10 @@ pub(super) async fn targets(
         ClaimChoice::Selector(selector) => {
             by_selector(cluster, &namespaces, selector, settings, &volumes, progress).await?
         }
+    };
+    let (found, pods) = match settings.hooks {
+        true => hooks::with_pods(cluster, settings.shard, found).await,
+        false => (found, Vec::new()),
     };
     let mut targets = Vec::new();
     let mut passed_over = 0;
@@ -125,7 +131,13 @@ pub(super) async fn targets(
             }
         );
     }
-    Ok((scope, in_turn(targets)))
+    Ok((scope, in_turn(targets), pods))
+}
+
+/// The part of the claims that has to be found. Which claims the pods with hooks hold together is known only once
+/// all of them are.
+fn share(settings: &Settings) -> Shard {
+    if settings.hooks { Shard::WHOLE } else { settings.shard }
 }
 
 /// Says by which rules a claim is pruned, where it is not by those of the settings.
@@ -204,6 +216,7 @@ async fn by_selector(
     volumes: &VolumeAnnotations,
     progress: &Progress,
 ) -> Result<Vec<Choice>, Failure> {
+    let share = share(settings);
     let lists = list_claims(cluster, namespaces, selector, |mut claim| {
         let id = ClaimId::of(&claim);
         volumes.lend(&mut claim, &settings.schedule);
@@ -211,7 +224,7 @@ async fn by_selector(
         if settings.only_annotated && !is_annotated(&claim.metadata.annotations, &settings.schedule) {
             return None;
         }
-        Some(settings.shard.holds(&id).then(|| Choice::of(claim, settings, Chosen::BySelector)))
+        Some(share.holds(&id).then(|| Choice::of(claim, settings, Chosen::BySelector)))
     });
     let (mut found, mut unread) = (Vec::new(), Vec::new());
     for (namespace, listed) in lists.await {
@@ -280,7 +293,7 @@ async fn by_name(
 ) -> Result<Vec<Choice>, Failure> {
     let of = |namespace: &String| {
         let id = |name: &String| ClaimId { namespace: namespace.clone(), name: name.clone() };
-        names.iter().map(id).filter(|id| settings.shard.holds(id)).collect::<Vec<_>>()
+        names.iter().map(id).filter(|id| share(settings).holds(id)).collect::<Vec<_>>()
     };
     let ids: Vec<ClaimId> = namespaces.iter().flat_map(of).collect();
     if ids.len() > READ_ONE_BY_ONE {

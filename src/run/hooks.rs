@@ -23,7 +23,7 @@ use tokio::{
 
 use super::{
     ACTIVE_PER_REQUEST, Run, await_ready, create, create_and_wait, create_now,
-    discover::NAMESPACES_AT_A_TIME,
+    discover::{Choice, Found, NAMESPACES_AT_A_TIME},
     millis,
     target::{New, Target},
 };
@@ -33,6 +33,7 @@ use crate::{
     names,
     report::{Consistency, End, Failure, Step, Stop},
     settings::Settings,
+    shard::Shard,
     snapshot::Snapshot,
     text,
 };
@@ -123,15 +124,24 @@ impl Plan {
     }
 }
 
+/// A hook without its arguments, which may hold a password.
 fn shown(hook: &Hook) -> String {
-    text::foreign(&format!("{}: {}", hook.container, hook.command.join(" ")))
+    let program = hook.command.first().map_or("", String::as_str);
+    text::foreign(&format!("{program} in container {}", hook.container))
 }
 
-/// Finds the pods with hooks that mount targets: one list of pods for each namespace. The targets of a namespace
-/// whose pods cannot be listed fail, and are taken out.
-pub(super) async fn pods(cluster: &Cluster, targets: Vec<Target>) -> (Vec<Target>, Vec<HookedPod>) {
-    let namespaces: BTreeSet<&str> = targets.iter().map(|target| &*target.id.namespace).collect();
-    let lists: Vec<_> = stream::iter(namespaces.into_iter().map(str::to_owned).collect::<Vec<_>>())
+/// Finds the pods with hooks: one list of pods for each namespace of the claims. Claims of a namespace whose pods
+/// cannot be listed fail. Returns what is in the shard, which takes claims that pods hold together as if they were
+/// the first of them: two runs that freeze one pod would thaw it for each other.
+pub(super) async fn with_pods(
+    cluster: &Cluster,
+    shard: Shard,
+    found: Vec<Choice>,
+) -> (Vec<Choice>, Vec<HookedPod>) {
+    let usable =
+        |choice: &Choice| matches!(choice.found, Found::Usable(_)).then(|| choice.id.namespace.clone());
+    let namespaces: BTreeSet<String> = found.iter().filter_map(usable).collect();
+    let lists: Vec<_> = stream::iter(namespaces)
         .map(async |namespace| {
             let listed = cluster.pods(&namespace, |pod| hooks::of_pod(&namespace, pod)).await;
             (namespace, listed)
@@ -146,14 +156,26 @@ pub(super) async fn pods(cluster: &Cluster, targets: Vec<Target>) -> (Vec<Target
             Err(error) => drop(unread.insert(namespace, advised(error))),
         }
     }
-    let (readable, others): (Vec<_>, Vec<_>) =
-        targets.into_iter().partition(|target| !unread.contains_key(&target.id.namespace));
-    for target in others {
-        if let Some(failure) = unread.get(&target.id.namespace) {
-            target.report.fail(&target.called, failure.clone());
+    let units = hooks::units(found.iter().map(|Choice { id, .. }| (&*id.namespace, &*id.name)), &pods);
+    let mut is_held: Vec<bool> = found.iter().map(|choice| shard.holds(&choice.id)).collect();
+    for unit in units {
+        let ids = unit.claims.iter().filter_map(|at| found.get(*at)).map(|choice| &choice.id);
+        let first = ids.min_by_key(|id| (&id.namespace, &id.name));
+        let holds = first.is_some_and(|first| shard.holds(first));
+        for at in unit.claims {
+            if let Some(held) = is_held.get_mut(at) {
+                *held = holds;
+            }
         }
     }
-    (readable, pods)
+    let held = found.into_iter().zip(is_held).filter(|(_, is_held)| *is_held).map(|(choice, _)| {
+        let found = match (choice.found, unread.get(&choice.id.namespace)) {
+            (Found::Usable(_), Some(failure)) => Found::Failed(failure.clone()),
+            (found, _) => found,
+        };
+        Choice { found, ..choice }
+    });
+    (held.collect(), pods)
 }
 
 fn advised(error: Error) -> Failure {
@@ -232,12 +254,24 @@ impl Frozen {
                     .iter()
                     .map(|frozen| format!("{}/{}", frozen.pod.namespace, frozen.pod.name))
                     .collect();
-                let message = format!("may still be frozen: pod {}: {}", pods.join(", "), errors.join("; "));
+                let message = format!(
+                    "{} may still be frozen: {}",
+                    match pods.as_slice() {
+                        [pod] => format!("pod {pod}"),
+                        many => format!("pods {}", many.join(", ")),
+                    },
+                    errors.join("; ")
+                );
                 tracing::error!("{message}");
-                Err(Failure { message, is_transient: true })
+                // The next attempt would take the snapshots over, go well, and hide it.
+                Err(Failure { message, is_transient: false })
             }
         }
     }
+}
+
+fn pre_of(pod: &HookedPod) -> Option<&Hook> {
+    pod.hooks.as_ref().ok()?.pre.as_ref()
 }
 
 fn post_of(pod: &HookedPod) -> Option<&Hook> {
@@ -396,10 +430,6 @@ impl<'a> Member<'a> {
         target.report.update(|report| report.consistency = Some(Consistency::Inconsistent(why.clone())));
         *self.spoiled.borrow_mut() = Some(why);
     }
-
-    fn is_consistent(&self) -> bool {
-        self.state.get() == State::Taken && self.spoiled.borrow().is_none()
-    }
 }
 
 impl PodState {
@@ -501,8 +531,8 @@ impl Together<'_> {
         *state.thawed.borrow_mut() = Some(thawed);
         self.notify();
         if may_run && let Some(post) = post {
-            let pre = state.pod.hooks.as_ref().ok().and_then(|hooks| hooks.pre.as_ref());
-            sleep(pre.map_or(LATEST_FREEZE, |pre| pre.timeout).min(LATEST_FREEZE)).await;
+            let longest = pre_of(&state.pod).map_or(LATEST_FREEZE, |pre| pre.timeout);
+            sleep(longest.min(LATEST_FREEZE)).await;
             if let Err(error) = run_post(run.cluster, &state.pod, post, Time::of(post)).await {
                 tracing::debug!(pod = state.pod.name, "once more, in case the pre hook ended late: {error}");
             }
@@ -541,7 +571,8 @@ impl Together<'_> {
         };
         let label = async {
             self.until(|| self.pods_of(at).all(|pod| pod.thawed.borrow().is_some())).await;
-            if member.is_consistent() {
+            let report = target.report.get();
+            if report.consistency == Some(Consistency::Consistent) {
                 label(run, target, &name, &uid).await;
             }
         };
@@ -592,7 +623,8 @@ impl Together<'_> {
         if member.spoiled.borrow().is_none() {
             if self.pods_of(at).any(|pod| pod.has_thaw_begun.get()) {
                 member.spoil("a pod was thawed before it was seen to be taken".to_owned());
-            } else {
+            } else if self.pods_of(at).any(|pod| pre_of(&pod.pod).is_some()) {
+                // A post hook alone holds nothing.
                 let report = &member.target.report;
                 report.update(|report| report.consistency = Some(Consistency::Consistent));
             }

@@ -185,11 +185,7 @@ pub async fn run(
 /// # Errors
 /// If the run as a whole came to nothing.
 async fn steps(cluster: &Cluster, settings: &Settings, id: &str, progress: &Progress) -> Result<(), Failure> {
-    let (scope, targets) = discover::targets(cluster, settings, progress).await?;
-    let (targets, pods) = match settings.hooks {
-        true => hooks::pods(cluster, targets).await,
-        false => (targets, Vec::new()),
-    };
+    let (scope, targets, pods) = discover::targets(cluster, settings, progress).await?;
     if targets.is_empty() {
         return Ok(());
     }

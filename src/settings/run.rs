@@ -529,7 +529,7 @@ impl Settings {
                 "SNAPSHOT_FREEZE_TIMEOUT",
                 None,
                 format!(
-                    "SNAPSHOT_FREEZE_TIMEOUT is {}; at most 5m are accepted",
+                    "{} is too long for a pod to be frozen; at most 5m are accepted",
                     crate::text::duration(settings.freeze_timeout)
                 ),
             );

@@ -25,7 +25,10 @@ use volume_snapshotter::{
     settings::Settings,
 };
 
-use crate::test_cluster::{Ran, TestCluster, embedded, rules};
+use crate::{
+    manifests::top,
+    test_cluster::{Ran, TestCluster, embedded, rules},
+};
 
 const LABEL: &str = "volume-snapshotter/consistent";
 
@@ -423,6 +426,418 @@ async fn whatever_goes_wrong_at_any_step_no_pod_stays_frozen() {
         assert!(frozen < millis(most), "{cell}: frozen for {frozen:?}");
         if let Some(labelled) = labelled {
             assert_eq!(consistent, labelled, "{cell}");
+        }
+    }
+}
+
+/// A command that its client gave up may still come to freeze the pod.
+#[tokio::test]
+async fn a_pre_hook_that_freezes_after_its_time_is_thawed_all_the_same() {
+    with_database(Options::default(), async |cluster| {
+        cluster.put_pod("db", &["data", "logs"], &freezing(&[("pre/timeout", "700ms")]));
+        cluster.fake().commands(|command| match command.line().as_str() {
+            "freeze" => Some(Script::new().wait(millis(1000)).freeze()),
+            _ => script(command),
+        });
+        let ran = cluster.run_hooks(&[BOTH]).await;
+        ran.assert_exit(1);
+        assert!(ran.message.contains("it did not end within 0.70 s"), "{}", ran.message);
+        let frozen = cluster.frozen_for("db");
+        assert!(!cluster.fake().is_frozen(&cluster.namespace, "db"));
+        assert!(frozen > Duration::ZERO && frozen < millis(1500), "{frozen:?}");
+    })
+    .await;
+}
+
+/// Both are said on the claims, and the storage's snapshot is no worse for it.
+#[tokio::test]
+async fn a_post_hook_that_never_goes_well_is_no_success() {
+    with_database(Options::default(), async |cluster| {
+        cluster.older("old", "data").await;
+        for (on_error, exit) in [("fail", 2), ("continue", 0)] {
+            cluster.put_pod("db", &["data", "logs"], &freezing(&[("post/on-error", on_error)]));
+            cluster.fake().commands(|command| match command.line().as_str() {
+                "thaw" => Some(Script::new().complains("\u{1b}[2Jno such\ntable").exits(7)),
+                _ => script(command),
+            });
+            let ran = cluster.run_hooks(&[("SNAPSHOT_PVC_NAMES", "data")]).await;
+            ran.assert_exit(exit);
+            let said = "cannot run the post hook in container main of pod db in namespace";
+            let ends = "it exited with 7; it said:  [2Jno such table; pod db may still be frozen";
+            let lines = ran.lines(said);
+            assert!(
+                lines.iter().any(|line| line["message"].as_str().is_some_and(|line| line.contains(ends))),
+                "{lines:?}"
+            );
+            assert_eq!(ran.message.contains("/db may still be frozen: "), exit == 2, "{}", ran.message);
+            assert_eq!(cluster.names().await.contains(&"old".to_owned()), exit == 2, "{on_error}");
+            cluster.fake().thaw(&cluster.namespace, "db");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_a_failed_pre_hook_means_for_a_claim_is_said_by_on_error() {
+    with_database(Options::default(), async |cluster| {
+        cluster.claim("other").await;
+        let both = ("SNAPSHOT_PVC_NAMES", "data,other");
+        cluster.fake().commands(|command| match command.line().as_str() {
+            "freeze" => Some(Script::new().freeze().complains("the disk is full").exits(1)),
+            _ => script(command),
+        });
+        let ran = cluster.run_hooks(&[both]).await;
+        ran.assert_exit(1);
+        assert!(ran.message.contains("1 of 2 claims has a new ready snapshot"), "{}", ran.message);
+        let said = "data: cannot run the pre hook in container main of pod db in namespace";
+        assert!(ran.message.contains(said), "{}", ran.message);
+        assert!(ran.message.contains("it exited with 1; it said: the disk is full"), "{}", ran.message);
+        let snapshots = cluster.snapshots().await;
+        assert_eq!(snapshots.len(), 1);
+        assert_eq!(snapshots[0]["spec"]["source"]["persistentVolumeClaimName"], "other");
+        assert!(snapshots[0]["metadata"]["labels"][LABEL].is_null(), "nothing was asked for");
+
+        cluster.put_pod("db", &["data"], &freezing(&[("pre/on-error", "continue")]));
+        let ran = cluster.run_hooks(&[both]).await;
+        ran.assert_exit(0);
+        assert!(ran.message.contains("; 1 of them is not consistent"), "{}", ran.message);
+        assert!(ran.message.contains(", not consistent (cannot run the pre hook"), "{}", ran.message);
+        assert_eq!(ran.lines("the snapshot will not be consistent").len(), 1);
+        assert!(cluster.snapshots().await.iter().all(|one| one["metadata"]["labels"][LABEL].is_null()));
+        assert!(!cluster.fake().is_frozen(&cluster.namespace, "db"));
+    })
+    .await;
+}
+
+/// Claims that are not in time, or in a pod that is thawed too early, are never called consistent.
+#[tokio::test]
+async fn a_snapshot_that_is_taken_after_the_thaw_is_not_called_consistent() {
+    with_database(Options::default(), async |cluster| {
+        // One in time, one not.
+        cluster.fake().plan(|snapshot| {
+            let late = snapshot["spec"]["source"]["persistentVolumeClaimName"] == "logs";
+            Some(Plan::ready_after(millis(2000)).taken_after(millis(if late { 1500 } else { 50 })))
+        });
+        let ran = cluster.run_hooks(&[BOTH, ("SNAPSHOT_FREEZE_TIMEOUT", "700ms")]).await;
+        ran.assert_exit(0);
+        for snapshot in cluster.snapshots().await {
+            let of_logs = snapshot["spec"]["source"]["persistentVolumeClaimName"] == "logs";
+            assert_eq!(snapshot["metadata"]["labels"][LABEL].is_null(), of_logs, "{snapshot}");
+        }
+        let said =
+            "not consistent (it was not taken within 0.70 s after the pre hooks (SNAPSHOT_FREEZE_TIMEOUT)";
+        assert!(ran.message.contains(said), "{}", ran.message);
+        assert!(ran.message.contains("; 1 of them is not consistent"), "{}", ran.message);
+    })
+    .await;
+}
+
+// --- What is asked, and by which right -------------------------------------------------------------
+
+#[tokio::test]
+async fn without_the_setting_nothing_is_asked_that_was_not_asked_before() {
+    let asked = Mutex::new(Vec::new());
+    for pod in [false, true] {
+        embedded(Options::default(), async |cluster| {
+            cluster.claim("data").await;
+            if pod {
+                cluster.put_pod("db", &["data"], &freezing(&[]));
+            }
+            let ran = cluster.run(&[("SNAPSHOT_PVC_NAMES", "data")]).await;
+            ran.assert_exit(0);
+            assert!(!ran.message.contains("consistent"), "{}", ran.message);
+            // The watch is opened beside the rest.
+            let mut now = cluster.asked();
+            now.sort();
+            asked.lock().expect("no test panicked with it").push(now);
+        })
+        .await;
+    }
+    let asked = asked.into_inner().expect("no test panicked with it");
+    let expected = [
+        "create volumesnapshots",
+        "get persistentvolumeclaims",
+        "list volumesnapshots",
+        "watch volumesnapshots",
+    ];
+    assert_eq!(asked[0], expected);
+    assert_eq!(asked[0], asked[1]);
+}
+
+#[tokio::test]
+async fn what_the_role_lacks_is_named() {
+    with_database(Options::default(), async |cluster| {
+        for (missing, said, commands) in [
+            (("pods", "list"), "resources: [\"pods\"], verbs: [\"list\"]", 0),
+            (("pods/exec", "get"), "resources: [\"pods/exec\"], verbs: [\"get\"]", 0),
+            (("pods/exec", "create"), "resources: [\"pods/exec\"], verbs: [\"create\"]", 0),
+            (("volumesnapshots", "patch"), "resources: [\"volumesnapshots\"], verbs: [\"patch\"]", 2),
+        ] {
+            let all = [PERMISSIONS, HOOK_PERMISSIONS].concat();
+            let granted: Vec<_> = all.into_iter().filter(|one| (one.resource, one.verb) != missing).collect();
+            let before = cluster.fake().processes().len();
+            let settings = [("SNAPSHOT_HOOKS", "true"), ("SNAPSHOT_PVC_NAMES", "data")];
+            let ran = cluster.run_with_permissions(&rules(&granted), &settings).await;
+            // A label that is missing is no reason to fail.
+            ran.assert_exit(if commands == 0 { 2 } else { 0 });
+            assert_eq!(cluster.fake().processes().len() - before, commands, "{missing:?}");
+            let lines = ran.lines(said);
+            assert!(!lines.is_empty(), "{missing:?}: {}", ran.message);
+            assert!(
+                lines[lines.len() - 1]["message"].to_string().contains("the component hooks grants"),
+                "{lines:?}"
+            );
+            assert_eq!(cluster.names().await.is_empty(), commands == 0, "{missing:?}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_dry_run_runs_nothing_in_pods() {
+    with_database(Options::default(), async |cluster| {
+        let ran = cluster.run_hooks(&[BOTH, ("SNAPSHOT_DRY_RUN", "true")]).await;
+        ran.assert_exit(0);
+        let lines = ran.lines("would run the hooks of pod db for 2 claims");
+        assert_eq!(lines.len(), 1);
+        assert_eq!(
+            (&lines[0]["pre"], &lines[0]["post"]),
+            (&json!("freeze in container main"), &json!("thaw in container main"))
+        );
+        assert_eq!(cluster.fake().processes().len(), 0);
+    })
+    .await;
+}
+
+// --- Which pods, which containers ------------------------------------------------------------------
+
+/// What was run where: container and command, in order.
+fn ran_in(cluster: &TestCluster) -> Vec<(String, String, String)> {
+    let command = |process: &fake_apiserver::Process| process.command.clone();
+    let processes = cluster.fake().processes();
+    processes
+        .iter()
+        .map(command)
+        .map(|one| {
+            let line = one.line();
+            (one.pod, one.container, line)
+        })
+        .collect()
+}
+
+#[tokio::test]
+async fn veleros_annotations_work_as_they_stand_and_the_container_is_always_named() {
+    embedded(Options::default(), async |cluster| {
+        cluster.claim("data").await;
+        cluster.fake().commands(script);
+        let velero = [
+            ("pre.hook.backup.velero.io/command", "[\"freeze\"]"),
+            ("pre.hook.backup.velero.io/container", "proxy"),
+            ("pre.hook.backup.velero.io/on-error", "Fail"),
+            ("pre.hook.backup.velero.io/timeout", "30s"),
+            ("post.hook.backup.velero.io/command", "thaw"),
+        ];
+        let pod = objects::running_pod(&cluster.namespace, "db", &["main", "web"], &["data"]);
+        let mut pod = objects::with_sidecar(pod, "proxy");
+        for (key, value) in velero {
+            pod["metadata"]["annotations"][key] = json!(value);
+        }
+        cluster.fake().put(pod.clone());
+        // Those that do not run are left alone.
+        for phase in ["Succeeded", "Failed", "Pending"] {
+            let mut other = pod.clone();
+            other["metadata"]["name"] = json!(phase.to_lowercase());
+            other["status"]["phase"] = json!(phase);
+            cluster.fake().put(other);
+        }
+        cluster.run_hooks(&[("SNAPSHOT_PVC_NAMES", "data")]).await.assert_exit(0);
+        let expected = [("db", "proxy", "freeze"), ("db", "main", "thaw")]
+            .map(|(pod, container, command)| (pod.to_owned(), container.to_owned(), command.to_owned()));
+        assert_eq!(ran_in(cluster), expected);
+        let execs = cluster.fake().requests();
+        let mut execs = execs.iter().filter(|request| request.resource == "pods/exec");
+        assert!(execs.all(|exec| exec.parameter("container").is_some_and(|name| !name.is_empty())));
+        assert_eq!(cluster.snapshots().await[0]["metadata"]["labels"][LABEL], "true");
+
+        // What cannot be understood stops the claim, and nothing is run.
+        cluster.fake().annotate(
+            "pods",
+            &cluster.namespace,
+            "db",
+            "pre.hook.volume-snapshotter/comand",
+            Some("freeze"),
+        );
+        let ran = cluster.run_hooks(&[("SNAPSHOT_PVC_NAMES", "data")]).await;
+        ran.assert_exit(2);
+        assert!(
+            ran.message.contains("pre.hook.volume-snapshotter/comand of pod db is invalid"),
+            "{}",
+            ran.message
+        );
+        assert_eq!((ran_in(cluster).len(), cluster.names().await.len()), (2, 1));
+    })
+    .await;
+}
+
+/// Pods that claims connect: all pre hooks, then all creates, then each pod's post hook when its own claims are taken.
+#[tokio::test]
+async fn pods_that_share_claims_are_frozen_together_and_others_are_not_held_up() {
+    embedded(Options::default(), async |cluster| {
+        for claim in ["a", "b", "c", "d"] {
+            cluster.claim(claim).await;
+        }
+        cluster.put_pod("one", &["a", "b"], &freezing(&[]));
+        cluster.put_pod("two", &["b", "c"], &freezing(&[]));
+        cluster.put_pod("three", &["d"], &freezing(&[]));
+        cluster.fake().commands(|command| match (command.line().as_str(), command.pod.as_str()) {
+            ("freeze", "two") => Some(Script::new().wait(millis(400)).freeze()),
+            _ => script(command),
+        });
+        cluster.fake().plan(|snapshot| {
+            let late = snapshot["spec"]["source"]["persistentVolumeClaimName"] == "c";
+            Some(Plan::ready_after(millis(1200)).taken_after(millis(if late { 600 } else { 50 })))
+        });
+        // One unit at a time would do as well: a unit counts as one.
+        let ran =
+            cluster.run_hooks(&[("SNAPSHOT_PVC_SELECTOR", "!none"), ("SNAPSHOT_MAX_PENDING", "2")]).await;
+        ran.assert_exit(0);
+        let of = |pod: &str| cluster.fake().freezes(&cluster.namespace, pod)[0];
+        let (one, two, three) = (of("one"), of("two"), of("three"));
+        assert!(one.until < two.until, "each is thawed as soon as its own claims allow");
+        assert!(three.until < Some(two.since + millis(100)), "another unit goes its own way");
+        let history = cluster.fake().snapshot_history();
+        let created = history.iter().filter(|one| one.stage == fake_apiserver::Stage::Created);
+        let of_unit = created.filter(|one| one.at > two.since).count();
+        assert_eq!(of_unit, 3, "nothing of the unit is made before all its pods are frozen");
+        assert!(cluster.snapshots().await.iter().all(|one| one["metadata"]["labels"][LABEL] == "true"));
+    })
+    .await;
+}
+
+/// A pod whose claims two pods of an Indexed Job would share is frozen by one of the two.
+#[tokio::test]
+async fn shards_do_not_share_a_pod() {
+    embedded(Options::default(), async |cluster| {
+        let claims: Vec<String> = (0..6).map(|number| format!("data-{number}")).collect();
+        for claim in &claims {
+            cluster.claim(claim).await;
+        }
+        let mounted: Vec<&str> = claims.iter().take(4).map(String::as_str).collect();
+        cluster.put_pod("db", &mounted, &freezing(&[]));
+        cluster.fake().commands(script);
+        for (shard, names) in [("0", claims.join(",")), ("1", claims.join(","))] {
+            let settings = [
+                ("SNAPSHOT_PVC_NAMES", names.as_str()),
+                ("SNAPSHOT_SHARDS", "2"),
+                ("JOB_COMPLETION_INDEX", shard),
+            ];
+            cluster.run_hooks(&settings).await.assert_exit(0);
+        }
+        assert_eq!(cluster.fake().freezes(&cluster.namespace, "db").len(), 1);
+        assert_eq!(cluster.snapshots().await.len(), 6, "each claim is in one shard");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_jobs_next_attempt_goes_on_without_hooks() {
+    with_database(Options::default(), async |cluster| {
+        cluster.fake().plan(|_| Some(Plan::ready_after(millis(1500)).taken_after(millis(50))));
+        let settings = [BOTH, ("SNAPSHOT_RUN_ID", "hourly-1"), ("SNAPSHOT_HOOKS", "true")];
+        let running = cluster.start(&permissions(), &settings).await;
+        cluster.until("it is thawed", async || ran_in(cluster).len() == 2).await;
+        running.kill().await;
+        let ran = cluster.run_hooks(&settings[..2]).await;
+        ran.assert_exit(0);
+        assert_eq!((ran_in(cluster).len(), cluster.names().await.len()), (2, 2));
+        // One that is still to be made is made with hooks.
+        let name = cluster.names().await.remove(0);
+        cluster.delete_snapshot(&name).await;
+        cluster.until("it is gone", async || cluster.names().await.len() == 1).await;
+        cluster.run_hooks(&settings[..2]).await.assert_exit(0);
+        assert_eq!((ran_in(cluster).len(), cluster.names().await.len()), (4, 2));
+    })
+    .await;
+}
+
+/// As a real cluster speaks: over TLS, and before 1.30 only the older of the two protocols.
+#[tokio::test]
+async fn commands_are_run_over_tls_and_in_the_old_protocol_and_much_output_does_no_harm() {
+    const MUCH: usize = 8 << 20;
+    for (tls, exec_protocols) in
+        [(true, Options::default().exec_protocols), (false, &["v4.channel.k8s.io"][..])]
+    {
+        with_database(Options { tls, exec_protocols, ..Options::default() }, async |cluster| {
+            cluster.fake().commands(|command| {
+                let much =
+                    (0..64).fold(Script::new().freeze(), |script, _| script.prints(vec![b'x'; MUCH / 64]));
+                Some(if command.line() == "thaw" { Script::new().thaw() } else { much.complains("the end") })
+            });
+            let ran = cluster.run_hooks(&[BOTH, ("RUST_LOG", "debug")]).await;
+            ran.assert_exit(0);
+            let lines = ran.lines("output of the pre hook");
+            let output = lines[0]["output"].as_str().expect("the output");
+            assert!(output.ends_with("xxxthe end") && output.len() < 1000, "{output}");
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn a_stream_that_says_nothing_of_the_commands_end_is_a_failure() {
+    for fault in [
+        ExecFault::NoStatus,
+        ExecFault::Status("{}".to_owned()),
+        ExecFault::Status("no JSON".to_owned()),
+        ExecFault::EndsAfter(Duration::ZERO),
+    ] {
+        with_database(Options::default(), async |cluster| {
+            let fault = fault.clone();
+            cluster.put_pod("db", &["data", "logs"], &freezing(&[("pre/timeout", "500ms")]));
+            cluster.fake().commands(|command| match command.line().as_str() {
+                "freeze" => Some(Script::new().freeze().wait(millis(100))),
+                _ => script(command),
+            });
+            cluster.fake().fault_nth(|request| request.resource == "pods/exec", 1, Fault::Exec(fault));
+            let ran = cluster.run_hooks(&[("SNAPSHOT_PVC_NAMES", "data")]).await;
+            ran.assert_exit(1);
+            assert!(ran.message.contains("cannot run the pre hook"), "{}", ran.message);
+            assert!(!cluster.fake().is_frozen(&cluster.namespace, "db") && cluster.names().await.is_empty());
+        })
+        .await;
+    }
+}
+
+// --- What the documentation has people write -------------------------------------------------------
+
+#[tokio::test]
+async fn the_hooks_of_the_documentation_are_understood() {
+    let page = std::fs::read_to_string(top().join("docs/hooks.md")).expect("docs/hooks.md");
+    let blocks: Vec<&str> = page
+        .split("```text\n")
+        .skip(1)
+        .filter_map(|rest| rest.split("```").next())
+        .filter(|block| block.contains("annotations:"))
+        .collect();
+    assert_eq!(blocks.len(), 3);
+    for block in blocks {
+        let mut pod: Value = serde_saphyr::from_str(block).expect("YAML");
+        let annotations = pod["metadata"]["annotations"].clone();
+        let container = annotations["pre.hook.volume-snapshotter/container"].clone();
+        pod["metadata"]["name"] = json!("db");
+        pod["status"] = json!({"phase": "Running"});
+        pod["spec"] = json!({
+            "containers": [{"name": "other"}, {"name": container}],
+            "volumes": [{"persistentVolumeClaim": {"claimName": "data"}}],
+        });
+        let pod = serde_json::from_value(pod).expect("a pod");
+        let hooks = volume_snapshotter::hooks::of_pod("app", pod).expect("hooks").hooks.expect(block);
+        for hook in hooks.pre.iter().chain(&hooks.post) {
+            if let [shell, _, script] = &hook.command[..] {
+                let read = std::process::Command::new(shell).args(["-n", "-c", script]).output();
+                let read = read.expect("a shell");
+                assert!(read.status.success(), "{script}: {}", String::from_utf8_lossy(&read.stderr));
+            }
         }
     }
 }

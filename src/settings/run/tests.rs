@@ -61,6 +61,9 @@ fn values_are_read_as_users_write_them() {
     let labels = with("SNAPSHOT_LABELS", "release=1.2.3, example.org/team = shop").expect("settings").labels;
     let labels: Vec<_> = labels.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
     assert_eq!(labels, [("example.org/team", "shop"), ("release", "1.2.3")]);
+    assert!(with("SNAPSHOT_HOOKS", "true").expect("settings").hooks);
+    let freeze = |value| with("SNAPSHOT_FREEZE_TIMEOUT", value).expect("settings").freeze_timeout;
+    assert_eq!((freeze("").as_secs(), freeze("5m").as_secs()), (30, 300));
     assert!(with("SNAPSHOT_NAME_PREFIX", &"x".repeat(54)).is_ok());
     let filter = with("RUST_LOG", "warn,kube_client=debug").expect("settings").log_filter;
     assert!(filter.would_enable("kube_client::client", &tracing::Level::DEBUG));
@@ -93,6 +96,8 @@ fn a_value_that_cannot_be_understood_is_refused_with_what_would_be_accepted() {
         ("SNAPSHOT_LABELS", "volume-snapshotter/hold=false", "is used by volume-snapshotter"),
         ("SNAPSHOT_LABELS", "app.kubernetes.io/instance=shop", "is used by Argo CD"),
         ("SNAPSHOT_NAMESPACE", "a.b", "at most 63 characters"),
+        ("SNAPSHOT_HOOKS", "yes", "neither true nor false"),
+        ("SNAPSHOT_FREEZE_TIMEOUT", "5m1s", "at most 5m"),
         ("SNAPSHOT_CLASS_NAME", "not a class", "lower-case letters"),
         (
             "SNAPSHOT_NAME_PREFIX",

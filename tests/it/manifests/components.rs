@@ -216,6 +216,7 @@ fn what_changes_runs_changes_all_of_them_and_restores_are_left_alone() {
         for job in &runs {
             let settings = parse(&variables(rendered, container_of(job))).expect("settings are accepted");
             assert!(settings.dry_run, "{}: dry-run", rendered.directory);
+            assert!(settings.hooks, "{}: hooks", rendered.directory);
             assert_eq!(
                 settings.claims,
                 ClaimChoice::Selector("volume-snapshotter/exclude!=true".to_owned()),

@@ -10,13 +10,16 @@ use k8s_openapi::{
     },
 };
 use volume_snapshotter::cluster::{
-    EVENT_PERMISSIONS, NAMESPACE_PERMISSIONS, PERMISSIONS, VOLUME_PERMISSIONS,
+    EVENT_PERMISSIONS, HOOK_PERMISSIONS, NAMESPACE_PERMISSIONS, PERMISSIONS, Permission, VOLUME_PERMISSIONS,
 };
 
 use super::reading::{container_of, everything, namespace_of, pod_of};
 
 /// The setting that takes a run from one namespace to many.
 const NAMESPACE_SELECTOR: &str = "SNAPSHOT_NAMESPACE_SELECTOR";
+
+/// The setting that makes a run execute commands in pods.
+const HOOKS: &str = "SNAPSHOT_HOOKS";
 
 #[test]
 fn the_bindings_give_roles_that_exist_to_the_account_that_the_pods_run_as() {
@@ -74,19 +77,10 @@ pub(crate) fn granted(directory: &str, rules: impl IntoIterator<Item = PolicyRul
 
 #[test]
 fn roles_grant_exactly_the_rights_that_the_binary_uses_with_these_settings() {
-    let owned = |(group, resource, verb): (&str, &str, &str)| (group.into(), resource.into(), verb.into());
-    let in_namespace: Granted = PERMISSIONS
-        .iter()
-        .chain(EVENT_PERMISSIONS)
-        .map(|permission| owned((permission.group, permission.resource, permission.verb)))
-        .collect();
-    let over_namespaces: Granted = PERMISSIONS
-        .iter()
-        .chain(EVENT_PERMISSIONS)
-        .chain(NAMESPACE_PERMISSIONS)
-        .chain(VOLUME_PERMISSIONS)
-        .map(|permission| owned((permission.group, permission.resource, permission.verb)))
-        .collect();
+    let of = |permissions: &[Permission]| -> Granted {
+        let owned = |one: &Permission| (one.group.into(), one.resource.into(), one.verb.into());
+        permissions.iter().map(owned).collect()
+    };
     for rendered in everything() {
         let directory = rendered.directory.as_str();
         let of_roles = rendered.all::<Role>().into_iter().flat_map(|role| role.rules.unwrap_or_default());
@@ -95,19 +89,26 @@ fn roles_grant_exactly_the_rights_that_the_binary_uses_with_these_settings() {
         let (of_roles, of_cluster_roles) =
             (granted(directory, of_roles), granted(directory, of_cluster_roles));
         // All of them use the same account, so what one of them needs all of them have.
-        let selects = rendered.jobs().iter().any(|job| {
-            let names: Vec<_> =
-                container_of(job).env.iter().flatten().map(|variable| &variable.name).collect();
-            let is_set = |name: &str| names.iter().any(|variable| *variable == name);
-            // The right to list volumes has no other use.
-            assert_eq!(is_set(NAMESPACE_SELECTOR), is_set("SNAPSHOT_VOLUME_ANNOTATIONS"), "{directory}");
-            is_set(NAMESPACE_SELECTOR)
-        });
-        if selects {
+        let sets = |name: &str| {
+            rendered
+                .jobs()
+                .iter()
+                .any(|job| container_of(job).env.iter().flatten().any(|variable| variable.name == name))
+        };
+        let mut expected = of(PERMISSIONS);
+        expected.extend(of(EVENT_PERMISSIONS));
+        // The right to list volumes has no other use.
+        assert_eq!(sets(NAMESPACE_SELECTOR), sets("SNAPSHOT_VOLUME_ANNOTATIONS"), "{directory}");
+        if sets(HOOKS) {
+            expected.extend(of(HOOK_PERMISSIONS));
+        }
+        if sets(NAMESPACE_SELECTOR) {
+            expected.extend(of(NAMESPACE_PERMISSIONS));
+            expected.extend(of(VOLUME_PERMISSIONS));
             assert_eq!(of_roles, Granted::new(), "{directory}");
-            assert_eq!(of_cluster_roles, over_namespaces, "{directory}");
+            assert_eq!(of_cluster_roles, expected, "{directory}");
         } else {
-            assert_eq!(of_roles, in_namespace, "{directory}");
+            assert_eq!(of_roles, expected, "{directory}");
             assert_eq!(of_cluster_roles, Granted::new(), "{directory}");
         }
     }
