@@ -5,6 +5,7 @@ mod attacks;
 mod commands;
 mod daemons;
 mod documents;
+mod etcd;
 mod faults;
 mod figures;
 mod image;

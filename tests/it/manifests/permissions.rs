@@ -93,9 +93,10 @@ fn roles_grant_exactly_the_rights_that_the_binary_uses_with_these_settings() {
             (granted(directory, of_roles), granted(directory, of_cluster_roles));
         // All of them use the same account, so what one of them needs all of them have.
         let selects = rendered.jobs().iter().any(|job| {
-            let names: Vec<_> =
-                container_of(job).env.iter().flatten().map(|variable| &variable.name).collect();
-            names.contains(&&NAMESPACE_SELECTOR.to_owned())
+            let mut variables = container_of(job).env.iter().flatten();
+            // An empty one is unset.
+            let is_set = |value: &Option<String>| value.as_ref().is_some_and(|value| !value.is_empty());
+            variables.any(|variable| variable.name == NAMESPACE_SELECTOR && is_set(&variable.value))
         });
         if selects {
             assert_eq!(of_roles, Granted::new(), "{directory}");
