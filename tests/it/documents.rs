@@ -591,6 +591,7 @@ fn furnish(cluster: &TestCluster, claims: &[&str]) -> PathBuf {
         ("volume-snapshot-5b90e6a1", "data", hour_ago.to_string()),
         ("volume-snapshot-93aa07de", "data-shop-0", hour_ago.to_string()),
         ("etcd-snapshot-0a1b2c3d", "etcd-snapshot", hour_ago.to_string()),
+        ("disk-0a1b2c3d", "outside-disk", hour_ago.to_string()),
         ("before-upgrade-0a1b2c3d", "data", hour_ago.to_string()),
     ] {
         let mut snapshot = objects::ready_snapshot(namespace, name, claim, time);

@@ -8,12 +8,12 @@ use std::{
 use k8s_openapi::{
     api::{
         batch::v1::{CronJob, Job, JobSpec},
-        core::v1::PersistentVolumeClaim,
+        core::v1::{PersistentVolume, PersistentVolumeClaim},
         networking::v1::NetworkPolicy,
     },
     apimachinery::pkg::{apis::meta::v1::LabelSelector, util::intstr::IntOrString},
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 use volume_snapshotter::settings::ClaimChoice;
 
 use super::{
@@ -149,6 +149,36 @@ fn the_rule_that_the_network_policy_shows_can_be_added() {
     let last = policy.egress.and_then(|mut rules| rules.pop()).expect("a rule");
     let ports: Vec<_> = last.ports.into_iter().flatten().filter_map(|port| port.port).collect();
     assert_eq!(ports, [IntOrString::Int(3001)]);
+}
+
+/// Otherwise the claim waits for ever, or gets a new and empty disk.
+#[test]
+fn an_outside_disk_and_its_claim_name_each_other_and_no_class() {
+    let mut seen = 0;
+    for rendered in everything() {
+        for volume in rendered.all::<PersistentVolume>() {
+            let directory = &rendered.directory;
+            let spec = volume.spec.expect("a volume has a specification");
+            let reference = spec.claim_ref.expect("a volume names its claim");
+            let claim: PersistentVolumeClaim =
+                rendered.named(reference.name.as_deref().expect("a name of a claim"));
+            let wants = claim.spec.expect("a claim has a specification");
+            assert_eq!(wants.volume_name, volume.metadata.name, "{directory}");
+            let classes = [&wants.storage_class_name, &spec.storage_class_name];
+            assert_eq!(classes.map(|class| class.as_deref()), [Some(""), Some("")], "{directory}");
+            assert_eq!(spec.persistent_volume_reclaim_policy.as_deref(), Some("Retain"), "{directory}");
+            let namespace = reference.namespace.as_deref();
+            // A page shows one that is filled in.
+            if directory.starts_with("docs-") {
+                assert_eq!(namespace, claim.metadata.namespace.as_deref(), "{directory}");
+                assert!(!json!(spec.csi).to_string().contains('%'), "{directory}: {:?}", spec.csi);
+            } else {
+                assert_eq!(namespace, Some("%namespace%"), "{directory}");
+            }
+            seen += 1;
+        }
+    }
+    assert!(seen > 3 || COMPONENTS.is_empty(), "{seen}");
 }
 
 // --- In whichever order ----------------------------------------------------------------------------
