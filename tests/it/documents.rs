@@ -38,12 +38,14 @@ const DIRECTORIES: [&str; 9] =
     [".ci", ".github", "benches", "deploy", "docs", "examples", "kustomize", "src", "tests"];
 
 /// What else a person is told to type, and who has it.
-const PROGRAMS: [&str; 11] =
-    ["aws", "cargo", "cosign", "docker", "echo", "jq", "just", "kind", "promtool", "sed", "test"];
+const PROGRAMS: [&str; 15] = [
+    "aws", "cargo", "cosign", "docker", "echo", "etcdctl", "etcdutl", "jq", "just", "kind", "kubeadm", "mv",
+    "promtool", "sed", "test",
+];
 
-/// Flags of others that sentences name: of the API server, the snapshot controller, cargo, restic, docker, kubectl and
-/// kube-state-metrics.
-const FLAGS_OF_OTHERS: [&str; 16] = [
+/// Flags of others that sentences name: of the API server, the snapshot controller, cargo, restic, docker, kubectl,
+/// kube-state-metrics and etcd.
+const FLAGS_OF_OTHERS: [&str; 22] = [
     "--max-requests-inflight",
     "--max-mutating-requests-inflight",
     "--kube-api-qps",
@@ -59,6 +61,12 @@ const FLAGS_OF_OTHERS: [&str; 16] = [
     "--keep-*",
     "--force",
     "--custom-resource-state-config-file",
+    "--bump-revision",
+    "--quota-backend-bytes",
+    "--name",
+    "--initial-cluster",
+    "--initial-cluster-token",
+    "--initial-advertise-peer-urls",
     "--metric-annotations-allowlist",
 ];
 
@@ -571,6 +579,7 @@ fn furnish(cluster: &TestCluster, claims: &[&str]) -> PathBuf {
     let namespace = cluster.namespace.as_str();
     let hour_ago = Timestamp::now() - SignedDuration::from_hours(1);
     fake.put(objects::namespace("shop"));
+    fake.put(objects::namespace("etcd-snapshot"));
     fake.put(objects::storage_class("default"));
     for name in claims {
         let mut claim = objects::bound_claim(namespace, name, &[]);
@@ -581,6 +590,8 @@ fn furnish(cluster: &TestCluster, claims: &[&str]) -> PathBuf {
         ("volume-snapshot-0a1b2c3d", "data", "2020-01-01T00:00:00Z".to_owned()),
         ("volume-snapshot-5b90e6a1", "data", hour_ago.to_string()),
         ("volume-snapshot-93aa07de", "data-shop-0", hour_ago.to_string()),
+        ("etcd-snapshot-0a1b2c3d", "etcd-snapshot", hour_ago.to_string()),
+        ("disk-0a1b2c3d", "outside-disk", hour_ago.to_string()),
         ("before-upgrade-0a1b2c3d", "data", hour_ago.to_string()),
     ] {
         let mut snapshot = objects::ready_snapshot(namespace, name, claim, time);

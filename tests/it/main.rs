@@ -7,6 +7,7 @@ mod attacks;
 mod commands;
 mod daemons;
 mod documents;
+mod etcd;
 mod every;
 mod faults;
 mod figures;

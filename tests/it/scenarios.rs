@@ -15,6 +15,10 @@ use crate::test_cluster::{
     Ran, TestCluster, all_permissions, embedded_only, everywhere, name_of, permissions_of_the_bash_script,
     permissions_without_watch, rules,
 };
+use crate::{
+    daemons::skip,
+    manifests::{Tree, on_the_base},
+};
 
 const NEEDS_SLOW_DRIVER: &str = "needs a snapshot controller whose speed and errors a test chooses";
 const NEEDS_OTHER_HAND: &str = "needs somebody who acts at an exact moment of the run";
@@ -1021,6 +1025,75 @@ async fn one_claim_with_one_old_snapshot_costs_six_requests() {
         let preconditions =
             deletion.and_then(|request| request.body).expect("a body")["preconditions"].take();
         assert!(preconditions["uid"].is_string() && preconditions["resourceVersion"].is_string());
+    })
+    .await;
+}
+
+// --- Disks that Kubernetes did not make ------------------------------------------------------------
+
+/// The volume and the claim of the component, for a disk of this driver and with a name that no other scenario has.
+fn outside_disk(namespace: &str, csi: &Value) -> Option<(Value, Value)> {
+    let rendered = Tree::new("outside-disk").render("outside-disk", &on_the_base(&["outside-disk"]))?;
+    let of = |kind: &str| {
+        let found = rendered.documents.iter().find(|document| document["kind"] == kind);
+        found.unwrap_or_else(|| panic!("the component has a {kind}")).clone()
+    };
+    let (mut volume, mut claim) = (of("PersistentVolume"), of("PersistentVolumeClaim"));
+    let name = format!("{namespace}-disk");
+    volume["metadata"]["name"] = json!(name);
+    volume["spec"]["claimRef"]["namespace"] = json!(namespace);
+    volume["spec"]["csi"]["driver"] = csi["driver"].clone();
+    volume["spec"]["csi"]["volumeHandle"] = csi["volumeHandle"].clone();
+    assert!(!volume.to_string().contains('%'), "nothing more is to be filled in: {volume}");
+    claim["spec"]["volumeName"] = json!(name);
+    Some((volume, claim))
+}
+
+#[tokio::test]
+async fn a_disk_that_kubernetes_did_not_make_is_snapshotted_and_pruned_like_any_other_and_survives_its_claim()
+{
+    everywhere(async |cluster| {
+        const VOLUMES: &str = "/api/v1/persistentvolumes";
+        // A disk of which the cluster knows nothing any more.
+        cluster.claim("data").await;
+        let made = cluster.try_claim("data").await.expect("the claim")["spec"]["volumeName"].clone();
+        let made = format!("{VOLUMES}/{}", made.as_str().expect("a bound claim names its volume"));
+        let csi = cluster.read(&made).await["spec"]["csi"].clone();
+        cluster.patch(&made, &json!({"spec": {"persistentVolumeReclaimPolicy": "Retain"}})).await;
+        cluster.delete_claim("data").await;
+        cluster.delete_outside(&made).await;
+
+        let Some((volume, claim)) = outside_disk(&cluster.namespace, &csi) else {
+            return skip("no outside disk is snapshotted: neither kubectl nor kustomize is installed");
+        };
+        let path = format!("{VOLUMES}/{}", name_of(&volume));
+        cluster.post_outside(VOLUMES, name_of(&volume), &volume).await;
+        cluster.post(&cluster.claims_path(), &claim).await;
+        let bound = async || {
+            cluster.try_claim("outside-disk").await.is_some_and(|claim| claim["status"]["phase"] == "Bound")
+        };
+        cluster.until("the claim is bound", bound).await;
+        let volume = cluster.read(&path).await;
+        assert_eq!(volume["spec"]["claimRef"]["name"], "outside-disk");
+
+        let settings = [("SNAPSHOT_PVC_NAMES", "outside-disk")];
+        cluster.run(&settings).await.assert_exit(0);
+        let first = cluster.names().await;
+        cluster.run(&settings).await.assert_exit(0);
+        let second = new_snapshot(cluster, &[]).await;
+        assert_ne!(first, [second.as_str()], "the older one is pruned");
+        let taken = cluster.snapshot(&second).await;
+        assert_eq!(taken["spec"]["source"]["persistentVolumeClaimName"], "outside-disk");
+
+        // Neither the disk nor its snapshots are lost with the claim.
+        cluster.delete_claim("outside-disk").await;
+        let released = async || cluster.read(&path).await["status"]["phase"] == "Released";
+        cluster.until("the volume is released and not deleted", released).await;
+        assert_eq!(cluster.names().await, [second]);
+        // On a real cluster the disk is no longer needed: its driver may delete it.
+        let whose = json!({"pv.kubernetes.io/provisioned-by": csi["driver"]});
+        let policy = json!({"persistentVolumeReclaimPolicy": "Delete"});
+        cluster.patch(&path, &json!({"metadata": {"annotations": whose}, "spec": policy})).await;
     })
     .await;
 }

@@ -579,7 +579,7 @@ impl TestCluster {
         self.send("GET", path, &Value::Null).await.unwrap_or_else(|error| panic!("GET {path}: {error}"))
     }
 
-    async fn try_read(&self, path: &str) -> Option<Value> {
+    pub(crate) async fn try_read(&self, path: &str) -> Option<Value> {
         self.send("GET", path, &Value::Null).await.ok()
     }
 

@@ -40,8 +40,16 @@ fn is_accepted(name: &str) -> bool {
 #[test]
 fn deleting_an_installation_takes_nothing_of_the_cluster_that_another_one_uses() {
     for rendered in everything() {
-        let of_the_cluster: Vec<_> =
-            rendered.documents.iter().filter(|document| of_the_cluster(document)).collect();
+        // The volume of an outside disk is named after the disk, and deleting it leaves the disk.
+        let (volumes, of_the_cluster): (Vec<_>, Vec<_>) = rendered
+            .documents
+            .iter()
+            .filter(|document| of_the_cluster(document))
+            .partition(|document| document["kind"] == "PersistentVolume");
+        for volume in volumes {
+            let policy = &volume["spec"]["persistentVolumeReclaimPolicy"];
+            assert_eq!(policy, "Retain", "{}", rendered.directory);
+        }
         let is_cluster_wide = !rendered.all::<ClusterRole>().is_empty();
         assert_eq!(
             of_the_cluster.len(),

@@ -8,15 +8,16 @@ use std::{
 use k8s_openapi::{
     api::{
         batch::v1::{CronJob, Job, JobSpec},
+        core::v1::{PersistentVolume, PersistentVolumeClaim},
         networking::v1::NetworkPolicy,
     },
     apimachinery::pkg::{apis::meta::v1::LabelSelector, util::intstr::IntOrString},
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 use volume_snapshotter::settings::ClaimChoice;
 
 use super::{
-    reading::{container_of, everything, with_settings},
+    reading::{container_of, everything, pod_of, with_settings},
     rendering::{
         COMPONENTS, MOVED, OTHER_IMAGE, OTHER_NAMESPACE, OTHER_PREFIX, Rendered, Tree, directories_in,
         on_top_of, top,
@@ -77,6 +78,12 @@ fn the_job_before_an_upgrade_is_that_of_the_schedule_but_for_its_variables() {
     assert_eq!(cron_job.map(without_what_differs), job.map(without_what_differs));
 }
 
+/// Whether the Job is that of the component etcd-snapshot, which has a claim of its own.
+fn saves_etcd(job: &JobSpec) -> bool {
+    let labels = job.template.metadata.as_ref().and_then(|metadata| metadata.labels.as_ref());
+    labels.and_then(|labels| labels.get("app.kubernetes.io/component")).is_some_and(|label| label == "etcd")
+}
+
 /// Whether a NetworkPolicy's selector is about a pod with these labels.
 fn selects(selector: &LabelSelector, labels: &BTreeMap<String, String>) -> bool {
     let equal = selector.match_labels.iter().flatten().all(|(key, value)| labels.get(key) == Some(value));
@@ -96,11 +103,15 @@ fn a_network_policy_selects_every_pod_and_opens_nothing_but_names_and_the_api_se
         for policy in rendered.all::<NetworkPolicy>() {
             let spec = policy.spec.expect("a NetworkPolicy has a specification");
             let selector = spec.pod_selector.expect("it is about some pods");
+            // One is for the pods that save an etcd, in addition to the one for all.
+            let is_of_etcd =
+                policy.metadata.name.as_deref().is_some_and(|name| name.ends_with("volume-snapshotter-etcd"));
             let of_others = BTreeMap::from([("app.kubernetes.io/name".to_owned(), "shop".to_owned())]);
             assert!(!selects(&selector, &of_others), "{}: it would hold for every pod", rendered.directory);
             for job in rendered.jobs() {
+                let expected = !is_of_etcd || saves_etcd(&job);
                 let labels = job.template.metadata.and_then(|metadata| metadata.labels).unwrap_or_default();
-                assert!(selects(&selector, &labels), "{}: {labels:?}", rendered.directory);
+                assert_eq!(selects(&selector, &labels), expected, "{}: {labels:?}", rendered.directory);
             }
             let types: BTreeSet<_> = spec.policy_types.into_iter().flatten().collect();
             assert_eq!(types, BTreeSet::from(["Egress".into(), "Ingress".into()]), "{}", rendered.directory);
@@ -114,7 +125,8 @@ fn a_network_policy_selects_every_pod_and_opens_nothing_but_names_and_the_api_se
                     ports.insert(number);
                 }
             }
-            assert_eq!(ports, BTreeSet::from([53, 443, 6443, 8053]), "{}", rendered.directory);
+            let expected = if is_of_etcd { &[2379][..] } else { &[53, 443, 6443, 8053] };
+            assert_eq!(ports, expected.iter().copied().collect(), "{}", rendered.directory);
         }
     }
 }
@@ -132,10 +144,41 @@ fn the_rule_that_the_network_policy_shows_can_be_added() {
     else {
         return;
     };
-    let policy = rendered.all::<NetworkPolicy>().remove(0).spec.expect("a NetworkPolicy has a specification");
+    let policy = rendered.named::<NetworkPolicy>("volume-snapshotter");
+    let policy = policy.spec.expect("a NetworkPolicy has a specification");
     let last = policy.egress.and_then(|mut rules| rules.pop()).expect("a rule");
     let ports: Vec<_> = last.ports.into_iter().flatten().filter_map(|port| port.port).collect();
     assert_eq!(ports, [IntOrString::Int(3001)]);
+}
+
+/// Otherwise the claim waits for ever, or gets a new and empty disk.
+#[test]
+fn an_outside_disk_and_its_claim_name_each_other_and_no_class() {
+    let mut seen = 0;
+    for rendered in everything() {
+        for volume in rendered.all::<PersistentVolume>() {
+            let directory = &rendered.directory;
+            let spec = volume.spec.expect("a volume has a specification");
+            let reference = spec.claim_ref.expect("a volume names its claim");
+            let claim: PersistentVolumeClaim =
+                rendered.named(reference.name.as_deref().expect("a name of a claim"));
+            let wants = claim.spec.expect("a claim has a specification");
+            assert_eq!(wants.volume_name, volume.metadata.name, "{directory}");
+            let classes = [&wants.storage_class_name, &spec.storage_class_name];
+            assert_eq!(classes.map(|class| class.as_deref()), [Some(""), Some("")], "{directory}");
+            assert_eq!(spec.persistent_volume_reclaim_policy.as_deref(), Some("Retain"), "{directory}");
+            let namespace = reference.namespace.as_deref();
+            // A page shows one that is filled in.
+            if directory.starts_with("docs-") {
+                assert_eq!(namespace, claim.metadata.namespace.as_deref(), "{directory}");
+                assert!(!json!(spec.csi).to_string().contains('%'), "{directory}: {:?}", spec.csi);
+            } else {
+                assert_eq!(namespace, Some("%namespace%"), "{directory}");
+            }
+            seen += 1;
+        }
+    }
+    assert!(seen > 3 || COMPONENTS.is_empty(), "{seen}");
 }
 
 // --- In whichever order ----------------------------------------------------------------------------
@@ -212,7 +255,35 @@ fn what_changes_runs_changes_all_of_them_and_restores_are_left_alone() {
             .jobs()
             .into_iter()
             .partition(|job| container_of(job).args.as_deref() == Some(&["restore".to_owned()][..]));
-        assert_eq!((restores.len(), runs.len()), (1, 3), "{}", rendered.directory);
+        assert_eq!((restores.len(), runs.len()), (1, 4), "{}", rendered.directory);
+        let (of_etcd, runs): (Vec<_>, Vec<_>) = runs.into_iter().partition(saves_etcd);
+        for job in &of_etcd {
+            let settings = parse(&variables(rendered, container_of(job))).expect("settings are accepted");
+            assert!(settings.dry_run, "{}: dry-run", rendered.directory);
+            let ClaimChoice::Selector(selector) = &settings.claims else { panic!("{:?}", settings.claims) };
+            let claims = rendered.all::<PersistentVolumeClaim>();
+            let chosen = claims.iter().filter(|claim| {
+                let labels = claim.metadata.labels.as_ref().expect("a claim has labels");
+                selector.split(',').all(|one| {
+                    one.split_once('=')
+                        .is_some_and(|(key, value)| labels.get(key).is_some_and(|label| label == value))
+                })
+            });
+            let chosen: Vec<_> = chosen.filter_map(|claim| claim.metadata.name.clone()).collect();
+            let volumes = pod_of(job).volumes.iter().flatten();
+            let written: Vec<_> = volumes
+                .filter_map(|volume| Some(volume.persistent_volume_claim.as_ref()?.claim_name.clone()))
+                .collect();
+            assert_eq!(chosen, written, "{}: the claim that is written is snapshotted", rendered.directory);
+            assert_eq!(chosen.len(), 1, "{}", rendered.directory);
+            assert_eq!(
+                (job.completions, settings.namespace_selector),
+                (None, None),
+                "{}",
+                rendered.directory
+            );
+        }
+        assert_eq!(of_etcd.len(), 1, "{}", rendered.directory);
         for job in &runs {
             let settings = parse(&variables(rendered, container_of(job))).expect("settings are accepted");
             assert!(settings.dry_run, "{}: dry-run", rendered.directory);

@@ -22,6 +22,6 @@ pub(crate) use self::{
     pods::{from_the_pod, violations},
     reading::{container_of, pod_of, read},
     rendering::{KUBE_STATE_METRICS, Rendered, Tree, on_an_overlay, on_the_base, top},
-    settings::assignment,
+    settings::{assignment, variables},
     time::{deadline, longest},
 };

@@ -90,10 +90,12 @@ fn roles_grant_exactly_the_rights_that_the_binary_uses_with_these_settings() {
             (granted(directory, of_roles), granted(directory, of_cluster_roles));
         // All of them use the same account, so what one of them needs all of them have.
         let sets = |name: &str| {
-            rendered
-                .jobs()
-                .iter()
-                .any(|job| container_of(job).env.iter().flatten().any(|variable| variable.name == name))
+            rendered.jobs().iter().any(|job| {
+                container_of(job).env.iter().flatten().any(|variable| {
+                    // An empty one is unset.
+                    variable.name == name && variable.value.as_ref().is_some_and(|value| !value.is_empty())
+                })
+            })
         };
         let mut expected = of(PERMISSIONS);
         expected.extend(of(EVENT_PERMISSIONS));

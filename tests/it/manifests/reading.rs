@@ -6,7 +6,7 @@ use k8s_openapi::{
     Metadata, Resource,
     api::{
         batch::v1::{CronJob, Job, JobSpec},
-        core::v1::{ConfigMap, Container, PersistentVolumeClaim, PodSpec, ServiceAccount},
+        core::v1::{ConfigMap, Container, PersistentVolume, PersistentVolumeClaim, PodSpec, ServiceAccount},
         networking::v1::NetworkPolicy,
         rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding},
     },
@@ -63,6 +63,7 @@ pub(crate) fn read(document: &Value) -> Result<(), String> {
     match (of("apiVersion"), of("kind")) {
         ("v1", "ServiceAccount") => strictly::<ServiceAccount>(document).map(drop),
         ("v1", "ConfigMap") => strictly::<ConfigMap>(document).map(drop),
+        ("v1", "PersistentVolume") => strictly::<PersistentVolume>(document).map(drop),
         ("v1", "PersistentVolumeClaim") => strictly::<PersistentVolumeClaim>(document).map(drop),
         ("networking.k8s.io/v1", "NetworkPolicy") => strictly::<NetworkPolicy>(document).map(drop),
         ("snapshot.storage.k8s.io/v1", "VolumeSnapshotClass") => {
@@ -149,7 +150,8 @@ enum Rule {
 
 /// Objects that belong to no namespace.
 pub(super) fn of_the_cluster(document: &Value) -> bool {
-    ["ClusterRole", "ClusterRoleBinding", "VolumeSnapshotClass"].iter().any(|kind| document["kind"] == *kind)
+    let kinds = ["ClusterRole", "ClusterRoleBinding", "PersistentVolume", "VolumeSnapshotClass"];
+    kinds.iter().any(|kind| document["kind"] == *kind)
 }
 
 impl Rendered {

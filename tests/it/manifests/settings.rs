@@ -10,10 +10,10 @@ use super::{
     rendering::{Rendered, component_names, overlay_directories, top},
 };
 
-pub(super) type Variables = BTreeMap<String, String>;
+pub(crate) type Variables = BTreeMap<String, String>;
 
 /// The variables that the container starts with, as far as the manifests set them.
-pub(super) fn variables(rendered: &Rendered, container: &Container) -> Variables {
+pub(crate) fn variables(rendered: &Rendered, container: &Container) -> Variables {
     let mut variables = Variables::new();
     for source in container.env_from.iter().flatten() {
         let reference = source.config_map_ref.as_ref().expect("settings come from a ConfigMap");
@@ -50,7 +50,7 @@ pub(super) fn variables(rendered: &Rendered, container: &Container) -> Variables
         variables.insert(variable.name.clone(), value);
     }
     // Kubernetes adds it in the pods of an Indexed Job; that such a Job is one is tested beside shards.
-    if variables.contains_key("SNAPSHOT_SHARDS") {
+    if variables.get("SNAPSHOT_SHARDS").is_some_and(|shards| !shards.is_empty()) {
         variables.insert("JOB_COMPLETION_INDEX".to_owned(), "0".to_owned());
     }
     variables
