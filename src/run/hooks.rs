@@ -228,45 +228,38 @@ impl Frozen {
             "{} may be frozen: running the post hooks before the run ends",
             text::count(left.len(), "pod")
         );
-        let thaws = left.iter().map(async |FrozenPod { pod, is_unclear }| {
-            let Some(post) = post_of(pod) else { return Ok(()) };
-            let (again, latest) = match is_signal {
-                true => (Time { one: TRY_AT_STOP, all: THAW_AT_STOP }, LATEST_FREEZE_AT_STOP),
-                false => (Time::of(post), LATEST_FREEZE_AT_STOP),
-            };
-            let thawed = run_post(cluster, pod, post, again).await;
-            if *is_unclear {
-                sleep(latest).await;
-                return run_post(cluster, pod, post, again).await.or(thawed);
-            }
-            thawed
-        });
-        // Whatever goes wrong in there: after a signal the time is short.
         let all = if is_signal { THAW_AT_STOP } else { Duration::MAX };
-        let errors = match timeout(all, join_all(thaws)).await {
-            Ok(ended) => ended.into_iter().filter_map(Result::err).map(|error| error.to_string()).collect(),
-            Err(_) => vec![format!("the post hooks did not end within {}", text::duration(all))],
-        };
-        match errors.is_empty() {
-            true => Ok(()),
-            false => {
-                let pods: Vec<_> = left
-                    .iter()
-                    .map(|frozen| format!("{}/{}", frozen.pod.namespace, frozen.pod.name))
-                    .collect();
-                let message = format!(
-                    "{} may still be frozen: {}",
-                    match pods.as_slice() {
-                        [pod] => format!("pod {pod}"),
-                        many => format!("pods {}", many.join(", ")),
-                    },
-                    errors.join("; ")
-                );
-                tracing::error!("{message}");
-                // The next attempt would take the snapshots over, go well, and hide it.
-                Err(Failure { message, is_transient: false })
-            }
+        let thaws = left.iter().map(async |FrozenPod { pod, is_unclear }| {
+            let post = post_of(pod)?;
+            let time = match is_signal {
+                true => Time { one: TRY_AT_STOP, all: THAW_AT_STOP },
+                false => Time::of(post),
+            };
+            let thaw = async {
+                let thawed = run_post(cluster, pod, post, time).await;
+                if *is_unclear {
+                    sleep(LATEST_FREEZE_AT_STOP).await;
+                    return run_post(cluster, pod, post, time).await.or(thawed);
+                }
+                thawed
+            };
+            let why = match timeout(all, thaw).await {
+                Ok(Ok(())) => return None,
+                // What it held went with it.
+                Ok(Err(error)) if error.kind() == ErrorKind::NotFound => return None,
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => format!("the post hook did not end well within {}", text::duration(all)),
+            };
+            Some(format!("pod {}/{} may still be frozen: {why}", pod.namespace, pod.name))
+        });
+        let left: Vec<String> = join_all(thaws).await.into_iter().flatten().collect();
+        if left.is_empty() {
+            return Ok(());
         }
+        let message = left.join("; ");
+        tracing::error!("{message}");
+        // The next attempt would take the snapshots over, go well, and hide it.
+        Err(Failure { message, is_transient: false })
     }
 }
 
@@ -515,17 +508,10 @@ impl Together<'_> {
         let post = post_of(&state.pod).filter(|_| may_hold);
         let thawed = match post {
             None => Ok(()),
-            Some(post) => run_post(run.cluster, &state.pod, post, Time::of(post)).await.or_else(|error| {
-                let failure = Failure::from(error);
-                let message = format!("{}; pod {} may still be frozen", failure.message, state.pod.name);
-                match post.on_error {
-                    OnError::Fail => Err(Failure { message, is_transient: false }),
-                    OnError::Continue => {
-                        tracing::warn!(pod = state.pod.name, "{message}");
-                        Ok(())
-                    }
-                }
-            }),
+            Some(post) => match run_post(run.cluster, &state.pod, post, Time::of(post)).await {
+                Ok(()) => Ok(()),
+                Err(error) => self.not_thawed(state, post, error),
+            },
         };
         let went_well = thawed.is_ok();
         *state.thawed.borrow_mut() = Some(thawed);
@@ -540,6 +526,25 @@ impl Together<'_> {
         // Otherwise there is another try at the end of the run.
         if went_well {
             run.frozen.end(&state.pod);
+        }
+    }
+
+    /// What it means that a post hook did not go well.
+    fn not_thawed(&self, state: &PodState, post: &Hook, error: Error) -> Result<(), Failure> {
+        let pod = state.pod.name.as_str();
+        if error.kind() == ErrorKind::NotFound {
+            for member in state.members.iter().filter_map(|at| self.members.get(*at)) {
+                member.spoil(format!("pod {pod} is gone, and what it held went with it at an unknown time"));
+            }
+            return Ok(());
+        }
+        let message = format!("{error}; pod {pod} may still be frozen");
+        match post.on_error {
+            OnError::Fail => Err(Failure { message, is_transient: false }),
+            OnError::Continue => {
+                tracing::warn!(pod, "{message}");
+                Ok(())
+            }
         }
     }
 

@@ -532,6 +532,23 @@ async fn a_snapshot_that_is_taken_after_the_thaw_is_not_called_consistent() {
     .await;
 }
 
+/// Nobody knows until when it held.
+#[tokio::test]
+async fn a_pod_that_goes_away_while_it_is_frozen_makes_nothing_consistent_and_nothing_fail() {
+    with_database(Options::default(), async |cluster| {
+        cluster.fake().plan(|_| Some(Plan::ready_after(millis(1500)).taken_after(millis(800))));
+        let running = cluster.start(&permissions(), &[BOTH, ("SNAPSHOT_HOOKS", "true")]).await;
+        until_at(cluster, Step::Taken).await;
+        cluster.fake().delete("pods", &cluster.namespace, "db");
+        let ran = running.finish().await;
+        ran.assert_exit(0);
+        assert!(ran.message.contains("; 2 of them are not consistent"), "{}", ran.message);
+        assert!(ran.message.contains("pod db is gone, and what it held went with it"), "{}", ran.message);
+        assert!(cluster.snapshots().await.iter().all(|one| one["metadata"]["labels"][LABEL].is_null()));
+    })
+    .await;
+}
+
 // --- What is asked, and by which right -------------------------------------------------------------
 
 #[tokio::test]
