@@ -18,6 +18,7 @@ use super::compact::{Compact, Texts, Uid};
 use crate::{
     api::VolumeSnapshot,
     cluster::Listed,
+    report::Stock,
     snapshot::{ClaimId, Snapshot},
 };
 
@@ -57,6 +58,8 @@ struct Entry {
 struct Kept {
     /// The last list that had it.
     list: u32,
+    /// Whether a request to delete it was accepted.
+    is_deleted: bool,
     compact: Compact,
 }
 
@@ -112,7 +115,11 @@ impl SnapshotCache {
             Listed::Object(object) => {
                 let Some((claim, snapshot)) = Snapshot::owned(object, &self.schedule) else { return };
                 if let Some(entry) = claims.get_mut(&claim) {
-                    entry.snapshots.push(Kept { list: 0, compact: Compact::new(snapshot, texts) });
+                    entry.snapshots.push(Kept {
+                        list: 0,
+                        is_deleted: false,
+                        compact: Compact::new(snapshot, texts),
+                    });
                 }
             }
         }
@@ -194,6 +201,39 @@ impl SnapshotCache {
         known.iter().filter(|snapshot| snapshot.ready).map(Snapshot::time).max()
     }
 
+    /// What there is of a claim's snapshots, those of a previous claim of its name left out; `None` if the cache is
+    /// not about the claim. `uid` is the claim's, if it is known.
+    pub(super) fn stock(&self, claim: &ClaimId, uid: Option<&str>) -> Option<Stock> {
+        let Known { claims, texts, .. } = &*self.known.borrow();
+        let mut stock = Stock::default();
+        for kept in &claims.get(claim)?.snapshots {
+            let snapshot = kept.compact.snapshot(texts);
+            let is_previous = uid.is_some_and(|uid| snapshot.claim_uid.as_ref().is_some_and(|of| of != uid));
+            if is_previous {
+                continue;
+            }
+            if snapshot.is_terminating() {
+                stock.terminating += 1;
+            } else if !kept.is_deleted {
+                stock.held += u32::from(snapshot.held);
+                if snapshot.hindrance().is_none() {
+                    stock.ready += 1;
+                    stock.newest_ready = stock.newest_ready.max(Some(snapshot.time()));
+                }
+            }
+        }
+        Some(stock)
+    }
+
+    /// Notes that the API server accepted to delete a snapshot, which may be heard of later.
+    pub(super) fn note_deleted(&self, claim: &ClaimId, uid: &str) {
+        let mut known = self.known.borrow_mut();
+        let Some(entry) = known.claims.get_mut(claim) else { return };
+        if let Ok(position) = entry.position(uid) {
+            entry.snapshots[position].is_deleted = true;
+        }
+    }
+
     /// Looks at all snapshots, one after the other.
     pub(super) fn for_each(&self, mut look: impl FnMut(&Snapshot)) {
         let Known { claims, texts, .. } = &*self.known.borrow();
@@ -260,7 +300,7 @@ impl SnapshotCache {
             Err(position) => {
                 // One more is all that a run adds to a claim.
                 entry.snapshots.reserve_exact(1);
-                entry.snapshots.insert(position, Kept { list, compact });
+                entry.snapshots.insert(position, Kept { list, is_deleted: false, compact });
             }
         }
         entry.wake();

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     api::Claim,
     cluster::{Cluster, Error, ErrorKind, Scope},
-    report::{ClaimReport, End, Failure},
+    report::{ClaimReport, End, Failure, Reason},
     settings::{ClaimChoice, Settings},
     snapshot::ClaimId,
     text,
@@ -167,6 +167,7 @@ async fn namespaces(cluster: &Cluster, selector: &str) -> Result<Vec<String>, Fa
                 "no namespace matches {selector:?}; check SNAPSHOT_NAMESPACE_SELECTOR and the namespaces' labels"
             ),
             is_transient: false,
+            reason: Reason::Missing,
         });
     }
     Ok(namespaces)
@@ -224,6 +225,7 @@ async fn by_selector(
                 "no claim in {place} matches {selector:?}; check SNAPSHOT_PVC_SELECTOR and the claims' labels"
             ),
             is_transient: false,
+            reason: Reason::Missing,
         });
     }
     Ok(found.into_iter().flatten().collect())
@@ -247,6 +249,7 @@ fn unread_namespaces(unread: &[(String, Error)], namespaces: usize) -> Option<Fa
             failure.message
         ),
         is_transient: unread.iter().any(|(_, error)| Failure::from(error.clone()).is_transient),
+        reason: failure.reason,
     })
 }
 
@@ -327,6 +330,7 @@ fn missing(id: &ClaimId) -> Failure {
             id.name, id.namespace
         ),
         is_transient: false,
+        reason: Reason::Missing,
     }
 }
 
@@ -358,6 +362,7 @@ fn usable(claim: Claim, settings: &Settings, chosen: Chosen) -> Found {
                 "claim {name} in namespace {namespace} {problem}; see kubectl describe pvc {name} -n {namespace}"
             ),
             is_transient,
+            reason: Reason::NotBound,
         }),
     }
 }

@@ -35,7 +35,7 @@ use tokio::{
 use crate::{
     cluster::{Cluster, Error, Scope},
     names,
-    report::{End, Failure, Report, Step, Stop},
+    report::{End, Failure, Reason, Report, Step, Stop},
     settings::Settings,
     text,
 };
@@ -69,7 +69,7 @@ struct Run<'a> {
     made: String,
     /// The number of targets.
     targets: usize,
-    cache: SnapshotCache,
+    cache: Rc<SnapshotCache>,
     pace: Pace,
     rechecks: Rechecks,
     made_lists: Shared<MadeList>,
@@ -104,6 +104,8 @@ impl Run<'_> {
 struct Progress {
     claims: RefCell<Vec<ReportSlot>>,
     trouble: Cell<Option<Failure>>,
+    /// What is known of the snapshots, once all of them were listed.
+    cache: RefCell<Option<Rc<SnapshotCache>>>,
     /// What the targets that have to wait for others take besides [`Settings::bound`].
     further_waits: Cell<Duration>,
 }
@@ -157,6 +159,9 @@ pub async fn run(
             None
         }
     };
+    if let Some(cache) = progress.cache.take() {
+        progress.claims.borrow().iter().for_each(|slot| slot.take_stock(&cache));
+    }
     Report {
         claims: progress.claims.into_inner().iter().map(ReportSlot::get).collect(),
         trouble: progress.trouble.into_inner(),
@@ -177,10 +182,13 @@ async fn steps(cluster: &Cluster, settings: &Settings, id: &str, progress: &Prog
         return Ok(());
     }
     let owned = format!("{}={}", names::SCHEDULE_LABEL, settings.schedule);
-    let cache = SnapshotCache::new(&settings.schedule, targets.iter().map(|target| Rc::clone(&target.id)));
+    // Also about the claims that cannot be snapshotted now: what there is of them is reported.
+    let all = progress.claims.borrow().iter().map(ReportSlot::id).collect::<Vec<_>>();
+    let cache = Rc::new(SnapshotCache::new(&settings.schedule, all));
     let began = Instant::now();
     let resource_version = cluster.snapshots(&scope, &owned, |listed| cache.fill(listed)).await?;
     let snapshots = cache.filled(began);
+    progress.cache.replace(Some(Rc::clone(&cache)));
     tracing::info!(
         claims = targets.len(),
         snapshots,
@@ -298,7 +306,8 @@ async fn create_and_wait(run: &Run<'_>, target: &Target) -> Result<New, Failure>
     let report = &target.report;
     let mut new = {
         let Ok(_active) = run.active.acquire().await else {
-            return Err(Failure { message: "no more requests are made".to_owned(), is_transient: true });
+            let message = "no more requests are made".to_owned();
+            return Err(Failure { message, is_transient: true, reason: Reason::Other });
         };
         report.update(|report| report.end = End::Unfinished(Step::Creating));
         Box::pin(create::create(run, target)).await?

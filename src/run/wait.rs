@@ -9,7 +9,7 @@ use super::{
 use crate::{
     cluster::{Error, ErrorKind},
     names,
-    report::Failure,
+    report::{Failure, Reason},
     snapshot::Snapshot,
     text,
 };
@@ -79,6 +79,7 @@ pub(super) async fn wait(run: &Run<'_>, target: &Target, new: &New) -> Result<()
             target.id.namespace,
         ),
         is_transient: true,
+        reason: Reason::NotReady,
     })
 }
 
@@ -140,6 +141,7 @@ async fn read(
                         new.name
                     ),
                     is_transient: true,
+                    reason: Reason::Disturbed,
                 }),
             }
         }

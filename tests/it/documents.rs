@@ -43,7 +43,7 @@ const PROGRAMS: [&str; 11] =
 
 /// Flags of others that sentences name: of the API server, the snapshot controller, cargo, restic, docker, kubectl and
 /// kube-state-metrics.
-const FLAGS_OF_OTHERS: [&str; 16] = [
+const FLAGS_OF_OTHERS: [&str; 17] = [
     "--max-requests-inflight",
     "--max-mutating-requests-inflight",
     "--kube-api-qps",
@@ -60,6 +60,7 @@ const FLAGS_OF_OTHERS: [&str; 16] = [
     "--force",
     "--custom-resource-state-config-file",
     "--metric-annotations-allowlist",
+    "--persistence.file",
 ];
 
 fn skip(what: &str) {
