@@ -495,4 +495,56 @@ mod tests {
         cache.listing().ends("9");
         assert_ne!(cache.revision(&data()), judged);
     }
+
+    #[test]
+    fn the_stock_counts_what_there_is_of_this_very_claim() {
+        let cache = cache();
+        let of = |uid: &str, metadata: serde_json::Value, status: serde_json::Value| {
+            let mut object = json!({
+                "metadata": {
+                    "name": uid, "namespace": "app", "uid": uid, "resourceVersion": "1", "labels": {"job": "hourly"},
+                    "creationTimestamp": "2026-11-20T08:00:00Z",
+                },
+                "spec": {"source": {"persistentVolumeClaimName": "data"}},
+                "status": status,
+            });
+            for (name, value) in metadata.as_object().expect("an object") {
+                object["metadata"][name] = value.clone();
+            }
+            serde_json::from_value::<VolumeSnapshot>(object).expect("a snapshot")
+        };
+        let ready =
+            |hour: u8| json!({"readyToUse": true, "creationTime": format!("2026-11-20T{hour:02}:30:00Z")});
+        assert_eq!(cache.stock(&data(), Some("1")), Some(Stock::default()));
+        let held = json!({"labels": {"job": "hourly", "volume-snapshotter/hold": "true"}});
+        let going = json!({"deletionTimestamp": "2026-11-20T09:00:00Z"});
+        let previous = json!({"annotations": {"volume-snapshotter/claim-uid": "0"}});
+        for (uid, metadata, status) in [
+            ("a", json!({}), ready(8)),
+            ("b", held.clone(), ready(9)),
+            ("c", held, json!({"readyToUse": false})),
+            ("d", going, ready(12)),
+            ("e", previous, ready(13)),
+            ("f", json!({}), ready(10)),
+            ("g", json!({}), json!({"readyToUse": true, "creationTime": 17})),
+        ] {
+            cache.apply(of(uid, metadata, status));
+        }
+        let stock = |uid| cache.stock(&data(), uid).expect("a known claim");
+        let time = |text: &str| text.parse().ok();
+        assert_eq!(
+            stock(Some("1")),
+            Stock { newest_ready: time("2026-11-20T10:30:00Z"), ready: 3, held: 2, terminating: 1 }
+        );
+        // Nobody knows which claim it is.
+        assert_eq!(stock(None).newest_ready, time("2026-11-20T13:30:00Z"));
+        // Accepted, and not yet heard of.
+        cache.note_deleted(&data(), "f");
+        assert_eq!(
+            stock(Some("1")),
+            Stock { newest_ready: time("2026-11-20T09:30:00Z"), ready: 2, held: 2, terminating: 1 }
+        );
+        let other = ClaimId { namespace: "app".to_owned(), name: "logs".to_owned() };
+        assert_eq!(cache.stock(&other, None), None);
+    }
 }

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use fake_apiserver::{Options, Plan, Receiver, Reply, objects};
+use fake_apiserver::{Fault, Options, Plan, Receiver, Reply, WatchFault, objects};
 use serde_json::json;
 use tokio::time::sleep;
 
@@ -240,15 +240,21 @@ async fn a_dry_run_pushes_nothing() {
     .await;
 }
 
+/// Also if nothing was heard of the deletion yet.
 #[tokio::test]
 async fn what_was_just_deleted_is_not_counted_as_ready() {
     embedded(Options::default(), async |cluster| {
         put_claim(cluster);
-        for _ in 0..2 {
-            let body = pushed(cluster).await;
-            let ready =
-                body.lines().find(|line| line.starts_with("volume_snapshotter_claim_ready_snapshots"));
-            assert!(ready.expect("a series").ends_with("} 1.0"), "{body}");
+        pushed(cluster).await;
+        cluster.fake().fault(|request| (request.verb == "watch").then_some(Fault::Watch(WatchFault::Silent)));
+        let receiver = Receiver::start(false, |_| Reply::new(200, "")).await;
+        let ran = run(cluster, &receiver.url(), &[DATA, ("SNAPSHOT_READY_INTERVAL", "1s")]).await;
+        ran.assert_exit(0);
+        let body = receiver.received().remove(0).body;
+        for (metric, value) in [("deleted", "1.0"), ("ready", "1.0"), ("terminating", "0.0")] {
+            let name = format!("volume_snapshotter_claim_{metric}_snapshots{{");
+            let series = body.lines().find(|line| line.starts_with(&name)).expect("a series");
+            assert!(series.ends_with(&format!("}} {value}")), "{series}");
         }
     })
     .await;
