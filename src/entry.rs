@@ -17,7 +17,7 @@ use crate::{
     },
     list::{self, Extent, Given, Listing, Look, Names, Retention, Row},
     names, notify, process,
-    report::{EXIT_DONE, EXIT_PERMANENT, EXIT_TRANSIENT, Failure, Report, RestoreReport, Stop},
+    report::{EXIT_DONE, EXIT_PERMANENT, EXIT_TRANSIENT, Failure, Reason, Report, RestoreReport, Stop},
     restore, run,
     settings::{self, RestoreSettings, Settings},
     simulate, text,
@@ -427,7 +427,11 @@ async fn begin(access: Access<'_>) -> Result<(Cluster, Pin<Box<dyn Future<Output
 }
 
 fn cannot_start(error: io::Error) -> Unbegun {
-    Unbegun::Trouble(Failure { message: format!("the process cannot start: {error}"), is_transient: true })
+    Unbegun::Trouble(Failure {
+        message: format!("the process cannot start: {error}"),
+        is_transient: true,
+        reason: Reason::Other,
+    })
 }
 
 /// The exit code of a text that was written to standard output.

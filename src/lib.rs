@@ -20,7 +20,7 @@
 //! | [`report`] | what a run or a restore came to: exit code, summary, termination message |
 //! | [`cluster`] | every request to the API server, its bounds and its repetition |
 //! | [`run`] | the run: discover, create, watch, wait, prune |
-//! | [`notify`] | who is told what a run came to, and how: Events, pings |
+//! | [`notify`] | who is told what a run came to, and how: Events, pings, metrics |
 //! | [`list`] | the command `list`: what there is, and why it stays or goes |
 //! | [`simulate`] | the command `simulate`: how many snapshots a policy holds, without a cluster |
 //! | [`restore`] | the command `restore`: a new claim from a snapshot |

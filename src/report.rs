@@ -3,6 +3,8 @@
 
 use std::{rc::Rc, time::Duration};
 
+use k8s_openapi::jiff::Timestamp;
+
 use crate::{shard::Shard, snapshot::ClaimId, text};
 
 /// Kubernetes truncates termination messages to this many bytes.
@@ -47,6 +49,8 @@ pub struct ClaimReport {
     pub deleting: usize,
     /// Number of older snapshots that were kept.
     pub kept: usize,
+    /// What there is of the claim's snapshots at the end; `None` if that is not known.
+    pub stock: Option<Stock>,
     pub end: End,
 }
 
@@ -57,6 +61,18 @@ pub enum Consistency {
     Consistent,
     /// Why it is not, or may not be.
     Inconsistent(String),
+}
+
+/// What there is of a claim's snapshots that its schedule owns, those of a previous claim left out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stock {
+    /// The time of the newest of those that are ready.
+    pub newest_ready: Option<Timestamp>,
+    /// Number of those that a claim can be made of.
+    pub ready: u32,
+    pub held: u32,
+    /// Number of those that are being deleted, which are none of the others.
+    pub terminating: u32,
 }
 
 /// How a run ended for one target.
@@ -97,6 +113,83 @@ pub struct Failure {
     pub message: String,
     /// Whether another attempt may succeed without intervention. Decides between exit codes 1 and 2.
     pub is_transient: bool,
+    /// What kind of failure it is, for statistics.
+    pub reason: Reason,
+}
+
+/// What kinds of failure there are, coarse enough to be counted. Names what was in the way and not where.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// The snapshot was not ready in time.
+    NotReady,
+    /// A ResourceQuota is used up.
+    Quota,
+    /// The Role does not allow something.
+    Forbidden,
+    /// An admission policy or webhook, or the namespace's end, or the API server finds the request invalid.
+    Refused,
+    /// There are no credentials that the API server accepts.
+    Credentials,
+    /// The cluster does not serve the API.
+    NotServed,
+    /// The API server does not answer, or not with what can be used.
+    Unavailable,
+    /// There is no such claim or namespace, or none matches.
+    Missing,
+    /// The claim has no volume.
+    NotBound,
+    /// Somebody changed or deleted the snapshot or the claim meanwhile.
+    Disturbed,
+    /// A hook failed.
+    Hook,
+    /// Older snapshots could not be deleted.
+    NotPruned,
+    /// The run reached its time limit.
+    TimeLimit,
+    /// A signal stopped the run.
+    Signal,
+    Other,
+}
+
+impl Reason {
+    pub const ALL: [Reason; 15] = [
+        Reason::NotReady,
+        Reason::Quota,
+        Reason::Forbidden,
+        Reason::Refused,
+        Reason::Credentials,
+        Reason::NotServed,
+        Reason::Unavailable,
+        Reason::Missing,
+        Reason::NotBound,
+        Reason::Disturbed,
+        Reason::Hook,
+        Reason::NotPruned,
+        Reason::TimeLimit,
+        Reason::Signal,
+        Reason::Other,
+    ];
+
+    /// As it is in a label.
+    pub fn name(self) -> &'static str {
+        match self {
+            Reason::NotReady => "not_ready",
+            Reason::Quota => "quota",
+            Reason::Forbidden => "forbidden",
+            Reason::Refused => "refused",
+            Reason::Credentials => "credentials",
+            Reason::NotServed => "not_served",
+            Reason::Unavailable => "unavailable",
+            Reason::Missing => "missing",
+            Reason::NotBound => "not_bound",
+            Reason::Disturbed => "disturbed",
+            Reason::Hook => "hook",
+            Reason::NotPruned => "not_pruned",
+            Reason::TimeLimit => "time_limit",
+            Reason::Signal => "signal",
+            Reason::Other => "other",
+        }
+    }
 }
 
 impl Failure {
@@ -139,6 +232,7 @@ impl ClaimReport {
             deleted: 0,
             deleting: 0,
             kept: 0,
+            stock: None,
             end: End::Unfinished(Step::Waiting),
         }
     }
@@ -156,6 +250,19 @@ impl ClaimReport {
         match self.end {
             End::Done | End::NotPruned(_) | End::Unfinished(Step::Pruning) => true,
             End::Unfinished(_) | End::Failed(_) | End::PassedOver(_) | End::NotDue(_) => false,
+        }
+    }
+
+    /// Why the claim has no new ready snapshot, or older ones are still there that had to go.
+    pub fn reason(&self, stopped: Option<Stop>) -> Option<Reason> {
+        match (&self.end, stopped) {
+            (End::Done | End::PassedOver(_) | End::NotDue(_), _) => None,
+            (End::Failed(failure), _) => Some(failure.reason),
+            (End::NotPruned(_), _) => Some(Reason::NotPruned),
+            (End::Unfinished(_), Some(Stop::Signal(_))) => Some(Reason::Signal),
+            (End::Unfinished(_), Some(Stop::OutOfTime)) => Some(Reason::TimeLimit),
+            // The run as a whole came to nothing before, for a reason of its own.
+            (End::Unfinished(_), None) => Some(Reason::Other),
         }
     }
 
@@ -398,7 +505,8 @@ impl RestoreReport {
             Stop::OutOfTime => "the restore's time was over",
         };
         let message = format!("{why}; if claim {to} was made it stays, and may still become Bound");
-        RestoreReport { outcome: Err(Failure { message, is_transient: true }), stopped: Some(stop) }
+        let failure = Failure { message, is_transient: true, reason: Reason::Other };
+        RestoreReport { outcome: Err(failure), stopped: Some(stop) }
     }
 }
 
@@ -434,7 +542,7 @@ mod tests {
     }
 
     fn failure(is_transient: bool) -> Failure {
-        Failure { message: "cannot: because".to_owned(), is_transient }
+        Failure { message: "cannot: because".to_owned(), is_transient, reason: Reason::Other }
     }
 
     fn report(ends: Vec<End>) -> Report {
@@ -545,7 +653,7 @@ mod tests {
     #[test]
     fn the_termination_message_fits_whatever_it_has_to_say() {
         for length in [10, 100, 5000] {
-            let failure = Failure { message: "ä".repeat(length), is_transient: true };
+            let failure = Failure { message: "ä".repeat(length), is_transient: true, reason: Reason::Other };
             let many = report(vec![End::Failed(failure.clone()); 2000]);
             for report in [many, Report::of_trouble(failure)] {
                 let message = report.termination_message();

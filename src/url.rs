@@ -207,6 +207,18 @@ impl SecretUrl {
         }
     }
 
+    /// A place below this one: `path`, which begins with a slash, behind the path that there is. The query stays.
+    ///
+    /// # Errors
+    /// If it cannot be part of a URL.
+    pub fn below(&self, path: &str) -> Result<Self, UrlError> {
+        let (base, query) = match self.target.split_once('?') {
+            Some((base, query)) => (base, format!("?{query}")),
+            None => (self.target.as_str(), String::new()),
+        };
+        self.with_target(&format!("{}{path}{query}", base.trim_end_matches('/')))
+    }
+
     /// Whether a text holds something of what is secret.
     fn is_betrayed_by(&self, text: &str) -> bool {
         let is_in = |secret: &str| secret.len() >= SHORTEST_SECRET && text.contains(secret);
@@ -306,6 +318,19 @@ mod tests {
         for odd in ["", "no-slash", "/with space", "/line\nbreak"] {
             assert!(pushed.with_target(odd).is_err(), "{odd:?}");
         }
+    }
+
+    #[test]
+    fn a_path_is_put_behind_the_one_that_there_is() {
+        for (text, below) in [
+            ("http://host:9091", "/metrics/job/x"),
+            ("http://host:9091/", "/metrics/job/x"),
+            ("https://me:it@host/push/", "/push/metrics/job/x"),
+            ("https://host/push?token=s3cr3t", "/push/metrics/job/x?token=s3cr3t"),
+        ] {
+            assert_eq!(url(text).below("/metrics/job/x").expect(text).target(), below);
+        }
+        assert!(url("http://host").below("/with space").is_err());
     }
 
     fn value(placeholder: Placeholder) -> String {

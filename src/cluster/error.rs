@@ -6,7 +6,11 @@ use std::{fmt, time::Duration};
 use kube::core::Status;
 
 use super::{Permission, operation::Operation};
-use crate::{api::SNAPSHOT_GROUP, report::Failure, text};
+use crate::{
+    api::SNAPSHOT_GROUP,
+    report::{Failure, Reason},
+    text,
+};
 
 /// A failed request. `Display` prints what was tried, what the server said, and what to do.
 #[derive(Clone, Debug)]
@@ -252,6 +256,27 @@ impl std::error::Error for Error {}
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        Failure { is_transient: error.is_transient(), message: error.to_string() }
+        Failure { is_transient: error.is_transient(), message: error.to_string(), reason: error.kind.into() }
+    }
+}
+
+impl From<ErrorKind> for Reason {
+    fn from(kind: ErrorKind) -> Self {
+        match kind {
+            ErrorKind::Quota => Reason::Quota,
+            ErrorKind::Forbidden => Reason::Forbidden,
+            ErrorKind::Refused | ErrorKind::Invalid | ErrorKind::AlreadyExists => Reason::Refused,
+            ErrorKind::Unauthorized | ErrorKind::Credentials => Reason::Credentials,
+            ErrorKind::NotServed => Reason::NotServed,
+            ErrorKind::NotFound => Reason::Missing,
+            ErrorKind::Conflict => Reason::Disturbed,
+            ErrorKind::CommandFailed => Reason::Hook,
+            ErrorKind::Busy
+            | ErrorKind::Expired
+            | ErrorKind::Unavailable
+            | ErrorKind::Unreachable
+            | ErrorKind::TooLarge
+            | ErrorKind::Unreadable => Reason::Unavailable,
+        }
     }
 }

@@ -153,7 +153,10 @@ pub(super) async fn announce(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{report::Failure, snapshot::ClaimId};
+    use crate::{
+        report::{Failure, Reason},
+        snapshot::ClaimId,
+    };
 
     fn claim(name: &str, end: End) -> ClaimReport {
         let id = ClaimId { namespace: "app".to_owned(), name: name.to_owned() };
@@ -164,7 +167,7 @@ mod tests {
     }
 
     fn failure(message: &str) -> Failure {
-        Failure { message: message.to_owned(), is_transient: true }
+        Failure { message: message.to_owned(), is_transient: true, reason: Reason::NotReady }
     }
 
     /// One claim for each end that there is.

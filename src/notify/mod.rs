@@ -3,12 +3,14 @@
 //! Nothing here changes what a run came to: its exit code and its termination message are settled before.
 //! Whatever goes wrong here is a line of the log, and whatever takes long ends in time: see [`tell`].
 //!
-//! What is said on the claims is in `events`; who is pinged, and when, is in `ping`; how a request is sent to a
-//! foreign URL is in [`http`].
+//! What is said on the claims is in `events`; who is pinged, and when, is in `ping`; what is pushed to a Pushgateway is
+//! in `metrics`, and how in `push`; how a request is sent to a foreign URL is in [`http`].
 
 mod events;
 pub mod http;
+mod metrics;
 mod ping;
+mod push;
 
 use std::time::Duration;
 
@@ -52,7 +54,7 @@ impl From<&Problems> for Outcome {
 
 /// Tells everybody who is to be told of a run, side by side, for at most [`TELLING`], and until `stop` comes. After
 /// a signal ended the run, for which `stop` is not waited a second time, there are 300 ms. `id` is the Job's name;
-/// without a cluster there are no Events.
+/// without a cluster there are no Events, and metrics only if the settings name the namespace.
 pub async fn tell(
     report: &Report,
     settings: &Settings,
@@ -71,8 +73,10 @@ pub async fn tell(
             ping::ping(&ping, &Outcome::from(report), within).await;
         }
     };
+    let namespace = cluster.map(Cluster::namespace).or(settings.namespace.as_deref());
+    let pushing = push::push(report, settings, namespace, within);
     let telling = async {
-        tokio::join!(announcing, pinging);
+        tokio::join!(announcing, pinging, pushing);
     };
     match is_signalled(report) {
         true => telling.await,

@@ -3,7 +3,7 @@
 use k8s_openapi::jiff::Timestamp;
 
 use crate::{
-    report::Failure,
+    report::{Failure, Reason},
     settings::{Choice, RestoreSettings},
     snapshot::{Record, Snapshot},
     text,
@@ -80,6 +80,7 @@ fn named(records: Vec<Record>, settings: &RestoreSettings) -> Result<Chosen, Fai
                 "snapshot {name} cannot be restored: {why}; choose another: volume-snapshotter list"
             ),
             is_transient: !record.snapshot.is_terminating(),
+            reason: Reason::Other,
         }),
     }
 }
@@ -132,6 +133,7 @@ fn latest(mut records: Vec<Record>, settings: &RestoreSettings, now: Timestamp) 
                 why.join("; ")
             ),
             is_transient: unusable.iter().any(|record| !record.snapshot.is_terminating()),
+            reason: Reason::Other,
         });
     };
     let of_future = |record: &&Record| record.snapshot.hindrance().is_none();
@@ -172,7 +174,7 @@ fn latest(mut records: Vec<Record>, settings: &RestoreSettings, now: Timestamp) 
 }
 
 fn permanent(message: String) -> Failure {
-    Failure { message, is_transient: false }
+    Failure { message, is_transient: false, reason: Reason::Other }
 }
 
 #[cfg(test)]

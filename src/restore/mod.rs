@@ -18,7 +18,7 @@ use crate::{
     api::{Claim, NewClaim, StorageClass},
     cluster::{Cluster, ErrorKind, Scope},
     names,
-    report::{Failure, RestoreReport, Restored, Stop},
+    report::{Failure, Reason, RestoreReport, Restored, Stop},
     settings::{Choice, RestoreSettings},
     snapshot::{ClaimId, Record},
     text, yaml,
@@ -192,6 +192,7 @@ impl Restore<'_> {
                  another name with --to or RESTORE_TO{why}"
             ),
             is_transient: false,
+            reason: Reason::Other,
         }
     }
 
@@ -207,6 +208,7 @@ impl Restore<'_> {
                             "there is no snapshot {name} in namespace {namespace}; see volume-snapshotter list --all"
                         ),
                         is_transient: false,
+                        reason: Reason::Other,
                     });
                 }
                 Err(error) => return Err(error.into()),
@@ -255,6 +257,7 @@ impl Restore<'_> {
                     text::name(class)
                 ),
                 is_transient: false,
+                reason: Reason::Other,
             }
         };
         if !names::is_object_name(class) {
@@ -304,6 +307,7 @@ impl Restore<'_> {
                 self.id.name
             ),
             is_transient: false,
+            reason: Reason::Other,
         })
     }
 

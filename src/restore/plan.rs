@@ -6,7 +6,7 @@ use crate::{
     api::{Claim, NewClaim, Quantity},
     names,
     quantity::Bytes,
-    report::Failure,
+    report::{Failure, Reason},
     retention::ClaimIdentity,
     settings::{Choice, RestoreSettings},
     snapshot::Record,
@@ -128,7 +128,7 @@ pub(super) fn plan(
 /// have been expanded since.
 fn size(settings: &RestoreSettings, record: &Record, claim: Option<&Claim>) -> Result<Bytes, Failure> {
     let name = &record.snapshot.name;
-    let permanent = |message: String| Failure { message, is_transient: false };
+    let permanent = |message: String| Failure { message, is_transient: false, reason: Reason::Other };
     let least: Option<Bytes> = record.restore_size.as_deref().and_then(|size| size.parse().ok());
     if let Some(wanted) = &settings.size {
         return match least {

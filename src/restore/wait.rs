@@ -10,7 +10,7 @@ use crate::{
     api::{Claim, ObjectEvent, Volume},
     cluster::{Backoff, ErrorKind},
     names,
-    report::Failure,
+    report::{Failure, Reason},
     text,
 };
 
@@ -238,6 +238,7 @@ fn other_volume(restore: &Restore<'_>, volume: &str, snapshot: &str) -> Failure 
              that no free volume of the class is left, or name another class with --storage-class, and restore again"
         ),
         is_transient: false,
+        reason: Reason::Other,
     }
 }
 
@@ -253,6 +254,7 @@ fn unknown_volume(restore: &Restore<'_>, volume: &str) -> Failure {
              verbs: [\"get\"]"
         ),
         is_transient: false,
+        reason: Reason::Other,
     }
 }
 
@@ -265,6 +267,7 @@ fn source_gone(restore: &Restore<'_>, snapshot: &str, complaint: Option<&str>) -
             complaint.map_or(String::new(), |complaint| format!(": {complaint}"))
         ),
         is_transient: false,
+        reason: Reason::Other,
     }
 }
 
@@ -272,6 +275,7 @@ fn deleted(restore: &Restore<'_>) -> Failure {
     Failure {
         message: format!("claim {} was deleted before it was Bound", restore.id.name),
         is_transient: false,
+        reason: Reason::Other,
     }
 }
 
@@ -282,6 +286,7 @@ fn lost(restore: &Restore<'_>) -> Failure {
             "claim {name} is Lost: its volume was deleted; see kubectl describe pvc {name} -n {namespace}"
         ),
         is_transient: false,
+        reason: Reason::Other,
     }
 }
 
@@ -294,6 +299,7 @@ fn not_in_time(restore: &Restore<'_>, why: &str) -> Failure {
             text::duration(restore.settings.timeout)
         ),
         is_transient: true,
+        reason: Reason::Other,
     }
 }
 

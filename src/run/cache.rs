@@ -18,6 +18,7 @@ use super::compact::{Compact, Texts, Uid};
 use crate::{
     api::VolumeSnapshot,
     cluster::Listed,
+    report::Stock,
     snapshot::{ClaimId, Snapshot},
 };
 
@@ -57,6 +58,8 @@ struct Entry {
 struct Kept {
     /// The last list that had it.
     list: u32,
+    /// Whether a request to delete it was accepted.
+    is_deleted: bool,
     compact: Compact,
 }
 
@@ -112,7 +115,11 @@ impl SnapshotCache {
             Listed::Object(object) => {
                 let Some((claim, snapshot)) = Snapshot::owned(object, &self.schedule) else { return };
                 if let Some(entry) = claims.get_mut(&claim) {
-                    entry.snapshots.push(Kept { list: 0, compact: Compact::new(snapshot, texts) });
+                    entry.snapshots.push(Kept {
+                        list: 0,
+                        is_deleted: false,
+                        compact: Compact::new(snapshot, texts),
+                    });
                 }
             }
         }
@@ -205,6 +212,39 @@ impl SnapshotCache {
         known.iter().filter(|snapshot| snapshot.ready).map(Snapshot::time).max()
     }
 
+    /// What there is of a claim's snapshots, those of a previous claim of its name left out; `None` if the cache is
+    /// not about the claim. `uid` is the claim's, if it is known.
+    pub(super) fn stock(&self, claim: &ClaimId, uid: Option<&str>) -> Option<Stock> {
+        let Known { claims, texts, .. } = &*self.known.borrow();
+        let mut stock = Stock::default();
+        for kept in &claims.get(claim)?.snapshots {
+            let snapshot = kept.compact.snapshot(texts);
+            let is_previous = uid.is_some_and(|uid| snapshot.claim_uid.as_ref().is_some_and(|of| of != uid));
+            if is_previous {
+                continue;
+            }
+            if snapshot.is_terminating() {
+                stock.terminating += 1;
+            } else if !kept.is_deleted {
+                stock.held += u32::from(snapshot.held);
+                if snapshot.hindrance().is_none() {
+                    stock.ready += 1;
+                    stock.newest_ready = stock.newest_ready.max(Some(snapshot.time()));
+                }
+            }
+        }
+        Some(stock)
+    }
+
+    /// Notes that the API server accepted to delete a snapshot, which may be heard of later.
+    pub(super) fn note_deleted(&self, claim: &ClaimId, uid: &str) {
+        let mut known = self.known.borrow_mut();
+        let Some(entry) = known.claims.get_mut(claim) else { return };
+        if let Ok(position) = entry.position(uid) {
+            entry.snapshots[position].is_deleted = true;
+        }
+    }
+
     /// Looks at all snapshots, one after the other.
     pub(super) fn for_each(&self, mut look: impl FnMut(&Snapshot)) {
         let Known { claims, texts, .. } = &*self.known.borrow();
@@ -271,7 +311,7 @@ impl SnapshotCache {
             Err(position) => {
                 // One more is all that a run adds to a claim.
                 entry.snapshots.reserve_exact(1);
-                entry.snapshots.insert(position, Kept { list, compact });
+                entry.snapshots.insert(position, Kept { list, is_deleted: false, compact });
             }
         }
         entry.wake();
@@ -465,5 +505,57 @@ mod tests {
         let judged = cache.mark_for_deletion(&data(), []);
         cache.listing().ends("9");
         assert_ne!(cache.revision(&data()), judged);
+    }
+
+    #[test]
+    fn the_stock_counts_what_there_is_of_this_very_claim() {
+        let cache = cache();
+        let of = |uid: &str, metadata: serde_json::Value, status: serde_json::Value| {
+            let mut object = json!({
+                "metadata": {
+                    "name": uid, "namespace": "app", "uid": uid, "resourceVersion": "1", "labels": {"job": "hourly"},
+                    "creationTimestamp": "2026-11-20T08:00:00Z",
+                },
+                "spec": {"source": {"persistentVolumeClaimName": "data"}},
+                "status": status,
+            });
+            for (name, value) in metadata.as_object().expect("an object") {
+                object["metadata"][name] = value.clone();
+            }
+            serde_json::from_value::<VolumeSnapshot>(object).expect("a snapshot")
+        };
+        let ready =
+            |hour: u8| json!({"readyToUse": true, "creationTime": format!("2026-11-20T{hour:02}:30:00Z")});
+        assert_eq!(cache.stock(&data(), Some("1")), Some(Stock::default()));
+        let held = json!({"labels": {"job": "hourly", "volume-snapshotter/hold": "true"}});
+        let going = json!({"deletionTimestamp": "2026-11-20T09:00:00Z"});
+        let previous = json!({"annotations": {"volume-snapshotter/claim-uid": "0"}});
+        for (uid, metadata, status) in [
+            ("a", json!({}), ready(8)),
+            ("b", held.clone(), ready(9)),
+            ("c", held, json!({"readyToUse": false})),
+            ("d", going, ready(12)),
+            ("e", previous, ready(13)),
+            ("f", json!({}), ready(10)),
+            ("g", json!({}), json!({"readyToUse": true, "creationTime": 17})),
+        ] {
+            cache.apply(of(uid, metadata, status));
+        }
+        let stock = |uid| cache.stock(&data(), uid).expect("a known claim");
+        let time = |text: &str| text.parse().ok();
+        assert_eq!(
+            stock(Some("1")),
+            Stock { newest_ready: time("2026-11-20T10:30:00Z"), ready: 3, held: 2, terminating: 1 }
+        );
+        // Nobody knows which claim it is.
+        assert_eq!(stock(None).newest_ready, time("2026-11-20T13:30:00Z"));
+        // Accepted, and not yet heard of.
+        cache.note_deleted(&data(), "f");
+        assert_eq!(
+            stock(Some("1")),
+            Stock { newest_ready: time("2026-11-20T09:30:00Z"), ready: 2, held: 2, terminating: 1 }
+        );
+        let other = ClaimId { namespace: "app".to_owned(), name: "logs".to_owned() };
+        assert_eq!(cache.stock(&other, None), None);
     }
 }

@@ -14,7 +14,7 @@ use crate::{
     api::{Lenient, VolumeSnapshot, VolumeSnapshotStatus},
     cluster::{Backoff, Deleted, Error, ErrorKind, NewSnapshot},
     names,
-    report::Failure,
+    report::{Failure, Reason},
     snapshot::Snapshot,
 };
 
@@ -177,6 +177,7 @@ async fn check(
             changes.join(", ")
         ),
         is_transient: false,
+        reason: Reason::Refused,
     })
 }
 

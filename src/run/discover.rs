@@ -17,7 +17,7 @@ use crate::{
     cluster::{Cluster, Error, ErrorKind, Scope},
     hooks::HookedPod,
     names::{DELTAS_ANNOTATION, EVERY_ANNOTATION, RETENTION_ANNOTATION},
-    report::{ClaimReport, End, Failure},
+    report::{ClaimReport, End, Failure, Reason},
     retention::{VolumeAnnotations, is_annotated},
     settings::{ClaimChoice, Settings},
     shard::Shard,
@@ -185,6 +185,7 @@ async fn namespaces(cluster: &Cluster, selector: &str) -> Result<Vec<String>, Fa
                 "no namespace matches {selector:?}; check SNAPSHOT_NAMESPACE_SELECTOR and the namespaces' labels"
             ),
             is_transient: false,
+            reason: Reason::Missing,
         });
     }
     Ok(namespaces)
@@ -258,7 +259,7 @@ async fn by_selector(
         if settings.only_annotated && !selector.is_empty() {
             message.push_str(&format!("; SNAPSHOT_PVC_SELECTOR has to match as well: {selector:?}"));
         }
-        return Err(Failure { message, is_transient: false });
+        return Err(Failure { message, is_transient: false, reason: Reason::Missing });
     }
     Ok(found.into_iter().flatten().collect())
 }
@@ -281,6 +282,7 @@ fn unread_namespaces(unread: &[(String, Error)], namespaces: usize) -> Option<Fa
             failure.message
         ),
         is_transient: unread.iter().any(|(_, error)| Failure::from(error.clone()).is_transient),
+        reason: failure.reason,
     })
 }
 
@@ -366,6 +368,7 @@ fn missing(id: &ClaimId) -> Failure {
             id.name, id.namespace
         ),
         is_transient: false,
+        reason: Reason::Missing,
     }
 }
 
@@ -397,6 +400,7 @@ fn usable(claim: Claim, settings: &Settings, chosen: Chosen) -> Found {
                 "claim {name} in namespace {namespace} {problem}; see kubectl describe pvc {name} -n {namespace}"
             ),
             is_transient,
+            reason: Reason::NotBound,
         }),
     }
 }

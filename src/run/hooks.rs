@@ -31,7 +31,7 @@ use crate::{
     cluster::{Backoff, Cluster, Error, ErrorKind, PodCommand},
     hooks::{self, Hook, HookedPod, OnError, Unit},
     names,
-    report::{Consistency, End, Failure, Step, Stop},
+    report::{Consistency, End, Failure, Reason, Step, Stop},
     settings::Settings,
     shard::Shard,
     snapshot::Snapshot,
@@ -259,7 +259,7 @@ impl Frozen {
         let message = left.join("; ");
         tracing::error!("{message}");
         // The next attempt would take the snapshots over, go well, and hide it.
-        Err(Failure { message, is_transient: false })
+        Err(Failure { message, is_transient: false, reason: Reason::Hook })
     }
 }
 
@@ -540,7 +540,7 @@ impl Together<'_> {
         }
         let message = format!("{error}; pod {pod} may still be frozen");
         match post.on_error {
-            OnError::Fail => Err(Failure { message, is_transient: false }),
+            OnError::Fail => Err(Failure { message, is_transient: false, reason: Reason::Hook }),
             OnError::Continue => {
                 tracing::warn!(pod, "{message}");
                 Ok(())
@@ -645,7 +645,7 @@ async fn run_pre(run: &Run<'_>, pod: &Rc<HookedPod>) -> Pre {
         Ok(hooks) => hooks,
         Err(problem) => {
             return Pre::Failed {
-                failure: Failure { message: problem.to_string(), is_transient: false },
+                failure: Failure { message: problem.to_string(), is_transient: false, reason: Reason::Hook },
                 on_error: OnError::Fail,
                 may_hold: false,
                 may_run: false,

@@ -36,7 +36,7 @@ use tokio::{
 use crate::{
     cluster::{Cluster, Error, Scope},
     names,
-    report::{End, Failure, Report, Step, Stop},
+    report::{End, Failure, Reason, Report, Step, Stop},
     retention::due::{Asked, not_due},
     settings::Settings,
     snapshot::Snapshot,
@@ -73,7 +73,7 @@ struct Run<'a> {
     made: String,
     /// The number of targets.
     targets: usize,
-    cache: SnapshotCache,
+    cache: Rc<SnapshotCache>,
     pace: Pace,
     rechecks: Rechecks,
     made_lists: Shared<MadeList>,
@@ -111,6 +111,8 @@ impl Run<'_> {
 struct Progress {
     claims: RefCell<Vec<ReportSlot>>,
     trouble: Cell<Option<Failure>>,
+    /// What is known of the snapshots, once all of them were listed.
+    cache: RefCell<Option<Rc<SnapshotCache>>>,
     /// What the targets that have to wait for others, and hooks, take besides [`Settings::bound`].
     further_waits: Cell<Duration>,
     frozen: Frozen,
@@ -170,6 +172,9 @@ pub async fn run(
         let trouble = progress.trouble.take();
         progress.trouble.set(trouble.or(Some(failure)));
     }
+    if let Some(cache) = progress.cache.take() {
+        progress.claims.borrow().iter().for_each(|slot| slot.take_stock(&cache));
+    }
     Report {
         claims: progress.claims.into_inner().iter().map(ReportSlot::get).collect(),
         trouble: progress.trouble.into_inner(),
@@ -190,11 +195,14 @@ async fn steps(cluster: &Cluster, settings: &Settings, id: &str, progress: &Prog
         return Ok(());
     }
     let owned = format!("{}={}", names::SCHEDULE_LABEL, settings.schedule);
-    let cache = SnapshotCache::new(&settings.schedule, targets.iter().map(|target| Rc::clone(&target.id)));
+    // Also about the claims that cannot be snapshotted now: what there is of them is reported.
+    let all = progress.claims.borrow().iter().map(ReportSlot::id).collect::<Vec<_>>();
+    let cache = Rc::new(SnapshotCache::new(&settings.schedule, all));
     cache.share(targets.iter().filter_map(|target| Some(Rc::clone(&target.claim.as_ref()?.uid))));
     let began = Instant::now();
     let resource_version = cluster.snapshots(&scope, &owned, |listed| cache.fill(listed)).await?;
     let snapshots = cache.filled(began);
+    progress.cache.replace(Some(Rc::clone(&cache)));
     tracing::info!(
         claims = targets.len(),
         snapshots,
@@ -354,7 +362,8 @@ async fn snapshot_and_prune(run: &Run<'_>, targets: &[Target], plan: &Plan) {
 async fn create_and_wait(run: &Run<'_>, target: &Target) -> Result<New, Failure> {
     let new = {
         let Ok(_active) = run.active.acquire().await else {
-            return Err(Failure { message: "no more requests are made".to_owned(), is_transient: true });
+            let message = "no more requests are made".to_owned();
+            return Err(Failure { message, is_transient: true, reason: Reason::Other });
         };
         Box::pin(create_now(run, target)).await?
     };

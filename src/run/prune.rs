@@ -17,7 +17,7 @@ use super::{
 use crate::{
     api::VolumeSnapshot,
     cluster::{Deleted, Error, ErrorKind, Slot},
-    report::{End, Failure},
+    report::{End, Failure, Reason},
     retention::{Judgement, Rules, Verdict, judge},
     snapshot::Snapshot,
     text,
@@ -277,6 +277,7 @@ fn same_claim<'a>(
              has; older snapshots stay"
         ),
         is_transient: true,
+        reason: Reason::Disturbed,
     };
     match (now, &target.claim) {
         (None, _) => Err(replaced("deleted")),
@@ -303,12 +304,12 @@ async fn confirm(run: &Run<'_>, target: &Target, new: &New, error: &Error) -> Re
         Ok(claim) => Some(KnownClaim::of(claim, &run.settings.schedule)),
         Err(error) if error.kind() == ErrorKind::NotFound => None,
         Err(error) => {
-            let Failure { message, is_transient } = error.into();
+            let Failure { message, is_transient, reason } = error.into();
             let message = format!(
                 "snapshot {} is ready, but nobody knows whether claim {} is still the same: {message}",
                 new.name, target.called
             );
-            return Err(Failure { message, is_transient });
+            return Err(Failure { message, is_transient, reason });
         }
     };
     same_claim(target, new, now.as_ref()).map(|_| End::Done)
@@ -544,6 +545,9 @@ impl Pruning<'_> {
                     true => "would delete the older snapshot",
                     false => "deleted the older snapshot",
                 };
+                if !dry_run {
+                    run.cache.note_deleted(&target.id, &to_delete.uid);
+                }
                 tracing::info!(claim, snapshot, "{words}");
                 Pruned::Deleted
             }

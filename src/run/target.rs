@@ -5,9 +5,10 @@ use std::{cell::RefCell, rc::Rc};
 use k8s_openapi::jiff::Timestamp;
 use tokio::time::Instant;
 
+use super::cache::SnapshotCache;
 use crate::{
     api::Claim,
-    report::{ClaimReport, End, Failure},
+    report::{ClaimReport, End, Failure, Reason},
     retention::{AnnotationError, ClaimIdentity, Every, Rules, every_of_claim, is_annotated, rules_of_claim},
     settings::{Annotations, Settings},
     snapshot::ClaimId,
@@ -128,6 +129,15 @@ impl ReportSlot {
         self.update(|report| report.end = End::Failed(failure));
     }
 
+    pub(super) fn id(&self) -> Rc<ClaimId> {
+        Rc::clone(&self.0.borrow().id)
+    }
+
+    /// Notes what there is of the claim's snapshots.
+    pub(super) fn take_stock(&self, cache: &SnapshotCache) {
+        self.update(|report| report.stock = cache.stock(&report.id, report.uid.as_deref()));
+    }
+
     pub(super) fn get(&self) -> ClaimReport {
         self.0.borrow().clone()
     }
@@ -155,6 +165,7 @@ pub(super) fn gone(claim: &str, snapshot: &str) -> Failure {
             "somebody deleted snapshot {snapshot} of claim {claim} during the run; older snapshots stay"
         ),
         is_transient: true,
+        reason: Reason::Disturbed,
     }
 }
 

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     cluster::{Error, ErrorKind},
     names,
-    report::Failure,
+    report::{Failure, Reason},
     snapshot::Snapshot,
     text,
 };
@@ -87,6 +87,7 @@ pub(super) async fn wait(
             target.id.namespace,
         ),
         is_transient: true,
+        reason: Reason::NotReady,
     })
 }
 
@@ -148,6 +149,7 @@ async fn read(
                         new.name
                     ),
                     is_transient: true,
+                    reason: Reason::Disturbed,
                 }),
             }
         }

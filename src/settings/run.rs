@@ -15,7 +15,7 @@ use crate::{
     names,
     retention::{Every, Rules},
     shard::Shard,
-    url::{PingUrl, Placeholder},
+    url::{PingUrl, Placeholder, SecretUrl},
 };
 
 /// What the variables' names begin with.
@@ -115,6 +115,8 @@ pub struct Settings {
     pub ping_url: Option<PingUrl>,
     /// Which failures are pinged (`SNAPSHOT_PING_FAILURES`).
     pub ping_failures: PingFailures,
+    /// Where the metrics of a run are pushed to (`SNAPSHOT_PUSHGATEWAY_URL`); see [`Settings::pushgateway`].
+    pub pushgateway_url: Option<SecretUrl>,
     /// The certificates that are trusted where a run is told of, instead of the system's; not those of the
     /// API server (`SNAPSHOT_NOTIFY_CA_FILE`).
     pub notify_ca_file: Option<PathBuf>,
@@ -216,6 +218,8 @@ struct Variables {
     #[arg(skip)]
     ping_failures: Option<String>,
     #[arg(skip)]
+    pushgateway_url: Option<String>,
+    #[arg(skip)]
     notify_ca_file: Option<String>,
     #[arg(skip)]
     termination_log: Option<String>,
@@ -239,7 +243,7 @@ const fn variable(name: &'static str, default: &'static str, meaning: &'static s
 }
 
 /// All variables of a run, in the order in which the documentation gives them.
-pub const VARIABLES: [Variable; 33] = [
+pub const VARIABLES: [Variable; 34] = [
     variable("SNAPSHOT_PVC_NAMES", "", "claims, comma-separated: data or data,logs"),
     variable("SNAPSHOT_PVC_SELECTOR", "", "claims by label selector: app=web"),
     variable(
@@ -312,6 +316,7 @@ pub const VARIABLES: [Variable; 33] = [
         "final",
         "final: exit codes 2 and 3; all: also those that another attempt may mend",
     ),
+    variable("SNAPSHOT_PUSHGATEWAY_URL", "", "Pushgateway that is sent the metrics of each run"),
     variable(
         "SNAPSHOT_NOTIFY_CA_FILE",
         "the system's",
@@ -421,6 +426,7 @@ impl Settings {
             events,
             ping_url,
             ping_failures,
+            pushgateway_url,
             notify_ca_file,
             termination_log,
             log_format,
@@ -492,6 +498,7 @@ impl Settings {
             ping_failures: reader
                 .optional("SNAPSHOT_PING_FAILURES", ping_failures, values::ping_failures)
                 .unwrap_or(PingFailures::Final),
+            pushgateway_url: reader.optional("SNAPSHOT_PUSHGATEWAY_URL", pushgateway_url, values::url),
             notify_ca_file: reader.optional("SNAPSHOT_NOTIFY_CA_FILE", notify_ca_file, values::path),
             termination_log: reader
                 .optional("SNAPSHOT_TERMINATION_LOG", termination_log, values::path)
@@ -577,6 +584,11 @@ impl Settings {
     /// `activeDeadlineSeconds` has to leave room for this, once for each attempt of the Job.
     pub fn lifetime(&self) -> Duration {
         self.bound() + TELLING
+    }
+
+    /// Where metrics are to be pushed to; nowhere after a dry run.
+    pub fn pushgateway(&self) -> Option<&SecretUrl> {
+        self.pushgateway_url.as_ref().filter(|_| !self.dry_run)
     }
 
     /// Who is to be pinged; nobody after a dry run, which says nothing about the backups that there are.

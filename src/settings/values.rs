@@ -17,7 +17,7 @@ use crate::{
     quantity::{Bytes, NoAmount},
     retention::{Every, RuleError, Rules},
     shard::Shard,
-    url::{PingUrl, UrlError},
+    url::{PingUrl, SecretUrl, UrlError},
 };
 
 /// How log lines look.
@@ -253,6 +253,10 @@ pub(super) fn log_format(text: &str) -> Result<LogFormat, ValueError> {
         "json" => Ok(LogFormat::Json),
         _ => Err(ValueError::LogFormat),
     }
+}
+
+pub(super) fn url(text: &str) -> Result<SecretUrl, ValueError> {
+    Ok(SecretUrl::parse(text)?)
 }
 
 pub(super) fn ping_url(text: &str) -> Result<PingUrl, ValueError> {

@@ -45,7 +45,7 @@ const PROGRAMS: [&str; 15] = [
 
 /// Flags of others that sentences name: of the API server, the snapshot controller, cargo, restic, docker, kubectl,
 /// kube-state-metrics and etcd.
-const FLAGS_OF_OTHERS: [&str; 22] = [
+const FLAGS_OF_OTHERS: [&str; 23] = [
     "--max-requests-inflight",
     "--max-mutating-requests-inflight",
     "--kube-api-qps",
@@ -68,6 +68,7 @@ const FLAGS_OF_OTHERS: [&str; 22] = [
     "--initial-cluster-token",
     "--initial-advertise-peer-urls",
     "--metric-annotations-allowlist",
+    "--persistence.file",
 ];
 
 fn skip(what: &str) {

@@ -5,7 +5,7 @@
 //! an alert in [`prometheus`]. Both are skipped with a printed word where they are not installed (Debian: `apt-get install
 //! prometheus`). [`state`] reads the configuration as kube-state-metrics does.
 
-mod prometheus;
+pub(crate) mod prometheus;
 mod state;
 
 use std::{
@@ -29,7 +29,7 @@ const RULE: &str = "PrometheusRule";
 /// What kube-state-metrics 2.9 and newer say without further flags, as far as the rules use it:
 /// <https://github.com/kubernetes/kube-state-metrics/tree/main/docs/metrics>. Not the annotations of claims: they are
 /// there only if they were asked for.
-const KUBE_STATE_METRICS: [&str; 12] = [
+pub(crate) const KUBE_STATE_METRICS: [&str; 12] = [
     "kube_cronjob_created",
     "kube_cronjob_next_schedule_time",
     "kube_cronjob_spec_suspend",

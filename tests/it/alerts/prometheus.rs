@@ -45,7 +45,7 @@ pub(super) fn start(directory: &Path, exporter: &Exporter, rules: &Value) -> Dae
 }
 
 /// What an API of Prometheus answers.
-pub(super) fn ask(prometheus: &Daemon, path: &str) -> Value {
+pub(crate) fn ask(prometheus: &Daemon, path: &str) -> Value {
     let (status, body) = get(prometheus.port, path).expect("Prometheus answers");
     assert_eq!(status, 200, "{path}: {body}");
     let answer: Value = serde_json::from_str(&body).expect("JSON");
@@ -54,7 +54,7 @@ pub(super) fn ask(prometheus: &Daemon, path: &str) -> Value {
 }
 
 /// The value of an expression that has one series.
-pub(super) fn query(prometheus: &Daemon, expression: &str) -> Option<f64> {
+pub(crate) fn query(prometheus: &Daemon, expression: &str) -> Option<f64> {
     let data = ask(prometheus, &format!("/api/v1/query?query={}", encoded(expression)));
     let result = data["result"].as_array().expect("a vector");
     assert!(result.len() < 2, "{expression}: {result:?}");

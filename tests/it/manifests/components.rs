@@ -303,18 +303,21 @@ fn what_changes_runs_changes_all_of_them_and_restores_are_left_alone() {
 
 /// A check that waits for what has no schedule would raise an alarm for nothing.
 #[test]
-fn schedules_ping_and_nothing_else_does() {
+fn schedules_ping_and_push_and_nothing_else_does() {
     for rendered in LAYERS.iter() {
         let is_restore =
             |job: &&JobSpec| container_of(job).args.as_deref() == Some(&["restore".to_owned()][..]);
         for job in rendered.jobs().iter().filter(|job| !is_restore(job)) {
             let container = container_of(job);
-            let url = variables(rendered, container).get("SNAPSHOT_PING_URL").cloned().unwrap_or_default();
+            let variables = variables(rendered, container);
             let is_of_schedule = rendered.all::<CronJob>().iter().any(|cron_job| {
                 let spec = cron_job.spec.as_ref().and_then(|spec| spec.job_template.spec.as_ref());
                 spec == Some(job)
             });
-            assert_eq!(!url.is_empty(), is_of_schedule, "{}: {url:?}", rendered.directory);
+            for url in ["SNAPSHOT_PING_URL", "SNAPSHOT_PUSHGATEWAY_URL"] {
+                let is_set = variables.get(url).is_some_and(|url| !url.is_empty());
+                assert_eq!(is_set, is_of_schedule, "{}: {url}", rendered.directory);
+            }
         }
     }
 }

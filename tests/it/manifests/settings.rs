@@ -35,12 +35,15 @@ pub(crate) fn variables(rendered: &Rendered, container: &Container) -> Variables
             }
             (None, None, "SNAPSHOT_RUN_ID") => "volume-snapshotter-29384755".to_owned(),
             // From a Secret that is not in the repository.
-            (None, None, "SNAPSHOT_PING_URL") => {
+            (None, None, name @ ("SNAPSHOT_PING_URL" | "SNAPSHOT_PUSHGATEWAY_URL")) => {
                 let source = variable.value_from.as_ref().and_then(|source| source.secret_key_ref.as_ref());
                 let secret = source.unwrap_or_else(|| panic!("{}: no Secret", rendered.directory));
                 // Without it the pod starts all the same.
                 assert_eq!(secret.optional, Some(true), "{}", rendered.directory);
-                "https://ping.example/{shard}/{exit}".to_owned()
+                match name {
+                    "SNAPSHOT_PING_URL" => "https://ping.example/{shard}/{exit}".to_owned(),
+                    _ => "http://me:it@pushgateway.example:9091".to_owned(),
+                }
             }
             (None, None, "SNAPSHOT_RUN_UID") => "5b2c8f3e-3f0a-4f4e-9d0b-6a1d2c7e9f10".to_owned(),
             // An annotation that is not there is empty.

@@ -17,13 +17,13 @@ use crate::{
     test_cluster::{BINARY, Ran, TestCluster, all_permissions, embedded},
 };
 
-const DATA: (&str, &str) = ("SNAPSHOT_PVC_NAMES", "data");
+pub(super) const DATA: (&str, &str) = ("SNAPSHOT_PVC_NAMES", "data");
 const RUN_UID: &str = "5b2c8f3e-3f0a-4f4e-9d0b-6a1d2c7e9f10";
 
 /// What nobody may ever read in a log.
-const SECRET: &str = "s3cr3t-and-planted";
+pub(super) const SECRET: &str = "s3cr3t-and-planted";
 
-fn put_claim(cluster: &TestCluster) {
+pub(super) fn put_claim(cluster: &TestCluster) {
     cluster.fake().put(objects::bound_claim(&cluster.namespace, "data", &[]));
 }
 
@@ -161,7 +161,7 @@ async fn what_keeps_a_run_from_beginning_is_pinged_as_well() {
 }
 
 /// How a server can go wrong.
-fn wrong() -> Vec<(&'static str, Reply, &'static str)> {
+pub(super) fn wrong() -> Vec<(&'static str, Reply, &'static str)> {
     vec![
         ("is broken", Reply::new(500, ""), "HTTP 500 Internal Server Error"),
         ("knows no such path", Reply::new(404, &format!("Cannot GET /{SECRET}")), "HTTP 404 Not Found;"),
@@ -356,7 +356,7 @@ async fn a_ping_goes_through_the_proxy_but_for_the_hosts_that_it_is_not_for() {
 // --- Secrets ---------------------------------------------------------------------------------------
 
 /// All that a log can have switched on, in both formats, and the termination message.
-async fn trace(cluster: &TestCluster, settings: &[(&str, &str)]) -> String {
+pub(super) async fn trace(cluster: &TestCluster, settings: &[(&str, &str)]) -> String {
     let kubeconfig = cluster.kubeconfig(&all_permissions()).await;
     let mut said = String::new();
     for format in ["text", "json"] {
@@ -378,7 +378,7 @@ async fn trace(cluster: &TestCluster, settings: &[(&str, &str)]) -> String {
 }
 
 /// Fails if something of a secret was said, in clear, percent-encoded or in base64.
-fn assert_kept_secret(said: &str, what: &str) {
+pub(super) fn assert_kept_secret(said: &str, what: &str) {
     // The same in base64, wherever it begins in the text that was encoded.
     let base64 = ["czNjcjN0LWFuZC1wbGFudGVk", "MzY3IzdC1hbmQtcGxhbnRlZ", "zM2NyM3QtYW5kLXBsYW50ZW"];
     for secret in [SECRET, "s3cr3t", base64[0], base64[1], base64[2]] {
