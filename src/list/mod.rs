@@ -10,7 +10,7 @@ mod table;
 mod timeline;
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     rc::Rc,
 };
 
@@ -148,6 +148,7 @@ pub async fn list(
     let jobs: HashSet<&Option<String>> = found.rows.iter().map(|row| &row.record.schedule).collect();
     let schedules = extent.all_schedules || jobs.len() > 1;
     let mut notes = known.notes;
+    notes.extend(next_due(&found.due));
     notes.extend(not_shown(&found.others));
     Ok(Listing {
         namespaces: !is_one,
@@ -158,6 +159,17 @@ pub async fn list(
         location,
         rows: found.rows,
     })
+}
+
+/// Returns a note on the claims that are not snapshotted in every run, those that are due first.
+fn next_due(due: &BTreeSet<(Timestamp, String)>) -> Option<String> {
+    let mut said: Vec<&str> = due.iter().take(rows::NAMED).map(|(_, said)| said.as_str()).collect();
+    let more = due.len().saturating_sub(said.len());
+    let more = format!("{more} more");
+    if due.len() > rows::NAMED {
+        said.push(&more);
+    }
+    (!said.is_empty()).then(|| format!("due again: {}", said.join(", ")))
 }
 
 /// Returns a note on the snapshots of the same claims that are not shown.

@@ -4,7 +4,7 @@
 use std::{
     borrow::Cow,
     cmp::Reverse,
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
 };
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
@@ -13,7 +13,11 @@ use super::schedules::Schedule;
 use crate::{
     api::Claim,
     names,
-    retention::{ClaimIdentity, Judgement, judge, rules_of_claim},
+    retention::{
+        ClaimIdentity, Judgement,
+        due::{self, Asked},
+        every_of_claim, judge, rules_of_claim,
+    },
     settings::{ClaimChoice, Settings},
     snapshot::{ClaimId, Record, Snapshot},
     text,
@@ -82,6 +86,8 @@ pub struct Found {
     pub warnings: Vec<String>,
     /// Claims that the user named, but that neither exist nor have a snapshot.
     pub missing: Vec<String>,
+    /// The claims that are not due, with when they are.
+    pub due: BTreeSet<(Timestamp, String)>,
     /// Number of snapshots of the selected claims that are not shown, by schedule.
     pub others: BTreeMap<Option<String>, usize>,
 }
@@ -89,8 +95,8 @@ pub struct Found {
 /// A deletion that takes longer is stuck. Normally it takes seconds, or as long as a claim is being restored.
 const STUCK_AFTER: SignedDuration = SignedDuration::from_hours(1);
 
-/// Maximum number of snapshots that a warning names.
-const NAMED: usize = 3;
+/// Maximum number of snapshots or claims that a warning or note names.
+pub(super) const NAMED: usize = 3;
 
 impl State {
     fn of(snapshot: &Snapshot, now: Timestamp) -> Self {
@@ -142,7 +148,7 @@ pub fn rows(records: Vec<Record>, question: &Question<'_>) -> Found {
     }
     let mut verdicts: HashMap<String, Retention> = HashMap::new();
     for ((id, name), snapshots) in &owned {
-        verdicts.extend(judging.verdicts(id, name, snapshots, &mut found.warnings));
+        verdicts.extend(judging.verdicts(id, name, snapshots, &mut found));
     }
     found.warnings.sort_unstable();
     found.warnings.dedup();
@@ -274,7 +280,7 @@ impl Judging<'_> {
         id: &ClaimId,
         name: &str,
         snapshots: &[Snapshot],
-        warnings: &mut Vec<String>,
+        found: &mut Found,
     ) -> HashMap<String, Retention> {
         let owners = || self.question.schedules.iter().filter(|schedule| schedule.owns(name, &id.namespace));
         if owners().next().is_none() {
@@ -288,7 +294,7 @@ impl Judging<'_> {
             }
         };
         for schedule in owners().filter(|schedule| schedule.finds(id)) {
-            for (uid, verdict) in self.by(schedule, id, snapshots, warnings) {
+            for (uid, verdict) in self.by(schedule, id, snapshots, found) {
                 add(uid, verdict);
             }
         }
@@ -304,6 +310,23 @@ impl Judging<'_> {
         verdicts
     }
 
+    /// Returns when a claim is due again, `None` if at once or if how often is not known.
+    fn due(&self, settings: &Settings, claim: &Claim, snapshots: &[Snapshot]) -> Option<(Timestamp, String)> {
+        let Claim { metadata, .. } = claim;
+        let own = every_of_claim(&metadata.name, &metadata.annotations, &settings.schedule).ok()?;
+        let every = settings.every_with(own.as_ref())?;
+        let asked = Asked {
+            every,
+            claim: Some(ClaimIdentity { uid: &metadata.uid, created: metadata.creation_timestamp }),
+            run: None,
+            run_uid: None,
+            now: self.now,
+            longest_wait: settings.longest_wait(),
+        };
+        let next = due::next(snapshots, &asked)?;
+        Some((next, format!("{} at {} (every {every})", text::name(&metadata.name), text::minute(next))))
+    }
+
     /// Returns the verdicts of a run of one schedule. If the claim is gone or refused, that is the reason for
     /// keeping all of its snapshots.
     fn by(
@@ -311,7 +334,7 @@ impl Judging<'_> {
         schedule: &Schedule,
         id: &ClaimId,
         snapshots: &[Snapshot],
-        warnings: &mut Vec<String>,
+        found: &mut Found,
     ) -> Vec<(String, Retention)> {
         let settings = match &schedule.settings {
             Ok(settings) => settings,
@@ -338,10 +361,13 @@ impl Judging<'_> {
                             rules = settings.rules_with(&own);
                         }
                         why_kept = refusal(claim);
+                        if why_kept.is_none() {
+                            found.due.extend(self.due(settings, &lent, snapshots));
+                        }
                     }
                     Err(problem) => {
                         let name = text::name(&id.name);
-                        warnings.push(format!(
+                        found.warnings.push(format!(
                             "nothing of claim {name} is deleted: {}",
                             text::foreign(&problem.to_string())
                         ));

@@ -126,20 +126,33 @@ impl NotDue {
 /// Returns why a claim with these snapshots, which the schedule owns, is not due; `None` if it is.
 pub fn not_due(snapshots: &[Snapshot], asked: &Asked<'_>) -> Option<NotDue> {
     let now = scheduled(asked.run?, asked.now)?;
-    let counts = || snapshots.iter().filter(|snapshot| counts(snapshot, asked));
-    if asked.run_uid.is_some() && counts().any(|snapshot| snapshot.run_uid.as_deref() == asked.run_uid) {
+    let is_of_this_job =
+        |snapshot: &Snapshot| snapshot.run_uid.as_deref() == asked.run_uid && counts(snapshot, asked);
+    if asked.run_uid.is_some() && snapshots.iter().any(is_of_this_job) {
         return None;
     }
-    let (newest, snapshot) = counts()
-        .filter(|snapshot| snapshot.ready || is_awaited(snapshot, asked))
-        .map(|snapshot| (dated(snapshot), snapshot))
-        .max_by_key(|(time, _)| *time)?;
+    let (newest, snapshot) = newest(snapshots, asked)?;
     let (next, from) = asked.every.next(newest)?;
     (now < from).then(|| NotDue {
         newest: snapshot.name.clone(),
         age: asked.now.duration_since(newest).max(SignedDuration::ZERO),
         next,
     })
+}
+
+/// Returns when the next snapshot of a claim is wanted, whatever run it is that is asked about; `None` if now.
+pub fn next(snapshots: &[Snapshot], asked: &Asked<'_>) -> Option<Timestamp> {
+    let (newest, _) = newest(snapshots, asked)?;
+    asked.every.next(newest).map(|(next, _)| next).filter(|next| *next > asked.now)
+}
+
+/// The newest snapshot that puts off the next one, with the time from which its age counts.
+fn newest<'s>(snapshots: &'s [Snapshot], asked: &Asked<'_>) -> Option<(Timestamp, &'s Snapshot)> {
+    snapshots
+        .iter()
+        .filter(|snapshot| counts(snapshot, asked) && (snapshot.ready || is_awaited(snapshot, asked)))
+        .map(|snapshot| (dated(snapshot), snapshot))
+        .max_by_key(|(time, _)| *time)
 }
 
 /// Whether a snapshot is a copy of this very claim that stays for now, ready or not. One that is dated in the

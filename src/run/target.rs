@@ -101,10 +101,9 @@ impl Target {
     /// How often the claim is snapshotted; `None` if in every run. What cannot be understood puts off nothing.
     pub(super) fn every<'a>(&'a self, settings: &'a Settings) -> Option<&'a Every> {
         match self.claim.as_ref().and_then(|claim| claim.every.as_deref()) {
-            Some(Ok(_)) if settings.annotations == Annotations::More => settings.every.as_ref(),
-            Some(Ok(every)) => Some(every),
+            Some(Ok(every)) => settings.every_with(Some(every)),
             Some(Err(_)) => None,
-            None => settings.every.as_ref(),
+            None => settings.every_with(None),
         }
     }
 }

@@ -562,6 +562,14 @@ impl Settings {
         }
     }
 
+    /// How often a claim is snapshotted that is annotated with an interval of its own; `None` if in every run.
+    pub fn every_with<'a>(&'a self, own: Option<&'a Every>) -> Option<&'a Every> {
+        match self.annotations {
+            Annotations::Any => own.or(self.every.as_ref()),
+            Annotations::More => self.every.as_ref(),
+        }
+    }
+
     /// The longest that a run waits for one snapshot: attempts × interval. A snapshot that is not
     /// ready after that is waited for by nobody.
     pub fn longest_wait(&self) -> Duration {

@@ -4,9 +4,10 @@
 use std::collections::{BTreeMap, HashSet};
 
 use fake_apiserver::{Options, objects};
-use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use volume_snapshotter::{
+    cluster::{PERMISSIONS, SCHEDULE_PERMISSIONS},
     retention::{
         Every, Judgement, Rules,
         due::{Asked, not_due},
@@ -15,7 +16,7 @@ use volume_snapshotter::{
     snapshot::Snapshot,
 };
 
-use crate::test_cluster::{Ran, TestCluster, embedded, everywhere};
+use crate::test_cluster::{Ran, TestCluster, embedded, everywhere, rules};
 
 /// Minutes since 1970.
 fn now() -> i64 {
@@ -282,6 +283,25 @@ fn a_year_of_an_hourly_schedule_makes_no_more_than_each_claim_asks_for() {
     println!("Without:\n{table}");
     assert_eq!(with, [(8760, 8730, 30), (1460, 1432, 28), (365, 345, 20), (53, 45, 8)]);
     assert_eq!(without, [(8760, 8730, 30), (8760, 8732, 28), (8760, 8740, 20), (8760, 8752, 8)]);
+}
+
+#[tokio::test]
+async fn list_says_when_a_claim_is_due_again() {
+    everywhere(async |cluster| {
+        cluster.claim("data").await;
+        cluster.older("old", "data").await;
+        let permissions = rules(&[PERMISSIONS, SCHEDULE_PERMISSIONS].concat());
+        let list = async || cluster.say(&permissions, &["list", "--retention=last=1"]).await;
+        list().await.assert_exit(0);
+        assert!(!list().await.err.contains("due again"));
+        cluster.annotate_claim("data", json!({"volume-snapshotter/every": "1d"})).await;
+        let created = cluster.snapshot("old").await["metadata"]["creationTimestamp"].clone();
+        let created: Timestamp = created.as_str().expect("a time").parse().expect("a time");
+        let next = created + SignedDuration::from_hours(24);
+        let due = format!("due again: data at {} UTC (every 1d)", next.strftime("%Y-%m-%d %H:%M"));
+        list().await.assert_exit(0).assert_says(&due);
+    })
+    .await;
 }
 
 #[tokio::test]
