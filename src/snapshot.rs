@@ -70,7 +70,7 @@ pub enum Owner {
 
 /// How much a storage system's clock may differ from the API server's without a warning. A snapshot may also
 /// wait this long in the snapshot controller's queue.
-const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_mins(5);
+pub(crate) const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_mins(5);
 
 impl Snapshot {
     /// Returns a ready snapshot that was created and taken at `time`, with `name` as its uid. For simulations

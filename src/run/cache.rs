@@ -208,8 +208,9 @@ impl SnapshotCache {
 
     /// The time of a claim's newest ready snapshot.
     pub(super) fn newest_ready(&self, claim: &ClaimId) -> Option<Timestamp> {
-        let known = self.of_claim(claim);
-        known.iter().filter(|snapshot| snapshot.ready).map(Snapshot::time).max()
+        let known = self.known.borrow();
+        let ready = known.claims.get(claim)?.snapshots.iter().filter(|kept| kept.compact.is_ready());
+        ready.map(|kept| kept.compact.time()).max()
     }
 
     /// What there is of a claim's snapshots, those of a previous claim of its name left out; `None` if the cache is
@@ -218,11 +219,19 @@ impl SnapshotCache {
         let Known { claims, texts, .. } = &*self.known.borrow();
         let mut stock = Stock::default();
         for kept in &claims.get(claim)?.snapshots {
-            let snapshot = kept.compact.snapshot(texts);
-            let is_previous = uid.is_some_and(|uid| snapshot.claim_uid.as_ref().is_some_and(|of| of != uid));
+            let is_previous =
+                uid.is_some_and(|uid| kept.compact.claim_uid(texts).is_some_and(|of| of != uid));
             if is_previous {
                 continue;
             }
+            if kept.compact.is_usual() {
+                if !kept.is_deleted && kept.compact.is_ready() {
+                    stock.ready += 1;
+                    stock.newest_ready = stock.newest_ready.max(Some(kept.compact.time()));
+                }
+                continue;
+            }
+            let snapshot = kept.compact.snapshot(texts);
             if snapshot.is_terminating() {
                 stock.terminating += 1;
             } else if !kept.is_deleted {
@@ -245,10 +254,11 @@ impl SnapshotCache {
         }
     }
 
-    /// Looks at all snapshots, one after the other.
-    pub(super) fn for_each(&self, mut look: impl FnMut(&Snapshot)) {
+    /// Looks at all snapshots that are not [usual](Compact::is_usual).
+    pub(super) fn for_each_unusual(&self, mut look: impl FnMut(&Snapshot)) {
         let Known { claims, texts, .. } = &*self.known.borrow();
-        for kept in claims.values().flat_map(|entry| &entry.snapshots) {
+        let all = claims.values().flat_map(|entry| &entry.snapshots);
+        for kept in all.filter(|kept| !kept.compact.is_usual()) {
             look(&kept.compact.snapshot(texts));
         }
     }

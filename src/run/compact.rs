@@ -8,7 +8,7 @@ use std::{collections::HashMap, rc::Rc};
 
 use k8s_openapi::jiff::Timestamp;
 
-use crate::snapshot::Snapshot;
+use crate::snapshot::{CLOCK_TOLERANCE, Snapshot};
 
 /// A snapshot as it is remembered.
 #[derive(Debug)]
@@ -75,8 +75,12 @@ impl Texts {
         Some(number)
     }
 
+    fn get(&self, number: Text) -> Option<&str> {
+        self.all.get(usize::try_from(number.checked_sub(1)?).ok()?).map(AsRef::as_ref)
+    }
+
     fn text(&self, number: Text) -> Option<String> {
-        self.all.get(usize::try_from(number.checked_sub(1)?).ok()?).map(|text| text.to_string())
+        self.get(number).map(str::to_owned)
     }
 }
 
@@ -94,6 +98,39 @@ impl Compact {
         match self {
             Compact::Plain(plain) => plain.snapshot(texts),
             Compact::Whole(snapshot) => (**snapshot).clone(),
+        }
+    }
+
+    /// See [`Snapshot::time`].
+    pub(super) fn time(&self) -> Timestamp {
+        match self {
+            Compact::Plain(plain) => time(plain.created.max(plain.taken_at)),
+            Compact::Whole(snapshot) => snapshot.time(),
+        }
+    }
+
+    pub(super) fn is_ready(&self) -> bool {
+        match self {
+            Compact::Plain(plain) => plain.ready,
+            Compact::Whole(snapshot) => snapshot.ready,
+        }
+    }
+
+    pub(super) fn claim_uid<'a>(&'a self, texts: &'a Texts) -> Option<&'a str> {
+        match self {
+            Compact::Plain(plain) => texts.get(plain.claim_uid),
+            Compact::Whole(snapshot) => snapshot.claim_uid.as_deref(),
+        }
+    }
+
+    /// Whether there is nothing to be said of it: neither is it held or being deleted, nor owned, nor is anything
+    /// wrong with its status or its times.
+    pub(super) fn is_usual(&self) -> bool {
+        match self {
+            Compact::Plain(Plain { created, taken_at, .. }) => {
+                *taken_at == 0 || time(*taken_at).duration_since(time(*created)).abs() <= CLOCK_TOLERANCE
+            }
+            Compact::Whole(_) => false,
         }
     }
 
@@ -187,6 +224,8 @@ fn uuid_text(number: [u8; 16]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::jiff::SignedDuration;
+
     use super::*;
     use crate::snapshot::Owner;
 
@@ -247,6 +286,9 @@ mod tests {
             let compact = Compact::new(snapshot.clone(), &mut texts);
             assert_eq!(compact.snapshot(&texts), snapshot, "{number}");
             assert_eq!(compact.uid(), Uid::of(&snapshot.uid), "{number}");
+            assert_eq!(compact.time(), snapshot.time(), "{number}");
+            assert_eq!(compact.is_ready(), snapshot.ready, "{number}");
+            assert_eq!(compact.claim_uid(&texts), snapshot.claim_uid.as_deref(), "{number}");
         }
         let odd_times = Snapshot {
             created: time("2026-11-20T08:55:11.5Z"),
@@ -254,5 +296,20 @@ mod tests {
             ..plain()
         };
         assert_eq!(Compact::new(odd_times.clone(), &mut texts).snapshot(&texts), odd_times);
+    }
+
+    #[test]
+    fn a_snapshot_whose_clocks_differ_is_not_usual() {
+        let mut texts = Texts::default();
+        for (seconds, is_usual) in [(0, true), (300, true), (301, false), (-300, true), (-301, false)] {
+            let mut snapshot = plain();
+            snapshot.taken_at = Some(snapshot.created + SignedDuration::from_secs(seconds));
+            assert_eq!(snapshot.clocks_differ(), !is_usual, "{seconds}");
+            let compact = Compact::new(snapshot.clone(), &mut texts);
+            assert!(matches!(compact, Compact::Plain(_)), "{seconds}");
+            assert_eq!(compact.is_usual(), is_usual, "{seconds}");
+            assert_eq!(compact.time(), snapshot.time(), "{seconds}");
+        }
+        assert!(!Compact::new(Snapshot { held: true, ..plain() }, &mut texts).is_usual());
     }
 }

@@ -176,7 +176,7 @@ pub async fn run(
         progress.claims.borrow().iter().for_each(|slot| slot.take_stock(&cache));
     }
     Report {
-        claims: progress.claims.into_inner().iter().map(ReportSlot::get).collect(),
+        claims: progress.claims.into_inner().into_iter().map(ReportSlot::into_report).collect(),
         trouble: progress.trouble.into_inner(),
         stopped,
         dry_run: settings.dry_run,
@@ -286,7 +286,7 @@ fn in_order(mut targets: Vec<Target>, cache: &SnapshotCache) -> Vec<Target> {
 /// Says of snapshots whose status makes no sense that there are some, once for all.
 fn warn_of_odd_ones(cache: &SnapshotCache) {
     let (mut unreadable, mut odd_clocks) = (Vec::new(), Vec::new());
-    cache.for_each(|snapshot| {
+    cache.for_each_unusual(|snapshot| {
         if snapshot.unreadable {
             unreadable.push(snapshot.name.clone());
         }

@@ -140,6 +140,11 @@ impl ReportSlot {
     pub(super) fn get(&self) -> ClaimReport {
         self.0.borrow().clone()
     }
+
+    /// What there is to report in the end, without a copy where nobody else has the slot any more.
+    pub(super) fn into_report(self) -> ClaimReport {
+        Rc::try_unwrap(self.0).map_or_else(|shared| shared.borrow().clone(), RefCell::into_inner)
+    }
 }
 
 /// The snapshot that this run makes of a claim.
