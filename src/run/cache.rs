@@ -297,28 +297,32 @@ impl SnapshotCache {
         let Known { claims, texts, removed } = &mut *self.known.borrow_mut();
         let Some(entry) = claims.get_mut(claim) else { return };
         let position = entry.position(&snapshot.uid);
-        let known = position.ok().map(|position| {
-            let kept = &mut entry.snapshots[position];
-            kept.list = kept.list.max(list);
-            kept.compact.snapshot(texts)
-        });
-        let last = match &known {
-            Some(known) => Some(known.resource_version.as_str()),
-            None => removed.get(snapshot.uid.as_str()).map(AsRef::as_ref),
+        let version = snapshot.resource_version.parse().ok();
+        let last = match position {
+            Ok(position) => {
+                let kept = &mut entry.snapshots[position];
+                kept.list = kept.list.max(list);
+                if kept.compact.is_of_version(&snapshot.resource_version) {
+                    return;
+                }
+                kept.compact.version()
+            }
+            Err(_) => removed.get(snapshot.uid.as_str()).and_then(|version| version.parse().ok()),
         };
-        if last.is_some_and(|last| is_older(&snapshot.resource_version, last)) {
+        if is_older(version, last) {
             return;
         }
-        if known.as_ref().is_some_and(|known| known.resource_version == snapshot.resource_version) {
-            return;
-        }
-        if !known.is_some_and(|known| is_judged_alike(known, &snapshot)) {
-            entry.note_change(&snapshot.uid);
-        }
+        let uid = snapshot.uid.clone();
         let compact = Compact::new(snapshot, texts);
         match position {
-            Ok(position) => entry.snapshots[position].compact = compact,
+            Ok(position) => {
+                if !entry.snapshots[position].compact.is_judged_alike(&compact, texts) {
+                    entry.note_change(&uid);
+                }
+                entry.snapshots[position].compact = compact;
+            }
             Err(position) => {
+                entry.note_change(&uid);
                 // One more is all that a run adds to a claim.
                 entry.snapshots.reserve_exact(1);
                 entry.snapshots.insert(position, Kept { list, is_deleted: false, compact });
@@ -369,7 +373,7 @@ impl Listing<'_> {
                     return true;
                 }
                 let snapshot = kept.compact.snapshot(texts);
-                let stays = !is_about(&snapshot) || is_older(version, &snapshot.resource_version);
+                let stays = !is_about(&snapshot) || is_older(version.parse().ok(), kept.compact.version());
                 if !stays {
                     *revision += u64::from(!to_delete.iter().any(|deleted| **deleted == *snapshot.uid));
                     removed.insert(snapshot.uid.into(), version.into());
@@ -381,15 +385,6 @@ impl Listing<'_> {
     }
 }
 
-/// Whether two states of a snapshot differ in nothing that a judgement depends on. The snapshot controller
-/// goes on writing to a snapshot that is ready.
-fn is_judged_alike(mut before: Snapshot, now: &Snapshot) -> bool {
-    before.error.clone_from(&now.error);
-    before.taken_up = now.taken_up;
-    before.resource_version.clone_from(&now.resource_version);
-    before == *now
-}
-
 fn claim_of(object: &VolumeSnapshot) -> Option<ClaimId> {
     let name = object.spec.source.persistent_volume_claim_name.clone()?;
     Some(ClaimId { namespace: object.metadata.namespace.clone(), name })
@@ -398,11 +393,8 @@ fn claim_of(object: &VolumeSnapshot) -> Option<ClaimId> {
 /// Whether one resourceVersion is surely older than another. Answers to reads and events of the
 /// watch overtake each other. Kubernetes promises since 1.35 that they are numbers that grow, as
 /// they always were; where they are not, what came last is believed.
-fn is_older(version: &str, than: &str) -> bool {
-    match (version.parse::<u64>(), than.parse::<u64>()) {
-        (Ok(version), Ok(than)) => version < than,
-        _ => false,
-    }
+fn is_older(version: Option<u64>, than: Option<u64>) -> bool {
+    matches!((version, than), (Some(version), Some(than)) if version < than)
 }
 
 #[cfg(test)]

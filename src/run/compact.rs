@@ -18,7 +18,7 @@ pub(super) enum Compact {
 }
 
 /// A snapshot that is all numbers, and texts that others have as well.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Plain {
     uid: [u8; 16],
     resource_version: u64,
@@ -87,9 +87,11 @@ impl Texts {
 impl Compact {
     pub(super) fn new(snapshot: Snapshot, texts: &mut Texts) -> Self {
         match Plain::of(&snapshot, texts) {
-            // Whatever else there is to say of a snapshot, now or in a later version: it is compared.
-            Some(plain) if plain.snapshot(texts) == snapshot => Compact::Plain(plain),
-            _ => Compact::Whole(Box::new(snapshot)),
+            Some(plain) => {
+                debug_assert_eq!(plain.snapshot(texts), snapshot);
+                Compact::Plain(plain)
+            }
+            None => Compact::Whole(Box::new(snapshot)),
         }
     }
 
@@ -120,6 +122,33 @@ impl Compact {
         match self {
             Compact::Plain(plain) => texts.get(plain.claim_uid),
             Compact::Whole(snapshot) => snapshot.claim_uid.as_deref(),
+        }
+    }
+
+    /// Whether two states of a snapshot differ in nothing that a judgement depends on. The snapshot controller
+    /// goes on writing to a snapshot that is ready.
+    pub(super) fn is_judged_alike(&self, now: &Self, texts: &Texts) -> bool {
+        if let (Compact::Plain(before), Compact::Plain(now)) = (self, now) {
+            let Plain { resource_version, taken_up, .. } = *now;
+            return Plain { resource_version, taken_up, ..*before } == *now;
+        }
+        let Snapshot { resource_version, taken_up, error, .. } = now.snapshot(texts);
+        Snapshot { resource_version, taken_up, error, ..self.snapshot(texts) } == now.snapshot(texts)
+    }
+
+    /// Whether it is in the state of this resourceVersion.
+    pub(super) fn is_of_version(&self, resource_version: &str) -> bool {
+        match self {
+            Compact::Plain(plain) => number(resource_version) == Some(plain.resource_version),
+            Compact::Whole(snapshot) => snapshot.resource_version == resource_version,
+        }
+    }
+
+    /// The resourceVersion, if it is a number.
+    pub(super) fn version(&self) -> Option<u64> {
+        match self {
+            Compact::Plain(plain) => Some(plain.resource_version),
+            Compact::Whole(snapshot) => snapshot.resource_version.parse().ok(),
         }
     }
 
@@ -156,20 +185,46 @@ impl<'a> Uid<'a> {
 }
 
 impl Plain {
+    /// `None` if anything of it could not be written out again as it is.
     fn of(snapshot: &Snapshot, texts: &mut Texts) -> Option<Self> {
-        let (prefix, digits) = snapshot.name.rsplit_once('-')?;
+        // Destructured, so that a field that is added cannot be forgotten here.
+        let Snapshot {
+            name,
+            uid,
+            resource_version,
+            created,
+            taken_at,
+            taken_up,
+            ready,
+            unreadable: false,
+            held: false,
+            terminating_since: None,
+            owner: None,
+            run,
+            run_uid,
+            claim_uid,
+            error: None,
+        } = snapshot
+        else {
+            return None;
+        };
+        let (prefix, digits) = name.rsplit_once('-')?;
+        let is_suffix = digits.len() == 8 && digits.bytes().all(is_lower_hex);
         Some(Plain {
-            uid: uuid(&snapshot.uid)?,
-            resource_version: snapshot.resource_version.parse().ok()?,
-            created: seconds(snapshot.created)?,
-            taken_at: snapshot.taken_at.map_or(Some(0), seconds)?,
-            suffix: u32::from_str_radix(digits, 16).ok()?,
+            uid: uuid(uid)?,
+            resource_version: number(resource_version)?,
+            created: seconds(*created)?,
+            taken_at: match taken_at {
+                None => 0,
+                Some(taken_at) => seconds(*taken_at).filter(|seconds| *seconds != 0)?,
+            },
+            suffix: is_suffix.then(|| u32::from_str_radix(digits, 16).ok()).flatten()?,
             prefix: texts.number(Some(prefix))?,
-            run: texts.number(snapshot.run.as_deref())?,
-            run_uid: texts.number(snapshot.run_uid.as_deref())?,
-            claim_uid: texts.number(snapshot.claim_uid.as_deref())?,
-            taken_up: snapshot.taken_up,
-            ready: snapshot.ready,
+            run: texts.number(run.as_deref())?,
+            run_uid: texts.number(run_uid.as_deref())?,
+            claim_uid: texts.number(claim_uid.as_deref())?,
+            taken_up: *taken_up,
+            ready: *ready,
         })
     }
 
@@ -195,7 +250,18 @@ impl Plain {
 }
 
 fn seconds(time: Timestamp) -> Option<u32> {
-    u32::try_from(time.as_second()).ok()
+    u32::try_from(time.as_second()).ok().filter(|_| time.subsec_nanosecond() == 0)
+}
+
+/// A number without leading zeros or a sign.
+fn number(text: &str) -> Option<u64> {
+    let is_written_so =
+        text == "0" || text.bytes().next().is_some_and(|first| (b'1'..=b'9').contains(&first));
+    is_written_so.then(|| text.parse().ok()).flatten()
+}
+
+fn is_lower_hex(byte: u8) -> bool {
+    matches!(byte, b'0'..=b'9' | b'a'..=b'f')
 }
 
 fn time(seconds: u32) -> Timestamp {
@@ -204,10 +270,28 @@ fn time(seconds: u32) -> Timestamp {
 
 /// The number that a UUID is, if it is written as Kubernetes writes it.
 fn uuid(text: &str) -> Option<[u8; 16]> {
-    let digits = text.bytes().filter(|byte| *byte != b'-').count();
-    let number = (digits == 32).then(|| u128::from_str_radix(&text.replace('-', ""), 16).ok()).flatten()?;
-    let number = number.to_be_bytes();
-    (uuid_text(number) == text).then_some(number)
+    const HYPHENS: [usize; 4] = [8, 13, 18, 23];
+    if text.len() != 36 {
+        return None;
+    }
+    let (mut number, mut digits) = ([0; 16], 0);
+    for (at, byte) in text.bytes().enumerate() {
+        if HYPHENS.contains(&at) {
+            if byte != b'-' {
+                return None;
+            }
+            continue;
+        }
+        let digit = match byte {
+            b'0'..=b'9' => byte - b'0',
+            b'a'..=b'f' => byte - b'a' + 10,
+            _ => return None,
+        };
+        let half: &mut u8 = number.get_mut(digits / 2)?;
+        *half = *half << 4 | digit;
+        digits += 1;
+    }
+    Some(number)
 }
 
 fn uuid_text(number: [u8; 16]) -> String {
