@@ -31,7 +31,7 @@ pub use backoff::Backoff;
 pub use connect::{Access, INTERACTIVE_RETRY_BUDGET, RETRY_BUDGET, connect};
 pub(crate) use error::with_causes;
 pub use error::{Error, ErrorKind};
-pub use exec::PodCommand;
+pub use exec::{OpenCommand, PodCommand};
 pub use request::{DENIED_FOR, Slot};
 
 use crate::{
