@@ -22,6 +22,7 @@ use kube::{
 use serde_json::{Value, json};
 use volume_snapshotter::{
     cluster::{Cluster, HOOK_PERMISSIONS, PERMISSIONS},
+    hooks::Hook,
     report::{Report, Stop},
     run::run,
     settings::Settings,
@@ -902,7 +903,7 @@ async fn the_hooks_of_the_documentation_are_understood() {
         .filter_map(|rest| rest.split("```").next())
         .filter(|block| block.contains("annotations:"))
         .collect();
-    assert_eq!(blocks.len(), 3);
+    assert_eq!(blocks.len(), 5);
     for block in blocks {
         let mut pod: Value = serde_saphyr::from_str(block).expect("YAML");
         let annotations = pod["metadata"]["annotations"].clone();
@@ -915,6 +916,8 @@ async fn the_hooks_of_the_documentation_are_understood() {
         });
         let pod = serde_json::from_value(pod).expect("a pod");
         let hooks = volume_snapshotter::hooks::of_pod("app", pod).expect("hooks").hooks.expect(block);
+        let waits = |hook: &Hook| hook.command.iter().any(|word| word.contains("cat >/dev/null"));
+        assert!(hooks.pre.iter().all(|pre| pre.ready_line.is_some() == waits(pre)), "{block}");
         for hook in hooks.pre.iter().chain(&hooks.post) {
             if let [shell, _, script] = &hook.command[..] {
                 let read = std::process::Command::new(shell).args(["-n", "-c", script]).output();
