@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     api::{Lenient, VolumeSnapshot, VolumeSnapshotStatus},
-    cluster::{Backoff, Deleted, Error, ErrorKind, NewSnapshot},
+    cluster::{Backoff, Deleted, Error, ErrorKind, NewSnapshot, Source},
     names,
     report::{Failure, Reason},
     snapshot::Snapshot,
@@ -97,7 +97,7 @@ async fn store(run: &Run<'_>, target: &Target) -> Result<(NewSnapshot, VolumeSna
     loop {
         let new = NewSnapshot {
             name: names::snapshot_name(&settings.name_prefix, rand::random()),
-            claim: (*target.id).clone(),
+            source: Source::Claim((*target.id).clone()),
             class: settings.class.clone(),
             schedule: settings.schedule.clone(),
             run: run.id.to_owned(),

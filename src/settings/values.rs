@@ -93,6 +93,11 @@ pub(super) enum ValueError {
     )]
     LabelValue,
     #[error(
+        "not the key of a label; accepted are letters, digits, '-', '_' and '.', at most 63 characters, after a \
+         domain and a slash if need be, e.g. volume-snapshotter/group"
+    )]
+    LabelKey,
+    #[error(
         "no name can begin with that; accepted are lower-case letters, digits, '-' and '.', at most {longest} \
          characters (the name is also a label's value), beginning with a letter or digit, e.g. volume-snapshot"
     )]
@@ -312,6 +317,14 @@ pub(super) fn rules(text: &str) -> Result<Rules, ValueError> {
 /// How often.
 pub(super) fn every(text: &str) -> Result<Every, ValueError> {
     text.parse().map_err(ValueError::Every)
+}
+
+/// The key of a label.
+pub(super) fn label_key(text: &str) -> Result<String, ValueError> {
+    match names::is_label_key(text) {
+        true => Ok(text.to_owned()),
+        false => Err(ValueError::LabelKey),
+    }
 }
 
 /// Labels, each once: `release=1.2.3,team=shop`.
