@@ -137,7 +137,8 @@ async fn a_post_hook_mends_a_session_whose_end_nobody_saw() {
 
 #[tokio::test]
 async fn what_does_not_say_that_it_holds_does_not() {
-    let cases: [(fn() -> Script, &str); 3] = [
+    type Session = fn() -> Script;
+    let cases: [(Session, &str); 3] = [
         (
             || {
                 Script::new()
