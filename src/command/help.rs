@@ -142,7 +142,7 @@ Examples:
   {program} restore --claim data --to data-1
   {program} restore --claim data --at \"2026-11-20 08:55\" --to data-1
   {program} restore --snapshot volume-snapshot-0a1b2c3d --to data-1 --dry-run
-  {program} restore --group shop --to '{claim}-1'";
+  {program} restore --group shop --to {claim}-1";
 
 /// What `adopt` does.
 pub(super) const ADOPT: &str = "\
