@@ -219,13 +219,31 @@ impl Group {
         snapshot
     }
 
+    /// Why the group will never be ready, for a person; `None` if it may be.
+    pub fn is_lost<'a>(&self, members: impl IntoIterator<Item = &'a Member>) -> Option<String> {
+        members.into_iter().find_map(|member| {
+            let claim = text::foreign(&member.claim);
+            match self.claims.contains_key(&member.claim) {
+                false => Some(format!("it has a member of claim {claim}, which was not asked for")),
+                true if member.is_terminating => {
+                    Some(format!("somebody deleted its member {} of claim {claim}", member.name))
+                }
+                true => None,
+            }
+        })
+    }
+
     /// What the group lacks to be ready, for a person; `None` if it lacks nothing.
     pub fn lacks<'a>(&self, members: impl IntoIterator<Item = &'a Member>) -> Option<String> {
         let members: Vec<&Member> = members.into_iter().collect();
+        let not_ready = || match &self.alone.error {
+            Some(error) => error.clone(),
+            None => "the group itself is not ready, and the snapshot controller reports no error".to_owned(),
+        };
         if !self.alone.ready && members.is_empty() {
-            return Some("the group itself is not ready".to_owned());
+            return Some(not_ready());
         }
-        let mut lacks = Vec::new();
+        let mut lacks: Vec<String> = self.is_lost(members.iter().copied()).into_iter().collect();
         for claim in self.claims.keys() {
             let of_claim = members.iter().find(|member| member.claim == *claim);
             let claim = text::foreign(claim);
@@ -234,10 +252,7 @@ impl Group {
                     "it has no member of claim {claim}; a ResourceQuota that is used up keeps the snapshot controller \
                      from making one, see kubectl describe resourcequota"
                 )),
-                Some(member) if member.is_terminating => {
-                    lacks.push(format!("somebody deleted its member {} of claim {claim}", member.name));
-                }
-                Some(member) if !member.ready => {
+                Some(member) if !member.ready && !member.is_terminating => {
                     let error = member.error.as_ref().map(|error| format!(": {error}"));
                     let error = error.unwrap_or_default();
                     lacks.push(format!("its member {} of claim {claim} is not ready{error}", member.name));
@@ -245,12 +260,8 @@ impl Group {
                 Some(_) => {}
             }
         }
-        for member in members.iter().filter(|member| !self.claims.contains_key(&member.claim)) {
-            let claim = text::foreign(&member.claim);
-            lacks.push(format!("it has a member of claim {claim}, which was not asked for"));
-        }
         if lacks.is_empty() && !self.alone.ready {
-            lacks.push("the group itself is not ready".to_owned());
+            lacks.push(not_ready());
         }
         (!lacks.is_empty()).then(|| lacks.join("; "))
     }
@@ -262,6 +273,29 @@ pub fn claim_uids<'a>(claims: impl IntoIterator<Item = (&'a str, &'a str)>) -> S
     let claims: BTreeMap<&str, &str> = claims.into_iter().collect();
     let claims: Vec<String> = claims.into_iter().map(|(name, uid)| format!("{name}={uid}")).collect();
     claims.join(",")
+}
+
+/// What became of the claims of `group` between two states, which are as [`claim_uids`] gives them, in words.
+pub fn claim_changes(group: &str, before: &str, now: &str) -> String {
+    let read = |text: &'_ str| -> BTreeMap<String, String> {
+        let claims = text.split(',').filter_map(|claim| claim.split_once('='));
+        claims.map(|(name, uid)| (name.to_owned(), uid.to_owned())).collect()
+    };
+    let (before, now) = (read(before), read(now));
+    let mut changes = Vec::new();
+    for (name, uid) in &before {
+        match now.get(name) {
+            None => changes.push(format!("claim {name} left {group} or was deleted")),
+            Some(now) if now != uid => {
+                changes.push(format!("claim {name} of {group} was deleted and made anew"))
+            }
+            Some(_) => {}
+        }
+    }
+    for name in now.keys().filter(|name| !before.contains_key(*name)) {
+        changes.push(format!("claim {name} came to {group}"));
+    }
+    changes.join(", and ")
 }
 
 #[cfg(test)]
@@ -328,7 +362,9 @@ mod tests {
         let not_ready = group(|object| object["status"]["readyToUse"] = json!(false));
         let snapshot = not_ready.snapshot(&both);
         assert!(!snapshot.ready && !snapshot.incomplete && snapshot.taken_at.is_some());
-        assert_eq!(not_ready.lacks(&both).as_deref(), Some("the group itself is not ready"));
+        assert!(not_ready.lacks(&both).is_some_and(|said| said.starts_with("the group itself is not ready")));
+        let own = group(|object| object["status"] = json!({"error": {"message": "busy"}}));
+        assert_eq!(own.lacks([]).as_deref(), Some("busy"));
         let of_nobody = group(|object| object["metadata"]["annotations"] = json!({}));
         assert!(!of_nobody.snapshot(&both).ready, "nobody knows of which claims it should be");
         let terminating =
@@ -381,6 +417,23 @@ mod tests {
         assert!(!error.unwrap_or_default().contains('\u{1b}'));
         let own = group(|object| object["status"]["error"] = json!({"message": "busy"}));
         assert_eq!(own.snapshot([&failed]).error.as_deref(), Some("busy"));
+    }
+
+    #[test]
+    fn what_became_of_the_claims_of_a_group_is_said() {
+        for (before, now, said) in [
+            ("data=1,logs=2", "data=1", "claim logs left group shop or was deleted"),
+            ("data=1", "data=2", "claim data of group shop was deleted and made anew"),
+            ("data=1", "data=1,extra=3", "claim extra came to group shop"),
+            ("data=1", "", "claim data left group shop or was deleted"),
+            (
+                "a=1,b=2",
+                "b=3,c=4",
+                "claim a left group shop or was deleted, and claim b of group shop was deleted and made anew, and claim c came to group shop",
+            ),
+        ] {
+            assert_eq!(claim_changes("group shop", before, now), said);
+        }
     }
 
     #[test]

@@ -34,7 +34,7 @@ use crate::{
     report::{Consistency, End, Failure, Reason, Step},
     settings::Settings,
     shard::Shard,
-    snapshot::Snapshot,
+    snapshot::{ClaimId, Snapshot},
     text,
 };
 pub(super) use pod::Frozen;
@@ -60,7 +60,12 @@ pub(super) enum Turn<'a> {
 
 impl Plan {
     pub(super) fn new(pods: Vec<HookedPod>, targets: &[Target]) -> Self {
-        let claims = targets.iter().map(|target| (&*target.id.namespace, &*target.id.name));
+        let claims = targets
+            .iter()
+            .enumerate()
+            .flat_map(|(at, target)| target.claims().into_iter().map(move |id| (id, at)));
+        let claims: Vec<(Rc<ClaimId>, usize)> = claims.collect();
+        let claims = claims.iter().map(|(id, at)| ((&*id.namespace, &*id.name), *at));
         let units = hooks::units(claims, &pods);
         let of_unit = |(at, unit): (usize, &Unit)| unit.claims.iter().map(|claim| (*claim, at)).collect();
         let unit_of = units.iter().enumerate().flat_map(|unit| -> Vec<_> { of_unit(unit) }).collect();
@@ -144,18 +149,27 @@ pub(super) async fn with_pods(
             Err(error) => drop(unread.insert(namespace, advised(error))),
         }
     }
-    let units = hooks::units(found.iter().map(|Choice { id, .. }| (&*id.namespace, &*id.name)), &pods);
-    let mut is_held: Vec<bool> = found.iter().map(|choice| shard.holds(&choice.id)).collect();
+    // The claims of a group have the position of the first of them.
+    let mut group_at: HashMap<&ClaimId, usize> = HashMap::new();
+    let at_of: Vec<usize> = found
+        .iter()
+        .enumerate()
+        .map(|(at, choice)| choice.group.as_deref().map_or(at, |group| *group_at.entry(group).or_insert(at)))
+        .collect();
+    let sharded = |choice: &Choice| choice.group.as_deref().unwrap_or(&choice.id).clone();
+    let claims = found.iter().zip(&at_of).map(|(Choice { id, .. }, at)| ((&*id.namespace, &*id.name), *at));
+    let units = hooks::units(claims, &pods);
+    let mut of_unit: HashMap<usize, bool> = HashMap::new();
     for unit in units {
-        let ids = unit.claims.iter().filter_map(|at| found.get(*at)).map(|choice| &choice.id);
-        let first = ids.min_by_key(|id| (&id.namespace, &id.name));
-        let holds = first.is_some_and(|first| shard.holds(first));
-        for at in unit.claims {
-            if let Some(held) = is_held.get_mut(at) {
-                *held = holds;
-            }
-        }
+        let ids = unit.claims.iter().filter_map(|at| found.get(*at)).map(sharded);
+        let first = ids.min_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
+        let holds = first.is_some_and(|first| shard.holds(&first));
+        of_unit.extend(unit.claims.into_iter().map(|at| (at, holds)));
     }
+    let is_held = |(choice, at): (&Choice, &usize)| {
+        of_unit.get(at).copied().unwrap_or_else(|| shard.holds(&sharded(choice)))
+    };
+    let is_held: Vec<bool> = found.iter().zip(&at_of).map(is_held).collect();
     let held = found.into_iter().zip(is_held).filter(|(_, is_held)| *is_held).map(|(choice, _)| {
         let found = match (choice.found, unread.get(&choice.id.namespace)) {
             (Found::Usable(_), Some(failure)) => Found::Failed(failure.clone()),
@@ -251,7 +265,8 @@ impl<'a> Member<'a> {
 
     fn spoil(&self, why: String) {
         let target = self.target;
-        tracing::warn!(claim = target.called, "the snapshot will not be consistent: {why}");
+        let (claim, group) = target.fields();
+        tracing::warn!(claim, group, "the snapshot will not be consistent: {why}");
         target.report.update(|report| report.consistency = Some(Consistency::Inconsistent(why.clone())));
         *self.spoiled.borrow_mut() = Some(why);
     }
@@ -454,8 +469,9 @@ impl Together<'_> {
             match (ready, post) {
                 (Ok(_), Some(failure)) => Err(Failure {
                     message: format!(
-                        "snapshot {name} of claim {} is ready, but {}; older snapshots stay",
-                        target.called, failure.message
+                        "snapshot {name} of {} is ready, but {}; older snapshots stay",
+                        target.what(),
+                        failure.message
                     ),
                     ..failure
                 }),
@@ -500,7 +516,8 @@ impl Together<'_> {
                 report.update(|report| report.consistency = Some(Consistency::Consistent));
             }
         }
-        tracing::info!(claim = member.target.called, snapshot = known.name, "the snapshot is taken");
+        let (claim, group) = member.target.fields();
+        tracing::info!(claim, group, snapshot = known.name, "the snapshot is taken");
         self.notify();
     }
 }
@@ -520,10 +537,12 @@ fn not_thawed(pod: &HookedPod, hook: &Hook, error: &Error) -> Result<(), Failure
 /// Says on the snapshot that it is consistent.
 async fn label(run: &Run<'_>, target: &Target, name: &str, uid: &str) {
     let label = (names::CONSISTENT_LABEL, "true");
-    if let Err(error) = run.cluster.label(&target.id.namespace, name, uid, label).await {
+    if let Err(error) = run.label(target, name, uid, label).await {
         let problem = advised(error).message;
+        let (claim, group) = target.fields();
         tracing::warn!(
-            claim = target.called,
+            claim,
+            group,
             snapshot = name,
             "the snapshot is consistent, but its label is missing: {problem}"
         );
