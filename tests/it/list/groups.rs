@@ -162,7 +162,7 @@ async fn what_a_group_lacks_is_said_and_it_is_judged_as_one() {
         cluster.annotate_claim("data", json!({"volume-snapshotter/retention": "last=5"})).await;
         let said = cluster.say(&rights(), &["list", "data"]).await;
         said.assert_says(
-            "nothing of group shop is deleted: claims data and logs of group shop are annotated with",
+            "nothing of group shop is deleted: the annotation volume-snapshotter/retention of claims data and logs",
         );
         assert!(!said.out.contains("will go"), "{}", said.out);
         cluster.annotate_claim("logs", json!({"volume-snapshotter/retention": "last=5"})).await;
