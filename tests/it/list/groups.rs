@@ -75,6 +75,9 @@ async fn a_group_is_one_entry_with_its_members_under_it() {
     with_groups(async |cluster| {
         let said = cluster.say(&rights(), &["list"]).await;
         said.assert_exit(0);
+        said.assert_says(
+            "schedule volume-snapshotter keeps last=1 and groups by the label volume-snapshotter/group (",
+        );
         assert_eq!(said.err.lines().count(), 1, "{}", said.err);
         let rows = lines(&said.out);
         let of = |row: usize| (rows[row][0], rows[row][1], rows[row][rows[row].len() - 1]);
