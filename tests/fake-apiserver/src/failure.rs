@@ -311,6 +311,7 @@ impl Failure {
                     Some(causes),
                 )
             }
+            409 => Failure::new(409, "AlreadyExists", "an object of this name already exists".to_owned()),
             502 => Failure::plain(
                 502,
                 "<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n<body>\r\n\
