@@ -2,7 +2,7 @@
 //!
 //! Pure. The fields of the message are a promise: an image of another version may have written it.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -97,6 +97,16 @@ pub enum Ended {
     Stopped(Stop),
     /// Another attempt may help, or not.
     Trouble { message: String, is_transient: bool },
+}
+
+impl fmt::Display for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Ended::Stopped(Stop::Signal(number)) => write!(f, "told to stop (signal {number})"),
+            Ended::Stopped(Stop::OutOfTime) => f.write_str("the time is over (--timeout)"),
+            Ended::Trouble { message, .. } => f.write_str(message),
+        }
+    }
 }
 
 /// The result of a reading, and the exit code.
