@@ -704,3 +704,72 @@ async fn jobs_and_logs_are_permitted_as_other_things_are_and_a_dry_run_makes_not
     assert_eq!(send_as(&server, &token, "GET", &log, None).await.status.as_u16(), 200);
     assert_eq!(send_as(&server, &token, "DELETE", &format!("{PATH}/drill"), None).await.status.as_u16(), 403);
 }
+
+#[tokio::test]
+async fn a_container_says_how_it_ended_in_a_message_or_at_the_end_of_its_log() {
+    let server = with_snapshot().await;
+    let log: String = (1..=100).map(|line| format!("line {line}\n")).collect();
+    let said = log.clone();
+    server.plan_pod(move |pod| {
+        let is = |name: &str| pod["metadata"]["labels"]["job-name"] == name;
+        let plan = match () {
+            () if is("says") => PodPlan::fails(1, "what it says"),
+            () if is("succeeds") => PodPlan::succeeds(""),
+            () if is("long") => PodPlan::fails(1, &"x".repeat(10_000)),
+            () => PodPlan::fails(1, ""),
+        };
+        Some(plan.logging(&said))
+    });
+    let last: String = (21..=100).map(|line| format!("line {line}\n")).collect();
+    for (name, policy, message) in [
+        ("says", "FallbackToLogsOnError", Some("what it says".to_owned())),
+        ("silent", "FallbackToLogsOnError", Some(last)),
+        ("file", "File", None),
+        ("succeeds", "FallbackToLogsOnError", None),
+        ("long", "File", Some("x".repeat(4096))),
+    ] {
+        let mut job = job(name);
+        job["spec"]["template"]["spec"]["containers"][0]["terminationMessagePolicy"] = policy.into();
+        create(&server, &job).await;
+        until("it has ended", || has(&server, name, "Failed") || has(&server, name, "Complete")).await;
+        let pods = server.list("pods", "app");
+        let pod = pods.iter().find(|pod| pod["metadata"]["labels"]["job-name"] == name).expect("a pod");
+        let terminated = &pod["status"]["containerStatuses"][0]["state"]["terminated"];
+        assert_eq!(terminated["message"].as_str(), message.as_deref(), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_log_is_there_as_soon_as_the_container_runs() {
+    let server = with_snapshot().await;
+    server.plan_pod(|pod| {
+        let is = |name: &str| pod["metadata"]["labels"]["job-name"] == name;
+        Some(match () {
+            () if is("unscheduled") => PodPlan::unschedulable("no node"),
+            () if is("creating") => PodPlan::runs().started_after(Duration::from_secs(60)),
+            () => PodPlan::runs().scheduled_after(Duration::from_millis(50)).logging("begun\n"),
+        })
+    });
+    let log = async |name: &str| {
+        let pods = server.list("pods", "app");
+        let of_job = |pod: &&Value| pod["metadata"]["labels"]["job-name"] == name;
+        let pod = pods.iter().find(of_job).map(crate::jobs::name).unwrap_or_default();
+        send(&server, "GET", &format!("/api/v1/namespaces/app/pods/{pod}/log"), None).await
+    };
+    for name in ["unscheduled", "creating", "running"] {
+        create(&server, &job(name)).await;
+    }
+    until("one runs", || server.list("pods", "app").iter().any(|pod| pod["status"]["phase"] == "Running"))
+        .await;
+    assert_eq!(log("unscheduled").await.body, "");
+    let creating = log("creating").await;
+    assert_eq!(creating.status.as_u16(), 400);
+    let message = creating.json()["message"].as_str().expect("a message").to_owned();
+    assert!(message.starts_with("container \"check\" in pod \"creating-"), "{message}");
+    assert!(message.ends_with("is waiting to start: ContainerCreating"), "{message}");
+    let began = Instant::now();
+    while log("running").await.body != "begun\n" {
+        assert!(began.elapsed() < Duration::from_secs(10));
+        sleep(Duration::from_millis(5)).await;
+    }
+}
