@@ -244,6 +244,24 @@ async fn pods_that_cannot_start_wait_until_the_deadline() {
 }
 
 #[tokio::test]
+async fn a_job_has_failed_once_its_pods_have_ended() {
+    let server = with_snapshot().await;
+    server.plan_pod(|_| Some(PodPlan::runs().stopping_after(Duration::from_millis(500))));
+    let mut job = job("drill");
+    job["spec"]["activeDeadlineSeconds"] = 1.into();
+    create(&server, &job).await;
+    until("it is going to fail", || has(&server, "drill", "FailureTarget")).await;
+    let began = Instant::now();
+    until("failed", || {
+        let failed = has(&server, "drill", "Failed");
+        assert!(!failed || server.list("pods", "app").iter().all(|pod| pod["status"]["phase"] == "Failed"));
+        failed
+    })
+    .await;
+    assert!(began.elapsed() >= Duration::from_millis(400), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
 async fn the_pod_is_the_consumer_that_its_volume_waits_for() {
     let server = with_snapshot().await;
     server.put(objects::waiting_storage_class("late"));
@@ -394,7 +412,7 @@ async fn a_claim_of_the_same_name_is_not_taken_for_the_volumes() {
 #[tokio::test]
 async fn deletions_take_what_belongs_to_a_job_as_they_say() {
     let server = with_snapshot().await;
-    server.plan_pod(|_| Some(PodPlan::runs().stopping_after(Duration::from_millis(100))));
+    server.plan_pod(|_| Some(PodPlan::runs().stopping_after(Duration::from_millis(500))));
     let running = async || {
         create(&server, &job("drill")).await;
         until("it runs", || server.list("pods", "app").iter().any(|pod| pod["status"]["phase"] == "Running"))
@@ -406,10 +424,13 @@ async fn deletions_take_what_belongs_to_a_job_as_they_say() {
     assert_eq!(delete(&server, "drill", "Foreground").await.as_u16(), 200);
     let going = server.get("jobs", "app", "drill").expect("it waits");
     assert_eq!(going["metadata"]["finalizers"], json!(["foregroundDeletion"]));
-    until("the pod is going", || pod(&server)["metadata"]["deletionGracePeriodSeconds"] == 30).await;
+    until("the pod is going", || {
+        server.list("pods", "app").iter().any(|pod| pod["metadata"]["deletionGracePeriodSeconds"] == 30)
+    })
+    .await;
     until("the Job is gone", || server.get("jobs", "app", "drill").is_none()).await;
     assert!(nothing_is_left(&server));
-    assert!(began.elapsed() >= Duration::from_millis(95), "{:?}", began.elapsed());
+    assert!(began.elapsed() >= Duration::from_millis(495), "{:?}", began.elapsed());
 
     // Background: the Job goes at once.
     running().await;
