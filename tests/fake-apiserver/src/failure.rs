@@ -51,6 +51,18 @@ impl Cause {
         Cause { reason: "FieldValueForbidden", field: field.to_owned(), message: format!("Forbidden: {why}") }
     }
 
+    /// A reference to something that the object does not have.
+    pub(crate) fn not_found(field: &str, value: &str) -> Cause {
+        let message = format!("Not found: {}", quoted(value));
+        Cause { reason: "FieldValueNotFound", field: field.to_owned(), message }
+    }
+
+    /// An entry that is there twice.
+    pub(crate) fn duplicate(field: &str, value: &str) -> Cause {
+        let message = format!("Duplicate value: {}", quoted(value));
+        Cause { reason: "FieldValueDuplicate", field: field.to_owned(), message }
+    }
+
     /// A field that has too many bytes.
     pub(crate) fn too_long(field: &str, bytes: usize) -> Cause {
         let message = format!("Too long: may not be more than {bytes} bytes");
@@ -197,6 +209,16 @@ impl Failure {
             .map(|cause| json!({"reason": cause.reason, "message": cause.message, "field": cause.field}))
             .collect();
         Failure::new(422, "Invalid", message).with(name, resource.group, resource.kind, Some(causes))
+    }
+
+    /// A deletion that says nothing understandable of what belongs to the object.
+    pub(crate) fn invalid_options(propagation: &str) -> Failure {
+        let cause =
+            Cause::unsupported("propagationPolicy", propagation, &["Background", "Foreground", "Orphan"]);
+        let message =
+            format!("DeleteOptions.meta.k8s.io \"\" is invalid: {}: {}", cause.field, cause.message);
+        let causes = json!([{"reason": cause.reason, "message": cause.message, "field": cause.field}]);
+        Failure::new(422, "Invalid", message).with("", "meta.k8s.io", "DeleteOptions", Some(causes))
     }
 
     /// Not allowed; `group` and `plural` need not be of a resource that is served.
