@@ -15,6 +15,13 @@ use serde_json::{Value, json};
 
 use crate::names;
 
+mod groups;
+
+pub use groups::{
+    GROUP_SNAPSHOT_API, GROUP_SNAPSHOT_GROUP, GROUP_SNAPSHOT_KIND, GroupSelector, NewVolumeGroupSnapshot,
+    VolumeGroupSnapshot, VolumeGroupSnapshotSource, VolumeGroupSnapshotSpec, VolumeGroupSnapshotStatus,
+};
+
 /// API group of the snapshot API, as a Role names it.
 pub const SNAPSHOT_GROUP: &str = "snapshot.storage.k8s.io";
 
@@ -48,6 +55,9 @@ pub struct SnapshotAnnotations {
     /// Uid of the claim at the time the snapshot was requested.
     #[serde(rename = "volume-snapshotter/claim-uid")]
     pub claim_uid: Option<String>,
+    /// Of a group: its claims at the time it was requested, each as `name=uid`, comma-separated.
+    #[serde(rename = "volume-snapshotter/claim-uids")]
+    pub claim_uids: Option<String>,
     /// The SnapshotGroup of gemini that made the snapshot.
     #[serde(rename = "gemini.fairwinds.com/group")]
     pub gemini_group: Option<String>,
@@ -59,6 +69,8 @@ pub struct SnapshotAnnotations {
 pub struct OwnerReference {
     pub kind: String,
     pub name: String,
+    /// Distinguishes the owner from a later one of the same name.
+    pub uid: String,
 }
 
 /// A part of an object that its schema does not constrain. Content that cannot be parsed must not fail the
@@ -294,6 +306,22 @@ pub struct ClaimLabels {
     /// For a restored claim: the snapshot it was created from, unless the name is too long for a label.
     #[serde(rename = "volume-snapshotter/restored-snapshot")]
     pub restored_snapshot: Option<String>,
+    /// All others: a setting names the one that makes groups.
+    #[serde(flatten)]
+    pub others: BTreeMap<String, String>,
+}
+
+impl ClaimLabels {
+    /// The value of a label.
+    pub fn get(&self, key: &str) -> Option<&str> {
+        match key {
+            names::RUN_LABEL => self.run.as_deref(),
+            names::RUN_UID_LABEL => self.run_uid.as_deref(),
+            names::RESTORED_CLAIM_LABEL => self.restored_claim.as_deref(),
+            names::RESTORED_SNAPSHOT_LABEL => self.restored_snapshot.as_deref(),
+            key => self.others.get(key).map(String::as_str),
+        }
+    }
 }
 
 /// The annotations of a claim that are used. All others are skipped, however large they are.

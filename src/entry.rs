@@ -15,6 +15,7 @@ use crate::{
         self, AdoptCommand, ClusterFlags, Command, Format, Line, ListCommand, Output, ReadCommand,
         RestoreCommand, SimulateCommand, Wanted,
     },
+    group::Group,
     list::{self, Extent, Given, Listing, Look, Names, Retention, Row},
     names, notify, process, read,
     report::{EXIT_DONE, EXIT_PERMANENT, EXIT_TRANSIENT, Failure, Reason, Report, RestoreReport, Stop},
@@ -240,7 +241,7 @@ async fn adopt(cluster: &Cluster, settings: &Settings, which: &Which, yes: bool)
     let schedule = &settings.schedule;
     let choice = Choice::new(cluster, schedule, which).await?;
     let given = Given { schedule: true, retention: settings.is_retention_given };
-    let extent = Extent { all_schedules: true, all_namespaces: false };
+    let extent = Extent { all_schedules: true, all_namespaces: false, groups: false };
     let now = Timestamp::now();
     let mut taken = HashSet::new();
     let mut listing = list::list(cluster, settings, given, extent, now, &mut |record| {
@@ -365,7 +366,7 @@ fn restore_once(command: RestoreCommand) -> u8 {
     };
     let report = match with_cluster(access, restore) {
         Ok(report) => report,
-        Err(Unbegun::Stopped(stop)) => RestoreReport::of_stop(stop, &settings.to),
+        Err(Unbegun::Stopped(stop)) => RestoreReport::of_stop(stop, &settings.made()),
         Err(Unbegun::Trouble(failure)) => RestoreReport::of_trouble(failure),
     };
     process::publish_restore(&report, settings.log_format, &settings.termination_log);
@@ -388,6 +389,17 @@ fn existing(wanted: Wanted, line: &Line) -> Vec<String> {
             match wanted {
                 Wanted::Claims => cluster.claims(&scope, "", |claim| Some(claim.metadata.name)).await,
                 Wanted::Namespaces => cluster.namespaces("").await,
+                Wanted::Snapshots if let Some(group) = &line.group => {
+                    let groups = groups(&cluster, &scope).await?.into_iter();
+                    Ok(groups
+                        .filter(|one| one.value() == Some(group))
+                        .map(|one| one.name().to_owned())
+                        .collect())
+                }
+                Wanted::Groups => {
+                    let groups = groups(&cluster, &scope).await?;
+                    Ok(groups.iter().filter_map(|group| group.value().map(str::to_owned)).collect())
+                }
                 Wanted::Snapshots => {
                     let is_of = |claim: &Option<String>| line.claim.is_none() || line.claim == *claim;
                     let records = cluster.records(&scope, "").await?;
@@ -402,6 +414,12 @@ fn existing(wanted: Wanted, line: &Line) -> Vec<String> {
         Ok(Ok(Ok(names))) => names,
         _ => Vec::new(),
     }
+}
+
+async fn groups(cluster: &Cluster, scope: &Scope) -> Result<Vec<Group>, cluster::Error> {
+    let mut groups = Vec::new();
+    cluster.groups(scope, "", cluster::Listed::into(&mut groups, Some)).await?;
+    Ok(groups)
 }
 
 /// Ends when the process is told to stop.

@@ -11,6 +11,7 @@
 //! | [`names`] | label keys, and what Kubernetes accepts as a name or a label's value |
 //! | [`api`] | the fields of claims and snapshots that are read and written |
 //! | [`snapshot`] | what is remembered of a snapshot |
+//! | [`group`] | what a group snapshot is together with its members |
 //! | [`hooks`] | which commands pods ask for around their claims' snapshots, and which claims belong together |
 //! | [`shard`] | which pod of an Indexed Job takes a claim |
 //! | [`url`] | foreign URLs, and what of them may be said |
@@ -29,7 +30,7 @@
 //! | [`command`] | the command line |
 //! | [`process`] | the log, the terminal, signals, the termination message's file |
 //!
-//! [`hooks`], [`shard`], [`retention`], [`timeline`], [`settings`], [`report`], [`simulate`], [`command`] and what they
+//! [`group`], [`hooks`], [`shard`], [`retention`], [`timeline`], [`settings`], [`report`], [`simulate`], [`command`] and what they
 //! use are pure: they know neither clock nor cluster; so are the parts of [`list`], [`restore`] and [`adopt`]
 //! that decide what is said and made. [`run`], [`list`], [`simulate`], [`restore`] and [`adopt`] know no HTTP, and
 //! nothing of each other; [`read`] knows files, and no cluster. [`main`] wires the parts together and does nothing else.
@@ -70,6 +71,7 @@ pub mod api;
 pub mod cluster;
 pub mod command;
 mod entry;
+pub mod group;
 pub mod hooks;
 pub mod list;
 pub mod names;

@@ -24,6 +24,13 @@ pub const RUN_UID_LABEL: &str = "volume-snapshotter/run-uid";
 /// claim's name.
 pub const CLAIM_UID_ANNOTATION: &str = "volume-snapshotter/claim-uid";
 
+/// Annotation of a group snapshot: the claims when it was requested, each as `name=uid`, comma-separated. The
+/// snapshot controller looks them up by their labels, later.
+pub const CLAIM_UIDS_ANNOTATION: &str = "volume-snapshotter/claim-uids";
+
+/// Label of a group snapshot: the value that its claims have in common.
+pub const GROUP_LABEL: &str = "volume-snapshotter/group";
+
 /// Annotation of a claim: its retention rules. With `.<schedule>` appended, the key applies to that schedule
 /// only, and wins.
 pub const RETENTION_ANNOTATION: &str = "volume-snapshotter/retention";

@@ -51,7 +51,20 @@ pub struct ClaimReport {
     pub kept: usize,
     /// What there is of the claim's snapshots at the end; `None` if that is not known.
     pub stock: Option<Stock>,
+    /// The group that the claim is in; `None` if it is snapshotted alone.
+    pub group: Option<Box<GroupReport>>,
     pub end: End,
+}
+
+/// The part of a claim in the report on its group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupReport {
+    /// What the group is called in messages.
+    pub group: String,
+    /// Name of the VolumeSnapshot of the claim that is a member of the new group snapshot.
+    pub member: Option<String>,
+    /// The first claim of the group, whose report says the same; `None` if this is it.
+    pub same_as: Option<String>,
 }
 
 /// Whether a snapshot was taken while the hooks held.
@@ -233,6 +246,7 @@ impl ClaimReport {
             deleting: 0,
             kept: 0,
             stock: None,
+            group: None,
             end: End::Unfinished(Step::Waiting),
         }
     }
@@ -266,9 +280,23 @@ impl ClaimReport {
         }
     }
 
+    /// The first claim of the group, and the group, if what is wrong was said of that claim already.
+    fn same_failure_as(&self) -> Option<(&str, &str)> {
+        let GroupReport { group, same_as, .. } = self.group.as_deref()?;
+        let is_failure = matches!(self.end, End::Failed(_) | End::NotPruned(_));
+        same_as.as_deref().filter(|_| is_failure).map(|first| (first, group.as_str()))
+    }
+
     /// Returns the result in one line, without the claim's name.
     pub fn line(&self, dry_run: bool) -> String {
-        let snapshot = self.snapshot.as_deref().unwrap_or("its snapshot");
+        let named = self.snapshot.as_deref().unwrap_or("its snapshot");
+        let snapshot = match self.group.as_deref() {
+            None => named.to_owned(),
+            Some(GroupReport { group, member: None, .. }) => format!("{named} of group {group}"),
+            Some(GroupReport { group, member: Some(member), .. }) => {
+                format!("{member}, member of {named} of group {group},")
+            }
+        };
         match &self.end {
             End::Unfinished(Step::Waiting) => "not started".to_owned(),
             End::Unfinished(Step::Freezing) => "stopped while the pre hooks were being run".to_owned(),
@@ -441,7 +469,10 @@ impl Report {
             .partition(|claim| matches!(claim.end, End::Done | End::PassedOver(_) | End::NotDue(_)));
         let mut left = self.claims.len();
         for claim in badly.into_iter().chain(well) {
-            let line = format!("{}: {}\n", claim.claim, claim.line(self.dry_run));
+            let line = match claim.same_failure_as() {
+                Some((first, group)) => format!("{}: as claim {first} of group {group}\n", claim.claim),
+                None => format!("{}: {}\n", claim.claim, claim.line(self.dry_run)),
+            };
             if message.len() + line.len() + ROOM_FOR_REST > MAX_MESSAGE {
                 message.push_str(&format!("and {}: see the log\n", text::count(left, "more claim")));
                 break;
@@ -499,12 +530,12 @@ impl RestoreReport {
     }
 
     /// A restore that was ended before it was done.
-    pub fn of_stop(stop: Stop, to: &str) -> Self {
+    pub fn of_stop(stop: Stop, what: &str) -> Self {
         let why = match stop {
             Stop::Signal(_) => "told to stop",
             Stop::OutOfTime => "the restore's time was over",
         };
-        let message = format!("{why}; if claim {to} was made it stays, and may still become Bound");
+        let message = format!("{why}; if {what} was made it stays, and may still become Bound");
         let failure = Failure { message, is_transient: true, reason: Reason::Other };
         RestoreReport { outcome: Err(failure), stopped: Some(stop) }
     }

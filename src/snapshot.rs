@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use crate::{
-    api::{Claim, Lenient, VolumeSnapshot},
+    api::{Claim, GROUP_SNAPSHOT_KIND, Lenient, VolumeSnapshot},
     names, text,
 };
 
@@ -44,6 +44,9 @@ pub struct Snapshot {
     pub ready: bool,
     /// Whether the status cannot be parsed. Such a snapshot is not ready, and never touched.
     pub unreadable: bool,
+    /// Of a group: whether members that it had are gone, or are being deleted. Such a group is not ready, and never
+    /// touched: what is left of it may be wanted.
+    pub incomplete: bool,
     /// Whether the hold label is set. No schedule prunes a held snapshot.
     pub held: bool,
     /// `metadata.deletionTimestamp`: deleted, but finalizers keep the object.
@@ -54,7 +57,8 @@ pub struct Snapshot {
     pub run: Option<String>,
     /// Uid of the Job that created the snapshot, from its label.
     pub run_uid: Option<String>,
-    /// Uid of the claim when the snapshot was requested, from its annotation.
+    /// Uid of the claim when the snapshot was requested, from its annotation. Of a group those of its claims, see
+    /// [`crate::group::claim_uids`].
     pub claim_uid: Option<String>,
     /// The last error that the snapshot controller reported.
     pub error: Option<String>,
@@ -85,6 +89,7 @@ impl Snapshot {
             taken_up: true,
             ready: true,
             unreadable: false,
+            incomplete: false,
             held: false,
             terminating_since: None,
             owner: None,
@@ -118,6 +123,7 @@ impl Snapshot {
         match self {
             Snapshot { terminating_since: Some(_), .. } => Some("it is being deleted".to_owned()),
             Snapshot { unreadable: true, .. } => Some("its status cannot be understood".to_owned()),
+            Snapshot { incomplete: true, .. } => Some("a member of it was deleted".to_owned()),
             Snapshot { ready: true, .. } => None,
             Snapshot { error: Some(error), .. } => Some(format!("it is not ready: {error}")),
             _ => Some("it is not ready yet".to_owned()),
@@ -160,7 +166,16 @@ pub struct Record {
     pub maker: Option<Maker>,
     /// All labels but those that have a field of their own.
     pub labels: BTreeMap<String, String>,
+    /// The VolumeGroupSnapshot that it is a member of.
+    pub group: Option<GroupRef>,
     pub snapshot: Snapshot,
+}
+
+/// Identifies a VolumeGroupSnapshot, in the namespace of its members.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupRef {
+    pub name: String,
+    pub uid: String,
 }
 
 /// The mark by which another tool knows a snapshot as its own, and may delete it.
@@ -202,8 +217,12 @@ impl From<VolumeSnapshot> for Record {
             let group = object.metadata.annotations.gemini_group.take();
             group.map(|name| Maker { key: names::GEMINI_ANNOTATION, name })
         });
+        let owners = &object.metadata.owner_references;
+        let group = owners.iter().find(|owner| owner.kind == GROUP_SNAPSHOT_KIND);
+        let group = group.map(|owner| GroupRef { name: owner.name.clone(), uid: owner.uid.clone() });
         Record {
             maker,
+            group,
             labels: further,
             namespace: std::mem::take(&mut object.metadata.namespace),
             claim: object.spec.source.persistent_volume_claim_name.take(),
@@ -224,7 +243,7 @@ impl From<VolumeSnapshot> for Snapshot {
         // The controller writes the group's name into the status late; the owner reference is there from the
         // start.
         let in_group = status.volume_group_snapshot_name.is_some_and(|group| !group.is_empty())
-            || metadata.owner_references.iter().any(|owner| owner.kind == "VolumeGroupSnapshot");
+            || metadata.owner_references.iter().any(|owner| owner.kind == GROUP_SNAPSHOT_KIND);
         Snapshot {
             held: labels.get(names::HOLD_LABEL).is_some_and(|value| value != "false"),
             run: labels.remove(names::RUN_LABEL),
@@ -239,6 +258,7 @@ impl From<VolumeSnapshot> for Snapshot {
             taken_up: status.bound_volume_snapshot_content_name.is_some_and(|content| !content.is_empty()),
             ready: status.ready_to_use == Some(true),
             unreadable,
+            incomplete: false,
             terminating_since: metadata.deletion_timestamp,
             owner: match in_group {
                 true => Some(Owner::Group),
@@ -292,6 +312,7 @@ mod tests {
                 taken_up: true,
                 ready: true,
                 unreadable: false,
+                incomplete: false,
                 held: false,
                 terminating_since: None,
                 owner: None,

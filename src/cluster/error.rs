@@ -7,7 +7,7 @@ use kube::core::Status;
 
 use super::{Permission, operation::Operation};
 use crate::{
-    api::SNAPSHOT_GROUP,
+    api::{GROUP_SNAPSHOT_GROUP, SNAPSHOT_GROUP},
     report::{Failure, Reason},
     text,
 };
@@ -211,6 +211,11 @@ impl Error {
             (ErrorKind::NotServed, Some(Permission { group: SNAPSHOT_GROUP, .. })) => Some(
                 "install the snapshot CRDs (volumesnapshots, volumesnapshotclasses and \
                  volumesnapshotcontents of snapshot.storage.k8s.io/v1) and the snapshot controller"
+                    .to_owned(),
+            ),
+            (ErrorKind::NotServed, Some(Permission { group: GROUP_SNAPSHOT_GROUP, .. })) => Some(
+                "groups need groupsnapshot.storage.k8s.io/v1: install the CRDs of group snapshots and the \
+                 snapshot controller of external-snapshotter 8.6 or later; older ones serve v1beta1 or v1beta2 only"
                     .to_owned(),
             ),
             (ErrorKind::Unauthorized, _) => {

@@ -3,7 +3,8 @@
 //! [`Cluster`] offers what a run needs in a run's own words, what a restore needs beside that in `claims`, and
 //! what people are told with in `events`. How a request is sent, bounded and repeated is in `request` and
 //! `backoff`, how a list is read page by page in `pages`; where the API server is and who we are to it in
-//! `connect`; how a command is run in a container in `exec`; what can go wrong in [`Error`].
+//! `connect`; how a command is run in a container in `exec`; what is asked of group snapshots in `groups`; what a new
+//! snapshot is to be in `new`; what can go wrong in [`Error`].
 
 mod backoff;
 mod claims;
@@ -12,11 +13,13 @@ mod credentials;
 mod error;
 mod events;
 mod exec;
+mod groups;
+mod new;
 mod operation;
 mod pages;
 mod request;
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::collections::BTreeMap;
 
 use futures::{Stream, StreamExt};
 use k8s_openapi::jiff::Timestamp;
@@ -31,17 +34,17 @@ pub use backoff::Backoff;
 pub use connect::{Access, INTERACTIVE_RETRY_BUDGET, RETRY_BUDGET, connect};
 pub(crate) use error::with_causes;
 pub use error::{Error, ErrorKind};
-pub use exec::PodCommand;
+pub use exec::{OpenCommand, PodCommand};
+pub use new::{NewSnapshot, Source, Stored};
 pub use request::{DENIED_FOR, Slot};
 
 use crate::{
     api::{
-        ChangedMetadata, Claim, MetadataPatch, Namespace, NewMetadata, NewVolumeSnapshot, Pod, SNAPSHOT_API,
-        SNAPSHOT_GROUP, Volume, VolumeSnapshot, VolumeSnapshotSource, VolumeSnapshotSpec,
+        ChangedMetadata, Claim, GROUP_SNAPSHOT_API, GROUP_SNAPSHOT_GROUP, MetadataPatch, Namespace, Pod,
+        SNAPSHOT_API, SNAPSHOT_GROUP, Volume, VolumeSnapshot,
     },
     names,
     retention::VolumeAnnotations,
-    shard::Shard,
     snapshot::{ClaimId, Record, Snapshot},
     text,
 };
@@ -70,6 +73,7 @@ const CRON_JOBS: &str = "cronjobs";
 const CONFIG_MAPS: &str = "configmaps";
 const PODS: &str = "pods";
 const EXEC: &str = "pods/exec";
+const GROUPS: &str = "volumegroupsnapshots";
 const BATCH_GROUP: &str = "batch";
 const STORAGE_GROUP: &str = "storage.k8s.io";
 const EVENT_GROUP: &str = "events.k8s.io";
@@ -82,6 +86,10 @@ const fn on_snapshots(verb: &'static str) -> Permission {
     Permission { group: SNAPSHOT_GROUP, resource: SNAPSHOTS, verb }
 }
 
+const fn on_groups(verb: &'static str) -> Permission {
+    Permission { group: GROUP_SNAPSHOT_GROUP, resource: GROUPS, verb }
+}
+
 const GET_CLAIM: Permission = on_claims("get");
 const LIST_CLAIMS: Permission = on_claims("list");
 const CREATE_CLAIM: Permission = on_claims("create");
@@ -91,6 +99,12 @@ const LIST: Permission = on_snapshots("list");
 const WATCH: Permission = on_snapshots("watch");
 const DELETE: Permission = on_snapshots("delete");
 const PATCH: Permission = on_snapshots("patch");
+const CREATE_GROUP: Permission = on_groups("create");
+const GET_GROUP: Permission = on_groups("get");
+const LIST_GROUPS: Permission = on_groups("list");
+const WATCH_GROUPS: Permission = on_groups("watch");
+const DELETE_GROUP: Permission = on_groups("delete");
+const PATCH_GROUP: Permission = on_groups("patch");
 const LIST_NAMESPACES: Permission = Permission { group: "", resource: NAMESPACES, verb: "list" };
 const CREATE_EVENT: Permission = Permission { group: EVENT_GROUP, resource: EVENTS, verb: "create" };
 const LIST_EVENTS: Permission = Permission { group: "", resource: EVENTS, verb: "list" };
@@ -118,11 +132,19 @@ pub const EVENT_PERMISSIONS: &[Permission] = &[CREATE_EVENT];
 /// What a run needs besides if it runs hooks. To run a command over a WebSocket takes both verbs.
 pub const HOOK_PERMISSIONS: &[Permission] = &[LIST_PODS, GET_EXEC, CREATE_EXEC, PATCH];
 
+/// What a run needs besides if it takes groups of claims (`SNAPSHOT_GROUP_LABEL`). The last is used with hooks only.
+pub const GROUP_PERMISSIONS: &[Permission] =
+    &[CREATE_GROUP, GET_GROUP, LIST_GROUPS, WATCH_GROUPS, DELETE_GROUP, PATCH_GROUP];
+
 /// What a run needs besides if it heeds the annotations of volumes, which are in no namespace.
 pub const VOLUME_PERMISSIONS: &[Permission] = &[LIST_VOLUMES];
 
 /// Every right that a restore uses, which are no part of a run's: it deletes nothing.
 pub const RESTORE_PERMISSIONS: &[Permission] = &[GET_CLAIM, CREATE_CLAIM, GET, LIST, LIST_EVENTS];
+
+/// What a restore of a group needs besides, and one of a single claim if its schedule or its labels are given and
+/// there are members of groups. `list` uses the second where there are groups. The Role of the manifests has them.
+pub const RESTORE_GROUP_PERMISSIONS: &[Permission] = &[GET_GROUP, LIST_GROUPS];
 
 /// What a restore uses where it may: whether the StorageClass exists and what it waits for is known
 /// sooner then, and which there are; and whose a volume is that does not carry the claim's uid in its
@@ -164,8 +186,16 @@ pub enum Listed<T> {
 }
 
 impl<T> Listed<T> {
+    /// The same step of a list of something else.
+    fn map<U>(self, change: impl FnOnce(T) -> Option<U>) -> Option<Listed<U>> {
+        match self {
+            Listed::Begin => Some(Listed::Begin),
+            Listed::Object(object) => change(object).map(Listed::Object),
+        }
+    }
+
     /// Returns what to do with the steps of a list so that `kept` holds what `keep` keeps of the objects.
-    fn into<U>(kept: &mut Vec<U>, mut keep: impl FnMut(T) -> Option<U>) -> impl FnMut(Self) {
+    pub(crate) fn into<U>(kept: &mut Vec<U>, mut keep: impl FnMut(T) -> Option<U>) -> impl FnMut(Self) {
         move |listed| match listed {
             Listed::Begin => kept.clear(),
             Listed::Object(object) => kept.extend(keep(object)),
@@ -173,38 +203,13 @@ impl<T> Listed<T> {
     }
 }
 
-/// What a new snapshot is to be.
-#[derive(Clone, Debug)]
-pub struct NewSnapshot {
-    /// Its name, which is its label `name` too.
-    pub name: String,
-    /// The claim to take it of, in the same namespace.
-    pub claim: ClaimId,
-    /// The class; `None` for the cluster's default.
-    pub class: Option<String>,
-    /// The schedule that it belongs to.
-    pub schedule: String,
-    /// The run that makes it.
-    pub run: String,
-    /// The uid of the Job that makes it, by which its next attempt finds it.
-    pub run_uid: Option<String>,
-    /// The uid of the claim, as it was just read.
-    pub claim_uid: Option<String>,
-    /// The part of all claims that its claim is in.
-    pub shard: Shard,
-    /// Whether it is held.
-    pub hold: bool,
-    /// Further labels, for people.
-    pub labels: BTreeMap<String, String>,
-}
-
 /// What a watch tells.
 #[derive(Clone, Debug)]
-pub enum Event {
-    /// A snapshot is there, or changed.
-    Applied(VolumeSnapshot),
-    /// A snapshot is gone.
-    Deleted(VolumeSnapshot),
+pub enum Event<T> {
+    /// An object is there, or changed.
+    Applied(T),
+    /// An object is gone.
+    Deleted(T),
     /// Nothing changed up to this resourceVersion.
     Bookmark(String),
 }
@@ -419,20 +424,30 @@ impl Cluster {
         scope: &Scope,
         selector: &str,
         resource_version: &str,
-    ) -> Result<impl Stream<Item = Result<Event, Error>> + use<>, Error> {
+    ) -> Result<impl Stream<Item = Result<Event<VolumeSnapshot>, Error>> + use<>, Error> {
         let operation = Operation::new(format!("watch the snapshots that match {selector:?}"), scope, WATCH);
+        self.watch_some(operation, &path(scope, SNAPSHOTS), selector, resource_version).await
+    }
+
+    async fn watch_some<T: Clone + DeserializeOwned + 'static>(
+        &self,
+        operation: Operation,
+        path: &ApiRequest,
+        selector: &str,
+        resource_version: &str,
+    ) -> Result<impl Stream<Item = Result<Event<T>, Error>> + use<T>, Error> {
         let parameters = WatchParams {
             label_selector: Some(selector.to_owned()),
             timeout: Some(WATCH_SECONDS),
             bookmarks: true,
             ..WatchParams::default()
         };
-        let request = path(scope, SNAPSHOTS).watch(&parameters, resource_version);
-        let events = self.requests.watch::<VolumeSnapshot>(operation.clone(), request).await?;
+        let request = path.watch(&parameters, resource_version);
+        let events = self.requests.watch::<T>(operation.clone(), request).await?;
         Ok(events.map(move |event| {
             Ok(match event? {
-                WatchEvent::Added(snapshot) | WatchEvent::Modified(snapshot) => Event::Applied(snapshot),
-                WatchEvent::Deleted(snapshot) => Event::Deleted(snapshot),
+                WatchEvent::Added(object) | WatchEvent::Modified(object) => Event::Applied(object),
+                WatchEvent::Deleted(object) => Event::Deleted(object),
                 WatchEvent::Bookmark(bookmark) => Event::Bookmark(bookmark.metadata.resource_version),
                 WatchEvent::Error(status) => {
                     return Err(Error::answered(&operation, status.code, Some(*status), "", None));
@@ -452,16 +467,17 @@ impl Cluster {
     /// [`ErrorKind::AlreadyExists`] if somebody else's has the name. After an error that leaves open
     /// whether the request was carried out, the snapshot may be there.
     pub async fn create(&self, new: &NewSnapshot, dry_run: bool) -> Result<VolumeSnapshot, Error> {
-        let scope = Scope::Namespace(new.claim.namespace.clone());
+        let namespace = new.source.namespace();
+        let scope = Scope::Namespace(namespace.to_owned());
         let operation =
-            Operation::new(format!("make snapshot {} of claim {}", new.name, new.claim.name), &scope, CREATE);
+            Operation::new(format!("make snapshot {} of {}", new.name, new.source), &scope, CREATE);
         let parameters = PostParams { dry_run, ..PostParams::default() };
         let post = || {
             let body = serde_json::to_vec(&new.object()).map_err(BuildError::SerializeBody)?;
             path(&scope, SNAPSHOTS).create(&parameters, body)
         };
         let find = async || {
-            let found = self.snapshot(&new.claim.namespace, &new.name).await?;
+            let found = self.snapshot(namespace, &new.name).await?;
             Ok(new.is(&found).then_some(found))
         };
         self.create_or_find(&operation, &post, dry_run, find).await
@@ -529,7 +545,18 @@ impl Cluster {
     ) -> Result<Deleted, Error> {
         let scope = Scope::Namespace(namespace.to_owned());
         let operation = Operation::new(format!("delete snapshot {}", snapshot.name), &scope, DELETE);
-        is_name(&operation, &snapshot.name)?;
+        self.delete_object(&operation, &path(&scope, SNAPSHOTS), snapshot, dry_run, guard).await
+    }
+
+    async fn delete_object(
+        &self,
+        operation: &Operation,
+        path: &ApiRequest,
+        snapshot: &Snapshot,
+        dry_run: bool,
+        guard: impl AsyncFn(&Slot<'_>) -> bool,
+    ) -> Result<Deleted, Error> {
+        is_name(operation, &snapshot.name)?;
         let parameters = DeleteParams {
             dry_run,
             preconditions: Some(Preconditions {
@@ -538,16 +565,16 @@ impl Cluster {
             }),
             ..DeleteParams::default()
         };
-        let delete = || path(&scope, SNAPSHOTS).delete(&snapshot.name, &parameters);
+        let delete = || path.delete(&snapshot.name, &parameters);
         let mut budget = self.requests.budget();
         let mut unclear = false;
         let mut last = None;
         loop {
-            let slot = self.requests.slot(&operation).await?;
+            let slot = self.requests.slot(operation).await?;
             if !guard(&slot).await {
                 return Ok(Deleted::Withheld(last));
             }
-            let answer = slot.send(&operation, &delete, &mut budget).await;
+            let answer = slot.send(operation, &delete, &mut budget).await;
             drop(slot);
             match answer {
                 // The answer is the object if finalizers keep it, else a Status: neither is needed.
@@ -558,7 +585,7 @@ impl Cluster {
                 Err(error) => {
                     unclear |= error.is_unclear() && !dry_run;
                     last = Some(error.clone());
-                    budget.wait(&operation, error).await?;
+                    budget.wait(operation, error).await?;
                 }
             }
         }
@@ -660,6 +687,7 @@ fn is_name(operation: &Operation, name: &str) -> Result<(), Error> {
 fn path(scope: &Scope, resource: &str) -> ApiRequest {
     let api = match resource {
         SNAPSHOTS => format!("/apis/{SNAPSHOT_API}"),
+        GROUPS => format!("/apis/{GROUP_SNAPSHOT_API}"),
         CLASSES => format!("/apis/{STORAGE_GROUP}/v1"),
         CRON_JOBS => format!("/apis/{BATCH_GROUP}/v1"),
         _ => "/api/v1".to_owned(),
@@ -668,96 +696,4 @@ fn path(scope: &Scope, resource: &str) -> ApiRequest {
         Scope::Namespace(namespace) => format!("{api}/namespaces/{namespace}/{resource}"),
         Scope::All => format!("{api}/{resource}"),
     })
-}
-
-impl NewSnapshot {
-    /// The labels that this program goes by.
-    fn own_labels(&self) -> BTreeMap<&'static str, String> {
-        let mut labels = BTreeMap::from([
-            (names::SCHEDULE_LABEL, self.schedule.clone()),
-            (names::NAME_LABEL, self.name.clone()),
-            (names::RUN_LABEL, self.run.clone()),
-            (names::MANAGED_BY_LABEL, names::PROGRAM.to_owned()),
-        ]);
-        if !self.shard.is_whole() {
-            labels.insert(names::SHARD_LABEL, self.shard.label_value());
-        }
-        if let Some(uid) = &self.run_uid {
-            labels.insert(names::RUN_UID_LABEL, uid.clone());
-        }
-        if self.hold {
-            labels.insert(names::HOLD_LABEL, "true".to_owned());
-        }
-        labels
-    }
-
-    fn object(&self) -> NewVolumeSnapshot {
-        let further = self.labels.iter().map(|(key, value)| (Cow::Owned(key.clone()), value.clone()));
-        let own = self.own_labels().into_iter().map(|(key, value)| (Cow::Borrowed(key), value));
-        // Own ones last: none of the others may stand in their place.
-        let labels = further.chain(own).collect();
-        let claim_uid = self.claim_uid.iter().map(|uid| (names::CLAIM_UID_ANNOTATION, uid.clone()));
-        NewVolumeSnapshot {
-            api_version: SNAPSHOT_API,
-            kind: "VolumeSnapshot",
-            metadata: NewMetadata { name: self.name.clone(), labels, annotations: claim_uid.collect() },
-            spec: VolumeSnapshotSpec {
-                source: VolumeSnapshotSource { persistent_volume_claim_name: Some(self.claim.name.clone()) },
-                volume_snapshot_class_name: self.class.clone(),
-            },
-        }
-    }
-
-    /// Whether `found` was made by this run for this claim, whatever admission changed of it. The name is
-    /// random, and nobody else's by any chance worth counting.
-    fn is(&self, found: &VolumeSnapshot) -> bool {
-        let label = |key| found.metadata.labels.get(key).map(String::as_str);
-        label(names::RUN_LABEL) == Some(&self.run)
-            && label(names::RUN_UID_LABEL) == self.run_uid.as_deref()
-            && found.spec.source.persistent_volume_claim_name.as_deref() == Some(&self.claim.name)
-    }
-
-    /// What admission made another than was asked for, each in words; empty if nothing that matters.
-    /// Labels and annotations that were added matter to others only, but for one that holds it; so do the further
-    /// labels, see [`NewSnapshot::lost_labels`].
-    pub fn changes(&self, stored: &VolumeSnapshot) -> Vec<String> {
-        let asked = self.object();
-        let mut changes = Vec::new();
-        let mut compare = |what: &str, asked: Option<&str>, stored: Option<&str>| {
-            let say = |value: Option<&str>| value.map_or("missing".to_owned(), |value| format!("{value:?}"));
-            if asked != stored {
-                changes.push(text::foreign(&format!("{what} is {} instead of {}", say(stored), say(asked))));
-            }
-        };
-        let stored_label = |key: &str| stored.metadata.labels.get(key).map(String::as_str);
-        for (key, value) in &self.own_labels() {
-            compare(&format!("label {key}"), Some(value), stored_label(key));
-        }
-        if !self.hold {
-            compare(&format!("label {}", names::HOLD_LABEL), None, stored_label(names::HOLD_LABEL));
-        }
-        let (asked, stored_spec) = (&asked.spec, &stored.spec);
-        let claim = |spec: &VolumeSnapshotSpec| spec.source.persistent_volume_claim_name.clone();
-        compare("the claim", claim(asked).as_deref(), claim(stored_spec).as_deref());
-        // Left out, it is the cluster's default that is stored.
-        if let Some(class) = &asked.volume_snapshot_class_name {
-            compare("the class", Some(class), stored_spec.volume_snapshot_class_name.as_deref());
-        }
-        // Without the uid its age tells whose it is; with another one it is of a claim that never was.
-        let claim_uid = stored.metadata.annotations.claim_uid.as_deref();
-        if claim_uid.is_some() {
-            let key = format!("annotation {}", names::CLAIM_UID_ANNOTATION);
-            compare(&key, self.claim_uid.as_deref(), claim_uid);
-        }
-        // What another object owns is not the schedule's to prune.
-        let owner = stored.metadata.owner_references.first();
-        compare("its owner", None, owner.map(|owner| format!("{} {}", owner.kind, owner.name)).as_deref());
-        changes
-    }
-
-    /// The further labels that the snapshot has not, or with another value.
-    pub fn lost_labels(&self, stored: &VolumeSnapshot) -> Vec<&str> {
-        let is_lost = |(key, value): &(&String, &String)| stored.metadata.labels.get(*key) != Some(*value);
-        self.labels.iter().filter(is_lost).map(|(key, _)| key.as_str()).collect()
-    }
 }

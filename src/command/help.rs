@@ -61,7 +61,8 @@ Example:
 pub(super) const LIST: &str = "\
 Shows the snapshots of the schedules here, newest first, and why each stays or goes: by the settings of the \
 CronJobs of this program that it finds, each snapshot by those of its own schedule. Flags and variables win \
-over them. Of each claim it also shows what a restore would choose, whoever made it. It changes nothing.";
+over them. Of each claim it also shows what a restore would choose, whoever made it. A group is shown with its \
+members under it. It changes nothing.";
 
 /// What stands behind the flags of `list`.
 pub(super) const LIST_AFTER: &str = "\
@@ -113,13 +114,14 @@ Examples:
 
 /// What `restore` does.
 pub(super) const RESTORE: &str = "\
-Makes a new claim with the data of a snapshot, and waits until it is Bound. It changes nothing that exists, \
-and deletes nothing.";
+Makes a new claim with the data of a snapshot, or one for each claim of a group, and waits until they are Bound. \
+It changes nothing that exists, and deletes nothing.";
 
 /// What `restore` needs.
 pub(super) const RESTORE_USAGE: &str = "\
 {program} restore --claim <CLAIM> --to <NAME> [OPTIONS]
-       {program} restore --snapshot <SNAPSHOT> --to <NAME> [OPTIONS]";
+       {program} restore --snapshot <SNAPSHOT> --to <NAME> [OPTIONS]
+       {program} restore --group <GROUP> --to <PATTERN> [OPTIONS]";
 
 /// What stands behind the flags of `restore`.
 pub(super) const RESTORE_AFTER: &str = "\
@@ -139,7 +141,8 @@ Examples:
   {program} list data
   {program} restore --claim data --to data-1
   {program} restore --claim data --at \"2026-11-20 08:55\" --to data-1
-  {program} restore --snapshot volume-snapshot-0a1b2c3d --to data-1 --dry-run";
+  {program} restore --snapshot volume-snapshot-0a1b2c3d --to data-1 --dry-run
+  {program} restore --group shop --to {claim}-1";
 
 /// What `adopt` does.
 pub(super) const ADOPT: &str = "\

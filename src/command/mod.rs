@@ -351,7 +351,7 @@ fn list(command: &clap::Command, matches: &ArgMatches) -> Result<Command, clap::
     Ok(Command::List(ListCommand {
         flags: Settings::list_flags(command, matches),
         cluster: ClusterFlags::from_arg_matches(matches)?,
-        extent: Extent { all_schedules: all, all_namespaces },
+        extent: Extent { all_schedules: all, all_namespaces, groups: true },
         output: if timeline { Output::Timeline } else { output },
         labels: label_columns,
     }))

@@ -13,17 +13,19 @@ pub struct Unit {
     pub pods: Vec<(usize, Vec<usize>)>,
 }
 
-/// The units of claims, which are given by namespace and name, in the order of their first claims. A claim that no
-/// pod with hooks mounts is in none, and neither is a pod that mounts none of the claims.
-pub fn units<'a>(claims: impl Iterator<Item = (&'a str, &'a str)>, pods: &[HookedPod]) -> Vec<Unit> {
+/// The units of claims, which are given by namespace and name, each with its position, in the order of their first
+/// claims. The claims of a group have one position, for they are snapshotted together. A claim that no pod with hooks
+/// mounts is in no unit, and neither is a pod that mounts none of the claims.
+pub fn units<'a>(claims: impl Iterator<Item = ((&'a str, &'a str), usize)>, pods: &[HookedPod]) -> Vec<Unit> {
     if pods.is_empty() {
         return Vec::new();
     }
-    let position: HashMap<(&str, &str), usize> = claims.enumerate().map(|(at, claim)| (claim, at)).collect();
+    let position: HashMap<(&str, &str), usize> = claims.collect();
     let mounted = |pod: &HookedPod| {
         let positions = pod.claims.iter().filter_map(|claim| position.get(&(&*pod.namespace, &**claim)));
         let mut positions: Vec<usize> = positions.copied().collect();
         positions.sort_unstable();
+        positions.dedup();
         positions
     };
     // Each claim's group is named by its first claim; a pod joins the groups of all its claims.
@@ -116,7 +118,7 @@ mod tests {
                 .collect();
             let expected: Vec<Unit> =
                 expected.into_iter().map(|(claims, pods)| Unit { claims, pods }).collect();
-            assert_eq!(units(claims.into_iter(), &pods), expected, "{given:?}");
+            assert_eq!(units(claims.into_iter().zip(0..), &pods), expected, "{given:?}");
         }
     }
 }

@@ -19,6 +19,17 @@ pub struct AnnotationError {
     problem: String,
 }
 
+impl AnnotationError {
+    /// Two claims of a group are annotated differently.
+    pub fn of_group(annotation: &str, group: &str, one: &str, other: &str) -> Self {
+        AnnotationError {
+            annotation: annotation.to_owned(),
+            whose: format!("claims {one} and {other} of group {group}"),
+            problem: "it has to be the same on all claims of a group".to_owned(),
+        }
+    }
+}
+
 fn whose(claim: &str, annotations: &ClaimAnnotations) -> String {
     match &annotations.of_volume {
         Some(volume) => format!("volume {volume} of claim {claim}"),

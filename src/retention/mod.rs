@@ -13,5 +13,5 @@ mod rules;
 pub use annotations::{AnnotationError, VolumeAnnotations, every_of_claim, is_annotated, rules_of_claim};
 pub use due::Every;
 pub use durations::{Deltas, Window};
-pub use policy::{ClaimIdentity, Decision, Judgement, Verdict, cause, judge};
+pub use policy::{ClaimIdentity, Decision, Judgement, Verdict, cause, is_of_others, judge};
 pub use rules::{Count, Period, Rule, RuleError, Rules};

@@ -2,8 +2,8 @@
 //!
 //! In order:
 //! 1. Some snapshots are never touched and do not count towards the rules: held ones, terminating ones, those
-//!    that another object owns (members of a VolumeGroupSnapshot), those whose status cannot be parsed, those
-//!    that a claim is being restored from, those of a previous claim of the same name, those dated in the
+//!    that another object owns (members of a VolumeGroupSnapshot), those whose status cannot be parsed, groups
+//!    of which a member was deleted, those that a claim is being restored from, those of a previous claim of the same name, those dated in the
 //!    future, and those that another run created at the same time as this one or later.
 //! 2. Only ready snapshots count towards the rules.
 //! 3. The newest ready snapshot is kept whatever the rules say, and so is the one that this run created.
@@ -50,6 +50,7 @@ pub struct Judgement<'a> {
 /// Distinguishes a claim from a previous one of the same name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClaimIdentity<'a> {
+    /// The claim's uid. Of a group those of all its claims, see [`crate::group::claim_uids`].
     pub uid: &'a str,
     /// When the API server stored the claim. Used for snapshots without a claim uid.
     pub created: Option<Timestamp>,
@@ -57,13 +58,20 @@ pub struct ClaimIdentity<'a> {
 
 impl ClaimIdentity<'_> {
     /// Whether a snapshot was taken of a previous claim of the same name. If the snapshot names its claim's
-    /// uid, the uid decides; otherwise it belongs to a previous claim if it is older than this one.
+    /// uid, the uid decides; otherwise it belongs to a previous claim if it is older than this one. A group is of
+    /// previous claims if any of its claims is none of the group's of now.
     pub fn is_previous(&self, snapshot: &Snapshot) -> bool {
         match &snapshot.claim_uid {
-            Some(uid) => uid != self.uid,
+            Some(uids) => is_of_others(self.uid, uids),
             None => self.created.is_some_and(|created| snapshot.created < created),
         }
     }
+}
+
+/// Whether, of what was snapshotted `then`, anything is not among what there is `now`: the uid of a claim, or of the
+/// claims of a group.
+pub fn is_of_others(now: &str, then: &str) -> bool {
+    !then.split(',').all(|then| now.split(',').any(|now| now == then))
 }
 
 impl<'a> Judgement<'a> {
@@ -101,6 +109,8 @@ pub enum Verdict<'r> {
     OwnedByOther,
     /// Kept: its status cannot be parsed.
     Unreadable,
+    /// Kept: a group of which a member was deleted.
+    Incomplete,
     /// Kept: a claim that is not Bound yet names it as its data source.
     InUse,
     /// Kept: it was taken of a previous claim of the same name.
@@ -138,6 +148,7 @@ impl fmt::Display for Verdict<'_> {
             Verdict::GroupMember => f.write_str("member of a VolumeGroupSnapshot"),
             Verdict::OwnedByOther => f.write_str("another object owns it"),
             Verdict::Unreadable => f.write_str("its status cannot be read"),
+            Verdict::Incomplete => f.write_str("a member of it was deleted"),
             Verdict::InUse => f.write_str("a claim is being restored from it"),
             Verdict::PreviousClaim => f.write_str("of a previous claim of this name"),
             Verdict::FutureDated => f.write_str("dated in the future"),
@@ -271,6 +282,8 @@ fn untouchable(snapshot: &Snapshot, rank: Rank, by: &Judgement<'_>) -> Option<Ve
         })
     } else if snapshot.unreadable {
         Some(Verdict::Unreadable)
+    } else if snapshot.incomplete {
+        Some(Verdict::Incomplete)
     } else if by.in_use.is_some_and(|in_use| in_use.contains(&snapshot.name)) && !rank.is_new {
         Some(Verdict::InUse)
     } else if by.claim.is_some_and(|claim| claim.is_previous(snapshot)) {

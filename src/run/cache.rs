@@ -19,6 +19,7 @@ use crate::{
     api::VolumeSnapshot,
     cluster::Listed,
     report::Stock,
+    retention::is_of_others,
     snapshot::{ClaimId, Snapshot},
 };
 
@@ -81,6 +82,27 @@ impl Entry {
         if !self.to_delete.iter().any(|deleted| **deleted == *uid) {
             self.revision += 1;
         }
+    }
+
+    /// Puts a snapshot where it is, or else where it belongs.
+    fn replace(&mut self, position: Result<usize, usize>, snapshot: Snapshot, list: u32, texts: &mut Texts) {
+        let uid = snapshot.uid.clone();
+        let compact = Compact::new(snapshot, texts);
+        match position {
+            Ok(position) => {
+                if !self.snapshots[position].compact.is_judged_alike(&compact, texts) {
+                    self.note_change(&uid);
+                }
+                self.snapshots[position].compact = compact;
+            }
+            Err(position) => {
+                self.note_change(&uid);
+                // One more is all that a run adds to a claim.
+                self.snapshots.reserve_exact(1);
+                self.snapshots.insert(position, Kept { list, is_deleted: false, compact });
+            }
+        }
+        self.wake();
     }
 
     fn wake(&mut self) {
@@ -220,7 +242,7 @@ impl SnapshotCache {
         let mut stock = Stock::default();
         for kept in &claims.get(claim)?.snapshots {
             let is_previous =
-                uid.is_some_and(|uid| kept.compact.claim_uid(texts).is_some_and(|of| of != uid));
+                uid.is_some_and(|uid| kept.compact.claim_uid(texts).is_some_and(|of| is_of_others(uid, of)));
             if is_previous {
                 continue;
             }
@@ -312,23 +334,25 @@ impl SnapshotCache {
         if is_older(version, last) {
             return;
         }
-        let uid = snapshot.uid.clone();
-        let compact = Compact::new(snapshot, texts);
-        match position {
-            Ok(position) => {
-                if !entry.snapshots[position].compact.is_judged_alike(&compact, texts) {
-                    entry.note_change(&uid);
-                }
-                entry.snapshots[position].compact = compact;
-            }
-            Err(position) => {
-                entry.note_change(&uid);
-                // One more is all that a run adds to a claim.
-                entry.snapshots.reserve_exact(1);
-                entry.snapshots.insert(position, Kept { list, is_deleted: false, compact });
-            }
+        entry.replace(position, snapshot, list, texts);
+    }
+
+    /// Takes in what is known of something that is more than one object, whatever was known of it before.
+    pub(super) fn put(&self, source: &ClaimId, snapshot: Snapshot) {
+        let Known { claims, texts, .. } = &mut *self.known.borrow_mut();
+        let Some(entry) = claims.get_mut(source) else { return };
+        entry.replace(entry.position(&snapshot.uid), snapshot, 0, texts);
+    }
+
+    /// Removes what was [`put`](Self::put).
+    pub(super) fn take_away(&self, source: &ClaimId, uid: &str) {
+        let mut known = self.known.borrow_mut();
+        let Some(entry) = known.claims.get_mut(source) else { return };
+        if let Ok(position) = entry.position(uid) {
+            entry.snapshots.remove(position);
+            entry.note_change(uid);
+            entry.wake();
         }
-        entry.wake();
     }
 
     fn forget(&self, claim: &ClaimId, uid: &str, version: String) {
@@ -393,7 +417,7 @@ fn claim_of(object: &VolumeSnapshot) -> Option<ClaimId> {
 /// Whether one resourceVersion is surely older than another. Answers to reads and events of the
 /// watch overtake each other. Kubernetes promises since 1.35 that they are numbers that grow, as
 /// they always were; where they are not, what came last is believed.
-fn is_older(version: Option<u64>, than: Option<u64>) -> bool {
+pub(super) fn is_older(version: Option<u64>, than: Option<u64>) -> bool {
     matches!((version, than), (Some(version), Some(than)) if version < than)
 }
 

@@ -200,6 +200,7 @@ impl Plain {
             taken_up,
             ready,
             unreadable: false,
+            incomplete: false,
             held: false,
             terminating_since: None,
             owner: None,
@@ -241,6 +242,7 @@ impl Plain {
             taken_up: self.taken_up,
             ready: self.ready,
             unreadable: false,
+            incomplete: false,
             held: false,
             terminating_since: None,
             owner: None,
@@ -338,7 +340,7 @@ mod tests {
     #[test]
     fn whatever_is_unusual_comes_back_as_it_was() {
         let time = |text: &str| text.parse::<Timestamp>().expect("a time");
-        let unusual: [fn(&mut Snapshot); 26] = [
+        let unusual: [fn(&mut Snapshot); 27] = [
             |one| one.name = "old".into(),
             |one| one.name = "volume-snapshot-0A1B2C3D".into(),
             |one| one.name = "volume-snapshot-a1b2c3d".into(),
@@ -358,6 +360,7 @@ mod tests {
             |one| one.taken_at = Some(Timestamp::UNIX_EPOCH),
             |one| (one.ready, one.taken_up) = (false, false),
             |one| one.unreadable = true,
+            |one| one.incomplete = true,
             |one| one.held = true,
             |one| one.terminating_since = Some(Timestamp::UNIX_EPOCH),
             |one| one.owner = Some(Owner::Group),

@@ -1,7 +1,7 @@
 //! Which claims there are to snapshot: by name, by selector or by annotation, bound to a volume.
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
     rc::Rc,
 };
 
@@ -9,8 +9,8 @@ use futures::{StreamExt, stream};
 use tokio::time::Instant;
 
 use super::{
-    Progress, hooks,
-    target::{KnownClaim, Policy, ReportSlot, Target},
+    Progress, gather, hooks,
+    target::{GroupClaims, KnownClaim, Policy, ReportSlot, Target},
 };
 use crate::{
     api::Claim,
@@ -36,22 +36,29 @@ pub(super) struct Choice {
     pub(super) id: ClaimId,
     /// `None` if it is not there, or may not be read.
     pub(super) uid: Option<Rc<str>>,
+    /// The namespace and value of the group that it is in; see [`super::gather`].
+    pub(super) group: Option<Rc<ClaimId>>,
     pub(super) found: Found,
 }
 
 impl Choice {
     fn of(claim: Claim, settings: &Settings, chosen: Chosen) -> Self {
         let (id, uid) = (ClaimId::of(&claim), Rc::from(claim.metadata.uid.as_str()));
+        let value = settings.group_label.as_ref().and_then(|label| claim.metadata.labels.get(label));
+        // As of settings, an empty value is none.
+        let group = value.filter(|value| !value.is_empty()).map(|value| {
+            Rc::new(ClaimId { namespace: claim.metadata.namespace.clone(), name: value.to_owned() })
+        });
         let mut found = usable(claim, settings, chosen);
         if let Found::Usable(Some(known)) = &mut found {
             // One copy for thousands of reports.
             known.uid = Rc::clone(&uid);
         }
-        Choice { id, uid: Some(uid), found }
+        Choice { id, uid: Some(uid), group, found }
     }
 
     fn unread(id: ClaimId, found: Found) -> Self {
-        Choice { id, uid: None, found }
+        Choice { id, uid: None, group: None, found }
     }
 }
 
@@ -95,24 +102,44 @@ pub(super) async fn targets(
             by_selector(cluster, &namespaces, selector, settings, &volumes, progress).await?
         }
     };
-    let (found, pods) = match settings.hooks {
-        true => hooks::with_pods(cluster, settings.shard, found).await,
-        false => (found, Vec::new()),
+    let found = match &settings.group_label {
+        Some(label) => gather::groups(cluster, settings, label, &volumes, found).await,
+        None => found,
+    };
+    let (found, pods) = match (settings.hooks, &settings.group_label) {
+        (true, _) => hooks::with_pods(cluster, settings.shard, found).await,
+        (false, Some(_)) => (in_shard(settings.shard, found), Vec::new()),
+        (false, None) => (found, Vec::new()),
     };
     let mut targets = Vec::new();
+    let mut groups: Vec<FoundGroup> = Vec::new();
+    let mut group_of: HashMap<Rc<ClaimId>, usize> = HashMap::new();
     let mut passed_over = 0;
-    for Choice { id, uid, found } in found {
-        let called = match scope {
-            Scope::Namespace(_) => id.name.clone(),
-            Scope::All => format!("{}/{}", id.namespace, id.name),
-        };
+    let called_of = |id: &ClaimId| match scope {
+        Scope::Namespace(_) => id.name.clone(),
+        Scope::All => format!("{}/{}", id.namespace, id.name),
+    };
+    for Choice { id, uid, group, found } in found {
+        let called = called_of(&id);
         let id = Rc::new(id);
         let report = ReportSlot::new(ClaimReport::new(called.clone(), Rc::clone(&id), uid));
         progress.claims.borrow_mut().push(report.clone());
+        if let Some(group) = group {
+            let at = *group_of.entry(Rc::clone(&group)).or_insert(groups.len());
+            if at == groups.len() {
+                groups.push(FoundGroup::new(group));
+            }
+            if let Some(group) = groups.get_mut(at) {
+                group.add(&id.name, found, report);
+            }
+            continue;
+        }
         match found {
             Found::Usable(claim) => {
-                say_policy(&called, &Policy::of(claim.as_ref(), settings, cluster.is_in_pod()), settings);
-                targets.push(Target { id, called, claim, read, report });
+                let policy = Policy::of(claim.as_ref(), settings, cluster.is_in_pod());
+                let target = Target { id, called, claim, read, report, group: None };
+                say_policy(&target, &policy, settings);
+                targets.push(target);
             }
             Found::Failed(failure) => report.fail(&called, failure),
             Found::PassedOver(why) => {
@@ -121,6 +148,10 @@ pub(super) async fn targets(
                 report.update(|report| report.end = End::PassedOver(why));
             }
         }
+    }
+    for group in groups {
+        let called = called_of(&group.id);
+        targets.extend(group.target(called, read, settings, cluster.is_in_pod(), progress));
     }
     if passed_over > 0 {
         tracing::warn!(
@@ -134,18 +165,87 @@ pub(super) async fn targets(
     Ok((scope, in_turn(targets), pods))
 }
 
-/// The part of the claims that has to be found. Which claims the pods with hooks hold together is known only once
-/// all of them are.
+/// A group whose claims are being put together.
+struct FoundGroup {
+    id: Rc<ClaimId>,
+    claims: BTreeMap<String, KnownClaim>,
+    reports: Vec<ReportSlot>,
+    failure: Option<Failure>,
+}
+
+impl FoundGroup {
+    fn new(id: Rc<ClaimId>) -> Self {
+        FoundGroup { id, claims: BTreeMap::new(), reports: Vec::new(), failure: None }
+    }
+
+    fn add(&mut self, claim: &str, found: Found, report: ReportSlot) {
+        self.reports.push(report);
+        match found {
+            Found::Usable(Some(known)) => drop(self.claims.insert(claim.to_owned(), known)),
+            Found::Failed(failure) => self.failure = Some(failure),
+            // A group of which nothing may be read, or part of which is passed over, has failed as a whole before.
+            Found::Usable(None) | Found::PassedOver(_) => {}
+        }
+    }
+
+    /// The target that the claims are together, unless they cannot be snapshotted. What comes of it is the report on
+    /// each of them.
+    fn target(
+        self,
+        called: String,
+        read: Instant,
+        settings: &Settings,
+        is_in_pod: bool,
+        progress: &Progress,
+    ) -> Option<Target> {
+        let FoundGroup { id, claims, reports, failure } = self;
+        let known = KnownClaim::of_group(&called, &claims);
+        let uid = failure.is_none().then(|| Rc::clone(&known.uid));
+        let report = ReportSlot::new(ClaimReport::new(called.clone(), Rc::clone(&id), uid));
+        let group = Rc::new(GroupClaims { called: called.clone(), reports });
+        group.share(&report, &BTreeMap::new());
+        progress.groups.borrow_mut().push((Rc::clone(&group), report.clone()));
+        let policy = Policy::of(Some(&known), settings, is_in_pod);
+        let target = Target { id, called, claim: Some(known), read, report, group: Some(group) };
+        match failure {
+            None => {
+                say_policy(&target, &policy, settings);
+                let claims: Vec<&str> = claims.keys().map(String::as_str).collect();
+                tracing::info!(
+                    group = target.called,
+                    claims = claims.len(),
+                    "takes at one instant: {}",
+                    claims.join(", ")
+                );
+                Some(target)
+            }
+            Some(failure) => {
+                target.fail(failure);
+                None
+            }
+        }
+    }
+}
+
+/// Those that this pod takes. A group stays in one shard.
+fn in_shard(shard: Shard, found: Vec<Choice>) -> Vec<Choice> {
+    let is_held = |choice: &Choice| shard.holds(choice.group.as_deref().unwrap_or(&choice.id));
+    found.into_iter().filter(is_held).collect()
+}
+
+/// The part of the claims that has to be found. Which claims pods with hooks, or groups, hold together is known only
+/// once all of them are.
 fn share(settings: &Settings) -> Shard {
-    if settings.hooks { Shard::WHOLE } else { settings.shard }
+    if settings.hooks || settings.group_label.is_some() { Shard::WHOLE } else { settings.shard }
 }
 
 /// Says by which rules a claim is pruned, where it is not by those of the settings.
-fn say_policy(claim: &str, policy: &Policy, settings: &Settings) {
+fn say_policy(target: &Target, policy: &Policy, settings: &Settings) {
+    let (claim, group) = target.fields();
     match policy {
-        Policy::Broken(problem) => tracing::error!(claim, "{problem}"),
+        Policy::Broken(problem) => tracing::error!(claim, group, "{problem}"),
         Policy::Rules(rules) if *rules != settings.retention => {
-            tracing::info!(claim, retention = %rules, "an annotation gives the claim its own rules");
+            tracing::info!(claim, group, retention = %rules, "an annotation gives the claim its own rules");
         }
         Policy::Rules(_) | Policy::NotGiven => {}
     }
@@ -419,6 +519,7 @@ mod tests {
             claim: None,
             read: Instant::now(),
             report: ReportSlot::new(ClaimReport::new(String::new(), Rc::new(id(namespace, name)), None)),
+            group: None,
         };
         let targets = [("a", "1"), ("a", "2"), ("a", "3"), ("b", "1"), ("c", "1"), ("c", "2")];
         let turned = in_turn(targets.iter().map(|(namespace, name)| target(namespace, name)).collect());

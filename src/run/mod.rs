@@ -1,8 +1,9 @@
 //! One run: discover the targets, list the snapshots that the schedule owns, and then, for every target
 //! side by side, create a snapshot, wait until it is ready, and prune the older ones.
 //!
-//! Here is the order of things. Which claims are targets is found in `discover`. What is known of the
-//! snapshots at any moment is in `cache`, and what keeps that up to date in `watch`. How many may be
+//! Here is the order of things. Which claims are targets is found in `discover`, and which of them are taken as groups
+//! in `gather`. What is known of the snapshots at any moment is in `cache`, of groups in `groups`, and what keeps that
+//! up to date in `watch`; what is asked about single snapshots and groups in `object`. How many may be
 //! pending at a time is in `pace`. The way of one target is
 //! `create`, `wait` and `prune`, with `hooks` around the first two where pods ask for them; what a deletion depends on besides is in `recheck`. Requests are made by
 //! [`crate::cluster`]; nothing here knows HTTP.
@@ -11,7 +12,10 @@ mod cache;
 mod compact;
 mod create;
 mod discover;
+mod gather;
+mod groups;
 mod hooks;
+mod object;
 mod pace;
 mod prune;
 mod recheck;
@@ -22,6 +26,8 @@ mod watch;
 
 use std::{
     cell::{Cell, RefCell},
+    collections::BTreeMap,
+    convert::Infallible,
     rc::Rc,
     time::Duration,
 };
@@ -43,11 +49,12 @@ use crate::{
     text,
 };
 use cache::SnapshotCache;
+use groups::GroupCache;
 use hooks::{Frozen, Plan, Turn};
 use pace::Pace;
 use recheck::Rechecks;
 use shared::Shared;
-use target::{KnownClaim, New, ReportSlot, Target};
+use target::{GroupClaims, KnownClaim, New, ReportSlot, Target};
 
 /// How many targets may create or prune at a time, for each request that may be in flight. More than one,
 /// because a request that pauses before it is repeated holds no slot, and must not hold up the others.
@@ -74,9 +81,14 @@ struct Run<'a> {
     /// The number of targets.
     targets: usize,
     cache: Rc<SnapshotCache>,
+    /// The groups, if there are any among the targets.
+    groups: Option<Rc<GroupCache>>,
+    /// Whether there are claims among the targets that are in no group.
+    has_claims: bool,
     pace: Pace,
     rechecks: Rechecks,
     made_lists: Shared<MadeList>,
+    group_lists: Shared<MadeList>,
     /// Bounds the targets that create at a time, and make room for it; waiting takes no place. As many are pruned
     /// at a time.
     active: Semaphore,
@@ -94,14 +106,21 @@ struct MadeList {
 impl Run<'_> {
     /// Brings the cache up to date with what this run has made, as of `after` or later: once for all targets
     /// that ask meanwhile.
-    async fn made_again(&self, after: Instant) -> Result<(), Error> {
+    async fn made_again(&self, target: &Target, after: Instant) -> Result<(), Error> {
+        let groups = self.groups_of(target);
         let ask = async || {
             if self.targets > FEW {
                 sleep(COMPANY).await;
             }
-            MadeList { began: Instant::now(), error: watch::list_made(self).await.err() }
+            let began = Instant::now();
+            let listed = match groups {
+                None => watch::list_made(self).await,
+                Some(groups) => watch::list_groups(self, groups).await,
+            };
+            MadeList { began, error: listed.err() }
         };
-        let list = self.made_lists.get(|list| list.began >= after, ask).await;
+        let lists = if groups.is_some() { &self.group_lists } else { &self.made_lists };
+        let list = lists.get(|list| list.began >= after, ask).await;
         list.error.clone().map_or(Ok(()), Err)
     }
 }
@@ -112,14 +131,34 @@ impl Run<'_> {
 struct Progress {
     claims: RefCell<Vec<ReportSlot>>,
     trouble: Cell<Option<Failure>>,
+    /// The claims of each group, with the report on the group.
+    groups: RefCell<Vec<(Rc<GroupClaims>, ReportSlot)>>,
     /// What is known of the snapshots, once all of them were listed.
     cache: RefCell<Option<Rc<SnapshotCache>>>,
+    group_cache: RefCell<Option<Rc<GroupCache>>>,
     /// What the targets that have to wait for others, and hooks, take besides [`Settings::bound`].
     further_waits: Cell<Duration>,
     frozen: Frozen,
 }
 
 impl Progress {
+    /// Fills in what is known at the end: what there is of snapshots, and for the claims of a group what came of it.
+    fn conclude(&self) {
+        if let Some(cache) = self.cache.take() {
+            self.claims.borrow().iter().for_each(|slot| slot.take_stock(&cache));
+        }
+        let cache = self.group_cache.take();
+        for (claims, slot) in self.groups.take() {
+            let mut members = BTreeMap::new();
+            if let Some(cache) = &cache {
+                slot.take_stock(&cache.snapshots);
+                let name = slot.get().snapshot.unwrap_or_default();
+                members = cache.members_by_claim(&slot.id(), &name);
+            }
+            claims.share(&slot, &members);
+        }
+    }
+
     /// Ends when the run's time is over.
     async fn out_of_time(&self, began: Instant, settings: &Settings) {
         loop {
@@ -177,9 +216,7 @@ pub async fn run(
             Some(trouble) => failure.advising(&trouble.message),
         }));
     }
-    if let Some(cache) = progress.cache.take() {
-        progress.claims.borrow().iter().for_each(|slot| slot.take_stock(&cache));
-    }
+    progress.conclude();
     Report {
         claims: progress.claims.into_inner().into_iter().map(ReportSlot::into_report).collect(),
         trouble: progress.trouble.into_inner(),
@@ -201,26 +238,62 @@ async fn steps(cluster: &Cluster, settings: &Settings, id: &str, progress: &Prog
     }
     let owned = format!("{}={}", names::SCHEDULE_LABEL, settings.schedule);
     // Also about the claims that cannot be snapshotted now: what there is of them is reported.
-    let all = progress.claims.borrow().iter().map(ReportSlot::id).collect::<Vec<_>>();
-    let cache = Rc::new(SnapshotCache::new(&settings.schedule, all));
+    let alone = progress
+        .claims
+        .borrow()
+        .iter()
+        .filter(|slot| !slot.is_in_group())
+        .map(ReportSlot::id)
+        .collect::<Vec<_>>();
+    let cache = Rc::new(SnapshotCache::new(&settings.schedule, alone));
     cache.share(targets.iter().filter_map(|target| Some(Rc::clone(&target.claim.as_ref()?.uid))));
+    let has_claims = targets.iter().any(|target| target.group.is_none());
     let began = Instant::now();
-    let resource_version = cluster.snapshots(&scope, &owned, |listed| cache.fill(listed)).await?;
-    let snapshots = cache.filled(began);
-    progress.cache.replace(Some(Rc::clone(&cache)));
+    let resource_version = match has_claims {
+        true => cluster.snapshots(&scope, &owned, |listed| cache.fill(listed)).await?,
+        false => String::new(),
+    };
+    let mut snapshots = cache.filled(began);
+    if has_claims {
+        progress.cache.replace(Some(Rc::clone(&cache)));
+    }
+    let groups = match &settings.group_label {
+        Some(label) if targets.iter().any(|target| target.group.is_some()) => {
+            let ids: Vec<_> = progress.groups.borrow().iter().map(|(_, slot)| slot.id()).collect();
+            let groups = Rc::new(GroupCache::new(&settings.schedule, label, ids));
+            let version = groups.list(cluster, &scope, &owned).await?;
+            let of_members = groups.list_members(cluster, &scope).await?;
+            progress.group_cache.replace(Some(Rc::clone(&groups)));
+            Some((groups, version, of_members))
+        }
+        _ => None,
+    };
+    let group_cache = groups.as_ref().map(|(groups, ..)| Rc::clone(groups));
+    let cache_of = |target: &Target| match (&target.group, &groups) {
+        (Some(_), Some((groups, ..))) => &groups.snapshots,
+        _ => &*cache,
+    };
+    let of_groups = targets.iter().filter(|target| target.group.is_some());
+    snapshots += of_groups.map(|target| cache_of(target).of_claim(&target.id).len()).sum::<usize>();
+    let claims: usize = targets.iter().map(|target| target.claims().len()).sum();
     tracing::info!(
-        claims = targets.len(),
+        claims,
+        groups =
+            group_cache.is_some().then(|| targets.iter().filter(|target| target.group.is_some()).count()),
         snapshots,
         "found {} to snapshot, with {} that this schedule owns",
-        text::count(targets.len(), "claim"),
+        text::count(claims, "claim"),
         text::count(snapshots, "snapshot"),
     );
     warn_of_odd_ones(&cache);
-    let targets = due(targets, &cache, settings, cluster.now());
+    if let Some(groups) = &group_cache {
+        warn_of_odd_ones(&groups.snapshots);
+    }
+    let targets = due(targets, &cache_of, settings, cluster.now());
     if targets.is_empty() {
         return Ok(());
     }
-    let targets = in_order(targets, &cache);
+    let targets = in_order(targets, &cache_of);
     let pace = Pace::new(targets.len(), settings.max_pending, settings.longest_wait());
     let plan = Plan::new(pods, &targets);
     let waits = settings.longest_wait().saturating_mul(pace.waves(targets.len()) - 1);
@@ -237,11 +310,14 @@ async fn steps(cluster: &Cluster, settings: &Settings, id: &str, progress: &Prog
         id,
         made,
         owned,
-        cache,
+        cache: Rc::clone(&cache),
+        groups: group_cache,
+        has_claims,
         pace,
         rechecks: Rechecks::new(targets.len()),
         targets: targets.len(),
         made_lists: Shared::new(),
+        group_lists: Shared::new(),
         active: Semaphore::new(settings.concurrency * ACTIVE_PER_REQUEST),
         freezing: Semaphore::new(settings.concurrency),
         frozen: &progress.frozen,
@@ -252,15 +328,43 @@ async fn steps(cluster: &Cluster, settings: &Settings, id: &str, progress: &Prog
     } else {
         tokio::select! {
             () = snapshot_and_prune(&run, &targets, &plan) => {}
-            never = watch::watch(&run, resource_version) => match never {},
+            never = watch_all(&run, resource_version, groups.as_ref()) => match never {},
         }
     }
     Ok(())
 }
 
+/// Keeps the caches up to date for as long as somebody is interested. `version` is of the list of snapshots; with the
+/// cache of groups come those of its two lists.
+async fn watch_all(
+    run: &Run<'_>,
+    version: String,
+    groups: Option<&(Rc<GroupCache>, String, String)>,
+) -> Infallible {
+    let snapshots = async {
+        match run.has_claims {
+            true => watch::watch(&watch::Snapshots(run), version).await,
+            false => std::future::pending().await,
+        }
+    };
+    let Some((cache, of_groups, of_members)) = groups else { return snapshots.await };
+    let groups = watch::Groups(run, cache);
+    let members = watch::Members(run, cache);
+    tokio::select! {
+        never = snapshots => never,
+        never = watch::watch(&groups, of_groups.clone()) => never,
+        never = watch::watch(&members, of_members.clone()) => never,
+    }
+}
+
 /// Those whose time has come. The others wait for a later run, and what they have is not pruned until then.
 /// `now` is the API server's time.
-fn due(targets: Vec<Target>, cache: &SnapshotCache, settings: &Settings, now: Timestamp) -> Vec<Target> {
+fn due<'c>(
+    targets: Vec<Target>,
+    cache_of: &impl Fn(&Target) -> &'c SnapshotCache,
+    settings: &Settings,
+    now: Timestamp,
+) -> Vec<Target> {
     let is_due = |target: &Target| {
         let Some(every) = target.every(settings) else { return true };
         let asked = Asked {
@@ -271,10 +375,11 @@ fn due(targets: Vec<Target>, cache: &SnapshotCache, settings: &Settings, now: Ti
             now,
             longest_wait: settings.longest_wait(),
         };
-        let Some(not_due) = not_due(&cache.of_claim(&target.id), &asked) else { return true };
+        let Some(not_due) = not_due(&cache_of(target).of_claim(&target.id), &asked) else { return true };
         let words =
             format!("not due before {} (every {every}): {}", text::minute(not_due.next), not_due.said());
-        tracing::info!(claim = target.called, snapshot = not_due.newest, "{words}");
+        let (claim, group) = target.fields();
+        tracing::info!(claim, group, snapshot = not_due.newest, "{words}");
         target.report.update(|report| report.end = End::NotDue(words));
         false
     };
@@ -283,8 +388,8 @@ fn due(targets: Vec<Target>, cache: &SnapshotCache, settings: &Settings, now: Ti
 
 /// Those whose newest ready snapshot is the oldest come first, so that what this run does not get to is what
 /// the next one begins with.
-fn in_order(mut targets: Vec<Target>, cache: &SnapshotCache) -> Vec<Target> {
-    targets.sort_by_cached_key(|target| cache.newest_ready(&target.id));
+fn in_order<'c>(mut targets: Vec<Target>, cache_of: &impl Fn(&Target) -> &'c SnapshotCache) -> Vec<Target> {
+    targets.sort_by_cached_key(|target| cache_of(target).newest_ready(&target.id));
     targets
 }
 
@@ -324,7 +429,7 @@ async fn snapshot_and_prune(run: &Run<'_>, targets: &[Target], plan: &Plan) {
             match new {
                 // The other end is open as long as this one.
                 Ok(new) => drop(ready.send((target, new))),
-                Err(failure) => target.report.fail(&target.called, failure),
+                Err(failure) => target.fail(failure),
             }
         };
         let settle = &settle;
@@ -356,7 +461,7 @@ async fn snapshot_and_prune(run: &Run<'_>, targets: &[Target], plan: &Plan) {
         run.settings.concurrency * ACTIVE_PER_REQUEST,
         async |(target, new): (&Target, New)| match Box::pin(prune::prune(run, target, &new)).await {
             Ok(end) => target.report.update(|report| report.end = end),
-            Err(failure) => target.report.fail(&target.called, failure),
+            Err(failure) => target.fail(failure),
         },
     );
     tokio::join!(create, prune);

@@ -15,8 +15,8 @@ use super::{
     target::{KnownClaim, New, Policy, Target, gone},
 };
 use crate::{
-    api::VolumeSnapshot,
     cluster::{Deleted, Error, ErrorKind, Slot},
+    group::claim_changes,
     report::{End, Failure, Reason},
     retention::{Judgement, Rules, Verdict, judge},
     snapshot::Snapshot,
@@ -84,7 +84,7 @@ pub(super) async fn prune(run: &Run<'_>, target: &Target, new: &New) -> Result<E
     let ready = new.ready;
     let keeper = Keeper { name: &new.name, uid: &new.uid, new: Some(new) };
     let Some(known) = known_keeper(run, target, keeper) else {
-        return Err(gone(&target.called, &new.name));
+        return Err(gone(target, &new.name));
     };
     let now = known.created;
     warn_of_terminating(run, target, now);
@@ -128,10 +128,10 @@ pub(super) async fn prune(run: &Run<'_>, target: &Target, new: &New) -> Result<E
             Policy::Broken(problem) => return Ok(not_pruned(problem)),
             Policy::NotGiven => return Ok(End::Done),
         };
-        let in_use = recheck.in_use(&target.id.namespace);
-        let pruning = Pruning { run, target, keeper, rules, claim, in_use, now };
+        let in_use = run.in_use(target, &recheck);
+        let pruning = Pruning { run, target, keeper, rules, claim, in_use: in_use.as_deref(), now };
         let Some(round) = pruning.round(&recheck).await else {
-            return Err(gone(&target.called, &new.name));
+            return Err(gone(target, &new.name));
         };
         failures.extend(round.failures);
         last_problem = round.last_problem.or(last_problem);
@@ -147,10 +147,10 @@ pub(super) async fn prune(run: &Run<'_>, target: &Target, new: &New) -> Result<E
             }
             Next::Again => {}
             // With a whole retry budget, and without holding a slot.
-            Next::ReadKeeper => match run.cluster.snapshot(&target.id.namespace, &new.name).await {
-                Ok(object) => run.cache.apply(object),
+            Next::ReadKeeper => match run.read(target, &new.name).await {
+                Ok(_) => {}
                 Err(error) if error.kind() == ErrorKind::NotFound => {
-                    return Err(gone(&target.called, &new.name));
+                    return Err(gone(target, &new.name));
                 }
                 Err(error) => return Ok(not_pruned(&error.to_string())),
             },
@@ -161,7 +161,8 @@ pub(super) async fn prune(run: &Run<'_>, target: &Target, new: &New) -> Result<E
         Some(problem) => format!("older snapshots that had to go could not be deleted: {problem}"),
         None => "older snapshots change again and again; the next run deletes them".to_owned(),
     };
-    tracing::error!(claim = target.called, "{why}");
+    let (claim, group) = target.fields();
+    tracing::error!(claim, group, "{why}");
     Ok(End::NotPruned(why))
 }
 
@@ -170,7 +171,8 @@ fn unread_claims(target: &Target) -> End {
     let why = "nothing older is deleted, because nobody knows what the claim's annotations want kept: let the Role allow \
                it: apiGroups: [\"\"], resources: [\"persistentvolumeclaims\"], verbs: [\"get\", \"list\"] \
                (SNAPSHOT_PRUNE_UNREAD_CLAIMS=true prunes all the same)";
-    tracing::error!(claim = target.called, "{why}");
+    let (claim, group) = target.fields();
+    tracing::error!(claim, group, "{why}");
     End::NotPruned(why.to_owned())
 }
 
@@ -181,16 +183,17 @@ pub(super) async fn make_room(run: &Run<'_>, target: &Target) -> usize {
     for _ in 0..IDLE_ROUNDS {
         let recheck = run.rechecks.after(run, &target.id.namespace, target.read, Urgency::AtOnce).await;
         // Neighbours that others deleted meanwhile would still count as copies.
-        if recheck.unread_snapshots.is_some() {
+        if recheck.unread_snapshots(target).is_some() {
             break;
         }
-        let known = run.cache.of_claim(&target.id);
-        let Ok(Some(claim)) = recheck.claim(&target.id) else { break };
-        let is_same = target.claim.as_ref().is_some_and(|before| before.uid == claim.uid);
+        let known = run.cache_of(target).of_claim(&target.id);
+        let Ok(Some(claim)) = recheck.claim(target) else { break };
+        let is_same = target.claim.is_some() && target.is_same_as(claim);
         let policy = Policy::of(Some(claim), run.settings, run.cluster.is_in_pod());
         let (true, Policy::Rules(rules)) = (is_same && !claim.is_terminating, &policy) else { break };
         let Some(now) = latest(&known, Timestamp::now()) else { break };
-        let in_use = recheck.in_use(&target.id.namespace);
+        let in_use = run.in_use(target, &recheck);
+        let in_use = in_use.as_deref();
         let by = judgement(run, rules, Some(claim), in_use, now);
         let kept = judge(&known, &by)
             .into_iter()
@@ -241,7 +244,7 @@ fn claim_now<'a>(
     new: &New,
     recheck: &'a Recheck,
 ) -> Result<ClaimNow<'a>, Failure> {
-    let now = match recheck.claim(&target.id) {
+    let now = match recheck.claim(target) {
         Ok(now) => now,
         Err(error) if error.kind() == ErrorKind::Forbidden && run.settings.prune_unread_claims => {
             return Ok(ClaimNow::Known(None));
@@ -249,7 +252,7 @@ fn claim_now<'a>(
         Err(error) => return Ok(ClaimNow::Unread(error)),
     };
     let now = same_claim(target, new, now)?;
-    Ok(if let Some(error) = &recheck.unread_snapshots {
+    Ok(if let Some(error) = recheck.unread_snapshots(target) {
         ClaimNow::NotPruned(error.to_string())
     } else if now.is_terminating {
         ClaimNow::NotPruned("the claim is being deleted, and these are what remains of it".to_owned())
@@ -270,19 +273,23 @@ fn same_claim<'a>(
     new: &New,
     now: Option<&'a KnownClaim>,
 ) -> Result<&'a KnownClaim, Failure> {
-    let (claim, snapshot) = (target.called.as_str(), new.name.as_str());
-    let replaced = |what: &str| Failure {
+    let snapshot = new.name.as_str();
+    let replaced = |what: String| Failure {
         message: format!(
-            "claim {claim} was {what} while snapshot {snapshot} was being made, so nobody can tell which claim's data it \
-             has; older snapshots stay"
+            "{what} while snapshot {snapshot} was being made, so nobody can tell which claim's data it has; older \
+             snapshots stay"
         ),
         is_transient: true,
         reason: Reason::Disturbed,
     };
-    match (now, &target.claim) {
-        (None, _) => Err(replaced("deleted")),
-        (Some(now), Some(before)) if now.uid != before.uid => Err(replaced("deleted and made anew")),
-        (Some(now), _) => Ok(now),
+    match (now, &target.group) {
+        (Some(now), _) if target.is_same_as(now) => Ok(now),
+        (None, None) => Err(replaced(format!("{} was deleted", target.what()))),
+        (Some(_), None) => Err(replaced(format!("{} was deleted and made anew", target.what()))),
+        (now, Some(_)) => {
+            let of = |claim: Option<&KnownClaim>| claim.map_or(String::new(), |claim| claim.uid.to_string());
+            Err(replaced(claim_changes(&target.what(), &of(target.claim.as_ref()), &of(now))))
+        }
     }
 }
 
@@ -297,7 +304,7 @@ async fn confirm(run: &Run<'_>, target: &Target, new: &New, error: &Error) -> Re
     }
     let read = match error.kind() {
         // Whoever may not list may still be allowed to read one.
-        ErrorKind::Forbidden => run.cluster.claim(&target.id).await,
+        ErrorKind::Forbidden if target.group.is_none() => run.cluster.claim(&target.id).await,
         _ => Err(error.clone()),
     };
     let now = match read {
@@ -306,8 +313,9 @@ async fn confirm(run: &Run<'_>, target: &Target, new: &New, error: &Error) -> Re
         Err(error) => {
             let Failure { message, is_transient, reason } = error.into();
             let message = format!(
-                "snapshot {} is ready, but nobody knows whether claim {} is still the same: {message}",
-                new.name, target.called
+                "snapshot {} is ready, but nobody knows whether {} is still the same: {message}",
+                new.name,
+                target.what()
             );
             return Err(Failure { message, is_transient, reason });
         }
@@ -316,7 +324,8 @@ async fn confirm(run: &Run<'_>, target: &Target, new: &New, error: &Error) -> Re
 }
 
 fn say_not_pruned(target: &Target, problem: &str) -> End {
-    tracing::error!(claim = target.called, "nothing older is deleted: {problem}");
+    let (claim, group) = target.fields();
+    tracing::error!(claim, group, "nothing older is deleted: {problem}");
     not_pruned(problem)
 }
 
@@ -343,26 +352,28 @@ fn judgement<'a>(
 
 /// The keeper, if it is there and ready at this moment.
 fn known_keeper(run: &Run<'_>, target: &Target, keeper: Keeper<'_>) -> Option<Snapshot> {
-    let known = run.cache.get(&target.id, keeper.uid);
+    let known = run.cache_of(target).get(&target.id, keeper.uid);
     known.filter(|known| (known.ready || run.settings.dry_run) && !known.is_terminating())
 }
 
 fn warn_of_terminating(run: &Run<'_>, target: &Target, now: Timestamp) {
-    let known = run.cache.of_claim(&target.id);
+    let known = run.cache_of(target).of_claim(&target.id);
     let is_stuck = |snapshot: &&Snapshot| {
         snapshot.terminating_since.is_some_and(|since| now.duration_since(since) > LONG_TERMINATING)
     };
     let stuck: Vec<&Snapshot> = known.iter().filter(is_stuck).collect();
     if let Some(first) = stuck.first() {
+        let (claim, group) = target.fields();
         tracing::warn!(
-            claim = target.called,
+            claim,
+            group,
             snapshot = first.name,
-            "{} terminating for more than an hour: something keeps the finalizers; see kubectl get volumesnapshot {} -n \
-             {} -o yaml",
+            "{} terminating for more than an hour: something keeps the finalizers; see kubectl get {} {} -n {} -o yaml",
             match stuck.len() {
                 1 => "1 snapshot has been".to_owned(),
                 many => format!("{many} snapshots have been"),
             },
+            target.kind(),
             first.name,
             target.id.namespace
         );
@@ -395,6 +406,7 @@ struct Survey {
     /// How many others stay, this run's own left out.
     kept: usize,
     of_previous_claim: usize,
+    incomplete: usize,
     /// What is to be said of each.
     said: Vec<(String, Timestamp, Said)>,
 }
@@ -408,25 +420,37 @@ struct Said {
 impl Survey {
     /// Where nothing is judged, all stay.
     fn of_none(run: &Run<'_>, target: &Target) -> Self {
-        let kept = run.cache.of_claim(&target.id).len().saturating_sub(1);
-        Survey { to_delete: Vec::new(), kept, of_previous_claim: 0, said: Vec::new() }
+        let kept = run.cache_of(target).of_claim(&target.id).len().saturating_sub(1);
+        Survey { to_delete: Vec::new(), kept, of_previous_claim: 0, incomplete: 0, said: Vec::new() }
     }
 
     /// Says what was decided: all of it in a dry run, which is what one makes it for.
     fn say(&self, run: &Run<'_>, target: &Target) {
-        let claim = target.called.as_str();
+        let (claim, group) = target.fields();
         for (snapshot, dated, Said { words, is_info }) in &self.said {
             match *is_info || run.settings.dry_run {
-                true => tracing::info!(claim, snapshot, %dated, "{words}"),
-                false => tracing::debug!(claim, snapshot, %dated, "{words}"),
+                true => tracing::info!(claim, group, snapshot, %dated, "{words}"),
+                false => tracing::debug!(claim, group, snapshot, %dated, "{words}"),
             }
         }
         if self.of_previous_claim > 0 {
+            let whose = match group {
+                None => "a previous claim of this name",
+                Some(_) => "claims that are no longer in the group, or were made anew",
+            };
             tracing::warn!(
                 claim,
-                "{} of a previous claim of this name: this run leaves them alone; delete them by hand once nobody \
-                 needs that claim's data",
+                group,
+                "{} of {whose}: this run leaves them alone; delete them by hand once nobody needs that data",
                 text::count(self.of_previous_claim, "snapshot")
+            );
+        }
+        if self.incomplete > 0 {
+            tracing::warn!(
+                group,
+                "{} of which a member was deleted: this run leaves what is left alone; delete it by hand once nobody \
+                 needs it",
+                text::count(self.incomplete, "snapshot")
             );
         }
         target.report.update(|report| report.kept = self.kept);
@@ -445,8 +469,9 @@ impl Pruning<'_> {
         let survey = self.survey();
         survey.say(run, target);
         let to_delete = survey.to_delete;
-        let revision =
-            run.cache.mark_for_deletion(&target.id, to_delete.iter().map(|snapshot| snapshot.uid.as_str()));
+        let revision = run
+            .cache_of(target)
+            .mark_for_deletion(&target.id, to_delete.iter().map(|snapshot| snapshot.uid.as_str()));
         let mut deletions = stream::iter(to_delete)
             .map(|snapshot| self.delete(snapshot, recheck, revision))
             .buffer_unordered(run.settings.concurrency);
@@ -465,7 +490,8 @@ impl Pruning<'_> {
                 Pruned::KeeperUnread => round.next = Next::ReadKeeper,
                 Pruned::Lost => return None,
                 Pruned::Failed(problem) => {
-                    tracing::error!(claim = target.called, "{problem}");
+                    let (claim, group) = target.fields();
+                    tracing::error!(claim, group, "{problem}");
                     round.failures.push(problem);
                 }
             }
@@ -476,8 +502,9 @@ impl Pruning<'_> {
     /// The verdicts on all snapshots. Apart from the deletions, so that a thousand targets whose deletions
     /// queue do not each hold all their snapshots meanwhile.
     fn survey(&self) -> Survey {
-        let snapshots = self.run.cache.of_claim(&self.target.id);
-        let mut survey = Survey { to_delete: Vec::new(), kept: 0, of_previous_claim: 0, said: Vec::new() };
+        let snapshots = self.run.cache_of(self.target).of_claim(&self.target.id);
+        let mut survey =
+            Survey { to_delete: Vec::new(), kept: 0, of_previous_claim: 0, incomplete: 0, said: Vec::new() };
         let is_said = self.run.settings.dry_run || tracing::enabled!(tracing::Level::DEBUG);
         for (snapshot, verdict) in self.judge(&snapshots) {
             // That a claim is being restored from it is what somebody who waits for room wants to know.
@@ -487,6 +514,9 @@ impl Pruning<'_> {
                     // It was not made; its name is not worth remembering.
                     Verdict::New if self.run.settings.dry_run => {
                         "the new snapshot would be the newest, and stay".to_owned()
+                    }
+                    Verdict::PreviousClaim if self.target.group.is_some() => {
+                        "stays: it has claims that are no longer in the group, or were made anew".to_owned()
                     }
                     verdict if verdict.goes() => format!("goes: {verdict}"),
                     verdict => format!("stays: {verdict}"),
@@ -498,6 +528,7 @@ impl Pruning<'_> {
                 Verdict::New | Verdict::Terminating => {}
                 verdict => {
                     survey.of_previous_claim += usize::from(verdict == Verdict::PreviousClaim);
+                    survey.incomplete += usize::from(verdict == Verdict::Incomplete);
                     survey.kept += 1;
                 }
             }
@@ -519,8 +550,7 @@ impl Pruning<'_> {
     /// judged anew.
     async fn delete(&self, to_delete: Snapshot, recheck: &Rc<Recheck>, revision: u64) -> Pruned {
         let (run, target) = (self.run, self.target);
-        let (claim, snapshot) = (target.called.as_str(), to_delete.name.as_str());
-        let namespace = target.id.namespace.as_str();
+        let ((claim, group), snapshot) = (target.fields(), to_delete.name.as_str());
         let dry_run = run.settings.dry_run;
         let withheld = Cell::new(None);
         let tries = Cell::new(0_u32);
@@ -535,11 +565,11 @@ impl Pruning<'_> {
             goes
         };
         target.report.update(|report| report.deleting += 1);
-        let deleted = run.cluster.delete(namespace, &to_delete, dry_run, guard).await;
+        let deleted = run.delete(target, &to_delete, dry_run, guard).await;
         target.report.update(|report| report.deleting -= 1);
         match deleted {
             Ok(Deleted::AlreadyGone) => {
-                tracing::info!(claim, snapshot, "the older snapshot is already gone");
+                tracing::info!(claim, group, snapshot, "the older snapshot is already gone");
                 Pruned::Gone
             }
             Ok(Deleted::Accepted) => {
@@ -548,9 +578,9 @@ impl Pruning<'_> {
                     false => "deleted the older snapshot",
                 };
                 if !dry_run {
-                    run.cache.note_deleted(&target.id, &to_delete.uid);
+                    run.cache_of(target).note_deleted(&target.id, &to_delete.uid);
                 }
-                tracing::info!(claim, snapshot, "{words}");
+                tracing::info!(claim, group, snapshot, "{words}");
                 Pruned::Deleted
             }
             Ok(Deleted::Withheld(before)) => match (withheld.take(), before) {
@@ -558,12 +588,14 @@ impl Pruning<'_> {
                 (why, _) => why.unwrap_or(Pruned::Again),
             },
             Err(error) if error.kind() == ErrorKind::Conflict => {
-                tracing::debug!(claim, snapshot, "judging again: {error}");
-                match run.cluster.snapshot(namespace, snapshot).await {
-                    Ok(object) if object.metadata.uid == to_delete.uid => {
-                        let is_terminating = object.metadata.deletion_timestamp.is_some();
-                        run.cache.apply(object);
-                        if is_terminating { Pruned::Gone } else { Pruned::Again }
+                tracing::debug!(claim, group, snapshot, "judging again: {error}");
+                match run.read(target, snapshot).await {
+                    Ok(read) if read.uid == to_delete.uid => {
+                        if read.is_terminating {
+                            Pruned::Gone
+                        } else {
+                            Pruned::Again
+                        }
                     }
                     // What was judged is gone; what has its name now is another.
                     Ok(_) => Pruned::Gone,
@@ -591,19 +623,15 @@ impl Pruning<'_> {
         if !recheck.is_fresh() {
             return Some(Pruned::Again);
         }
-        if !is_first || !run.cache.was_heard_within(HEARD) {
+        if !is_first || !run.was_heard_within(target, HEARD) {
             let Keeper { name, uid, .. } = self.keeper;
-            match run.cluster.snapshot_in(slot, &target.id.namespace, name).await {
-                Ok(object) => {
-                    let is_ready = is_ready_keeper(&object, uid);
-                    run.cache.apply(object);
-                    if !is_ready {
-                        return Some(Pruned::Lost);
-                    }
-                }
+            match run.read_in(slot, target, name).await {
+                Ok(read) if read.uid == uid && read.is_ready => {}
+                Ok(_) => return Some(Pruned::Lost),
                 Err(error) if error.kind() == ErrorKind::NotFound => return Some(Pruned::Lost),
                 Err(error) => {
-                    tracing::debug!(claim = target.called, "{error}");
+                    let (claim, group) = target.fields();
+                    tracing::debug!(claim, group, "{error}");
                     return Some(Pruned::KeeperUnread);
                 }
             }
@@ -611,11 +639,6 @@ impl Pruning<'_> {
         if known_keeper(run, target, self.keeper).is_none() {
             return Some(Pruned::Lost);
         }
-        (run.cache.revision(&target.id) != revision).then_some(Pruned::Again)
+        (run.cache_of(target).revision(&target.id) != revision).then_some(Pruned::Again)
     }
-}
-
-fn is_ready_keeper(object: &VolumeSnapshot, uid: &str) -> bool {
-    let snapshot = Snapshot::from(object.clone());
-    snapshot.uid == uid && snapshot.ready && !snapshot.is_terminating()
 }

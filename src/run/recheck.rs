@@ -18,7 +18,12 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::{Run, discover, shared::Shared, target::KnownClaim, watch};
+use super::{
+    Run, discover,
+    shared::Shared,
+    target::{KnownClaim, Target},
+    watch,
+};
 use crate::{
     api::Claim,
     cluster::{Error, Listed, Scope},
@@ -47,14 +52,19 @@ pub(super) struct Recheck {
     /// The claims of each namespace that was asked for, or why they are not known. What is wrong in one
     /// namespace holds up no other.
     namespaces: BTreeMap<String, Result<Claims, Error>>,
-    /// Why the snapshots that the schedule owns are not known, if that is so.
-    pub(super) unread_snapshots: Option<Error>,
+    /// Why the snapshots that the schedule owns are not known, if that is so; and its groups.
+    unread_snapshots: Option<Error>,
+    unread_groups: Option<Error>,
     /// By namespace, the names of the snapshots that claims are being restored from.
     in_use: HashMap<String, HashSet<String>>,
 }
 
 /// The targets among the claims of a namespace.
-type Claims = HashMap<Rc<ClaimId>, KnownClaim>;
+#[derive(Default)]
+struct Claims {
+    alone: HashMap<Rc<ClaimId>, KnownClaim>,
+    groups: HashMap<Rc<ClaimId>, KnownClaim>,
+}
 
 impl Recheck {
     /// Whether it may decide about a deletion that is made now.
@@ -63,15 +73,26 @@ impl Recheck {
         self.began.elapsed() <= FRESH.max((self.ended - self.began) * 2)
     }
 
-    /// A claim as it is now; `None` if it is gone.
+    /// A target's claim as it is now, or all that a group would take now; `None` if it is gone.
     ///
     /// # Errors
     /// Why the claims of its namespace are not known.
-    pub(super) fn claim(&self, claim: &ClaimId) -> Result<Option<&KnownClaim>, &Error> {
-        match self.namespaces.get(&claim.namespace) {
-            Some(Ok(claims)) => Ok(claims.get(claim)),
+    pub(super) fn claim(&self, target: &Target) -> Result<Option<&KnownClaim>, &Error> {
+        match self.namespaces.get(&target.id.namespace) {
+            Some(Ok(claims)) => Ok(match target.group {
+                None => claims.alone.get(&target.id),
+                Some(_) => claims.groups.get(&target.id),
+            }),
             Some(Err(error)) => Err(error),
             None => Ok(None),
+        }
+    }
+
+    /// Why the target's snapshots are not known, if that is so.
+    pub(super) fn unread_snapshots(&self, target: &Target) -> Option<&Error> {
+        match target.group {
+            None => self.unread_snapshots.as_ref(),
+            Some(_) => self.unread_groups.as_ref(),
         }
     }
 
@@ -166,9 +187,16 @@ async fn recheck(run: &Run<'_>, namespaces: BTreeSet<String>) -> Recheck {
     let began = Instant::now();
     // The watch has told all that happened until the new snapshot was ready, in the order in which it did.
     // A watch that has been silent since may be broken.
-    let unread_snapshots = match run.cache.was_heard_within(HEARD) || run.settings.dry_run {
+    let is_known = run.settings.dry_run || !run.has_claims || run.cache.was_heard_within(HEARD);
+    let unread_snapshots = match is_known {
         true => None,
         false => watch::list_owned(run).await.err(),
+    };
+    let unread_groups = match &run.groups {
+        Some(groups) if !run.settings.dry_run && !groups.was_heard_within(HEARD) => {
+            watch::list_groups(run, groups).await.err()
+        }
+        _ => None,
     };
     let volumes = match run.settings.volume_annotations {
         true => run.cluster.volume_annotations().await,
@@ -179,6 +207,7 @@ async fn recheck(run: &Run<'_>, namespaces: BTreeSet<String>) -> Recheck {
         ended: began,
         namespaces: BTreeMap::new(),
         unread_snapshots,
+        unread_groups,
         in_use: HashMap::new(),
     };
     let mut lists = stream::iter(namespaces)
@@ -208,25 +237,43 @@ async fn list(
     volumes: &VolumeAnnotations,
 ) -> Result<(Claims, Vec<Source>), Error> {
     let scope = Scope::Namespace(namespace.to_owned());
-    let (mut claims, mut in_use) = (Claims::new(), Vec::new());
+    let (mut claims, mut in_use) = (Claims::default(), Vec::new());
+    let mut grouped: HashMap<Rc<ClaimId>, BTreeMap<String, KnownClaim>> = HashMap::new();
+    let group_of = |claim: &Claim| {
+        let groups = run.groups.as_ref()?;
+        let value = claim.metadata.labels.get(run.settings.group_label.as_deref()?)?.to_owned();
+        groups.snapshots.id_of(&ClaimId { namespace: claim.metadata.namespace.clone(), name: value })
+    };
     let take = |listed: Listed<Claim>| match listed {
         Listed::Begin => {
-            claims.clear();
+            claims.alone.clear();
+            grouped.clear();
             in_use.clear();
         }
         Listed::Object(mut claim) => {
             in_use.extend(sources(&claim));
             volumes.lend(&mut claim, &run.settings.schedule);
+            // Whatever its state: the snapshot controller takes all that have the label.
+            if let Some(group) = group_of(&claim) {
+                let name = claim.metadata.name.clone();
+                let known = KnownClaim::of(claim.clone(), &run.settings.schedule);
+                grouped.entry(group).or_default().insert(name, known);
+            }
             if let Some(id) = run.cache.id_of(&ClaimId::of(&claim)) {
                 let mut known = KnownClaim::of(claim, &run.settings.schedule);
                 if let Some(uid) = run.cache.shared(&known.uid) {
                     known.uid = uid;
                 }
-                claims.insert(id, known);
+                claims.alone.insert(id, known);
             }
         }
     };
     run.cluster.list_claims(&scope, "", take).await?;
+    let of_group = |(id, claims): (Rc<ClaimId>, BTreeMap<String, KnownClaim>)| {
+        let known = KnownClaim::of_group(&id.name, &claims);
+        (id, known)
+    };
+    claims.groups = grouped.into_iter().map(of_group).collect();
     Ok((claims, in_use))
 }
 

@@ -25,7 +25,8 @@ pub(super) async fn wait(
     new: &New,
     see: &dyn Fn(&Snapshot),
 ) -> Result<(), Failure> {
-    let claim = target.called.as_str();
+    let (claim, group) = target.fields();
+    let cache = run.cache_of(target);
     let attempts = run.settings.ready_attempts;
     let mut reported: Option<String> = None;
     let mut unread: Option<Error> = None;
@@ -33,20 +34,21 @@ pub(super) async fn wait(
     for attempt in 1..=attempts {
         let end = new.began + run.settings.ready_interval * attempt;
         loop {
-            let known = match run.cache.get(&target.id, &new.uid) {
+            let known = match cache.get(&target.id, &new.uid) {
                 Some(known) => Some(known),
                 None => Box::pin(read(run, target, new, &mut unread)).await?,
             };
             if let Some(known) = known {
                 see(&known);
+                may_be_ready(run, target, new).await?;
                 if known.taken_up && !std::mem::replace(&mut is_taken_up, true) {
                     run.pace.taken_up(new.began.elapsed());
                 }
-                if is_ready(claim, new, &known, &mut reported, attempt)? {
-                    return said_ready(claim, new, &known, attempt);
+                if is_ready(target, new, &known, &mut reported, attempt)? {
+                    return said_ready(target, new, &known, attempt);
                 }
             }
-            if timeout_at(end, run.cache.changed(&target.id)).await.is_err() {
+            if timeout_at(end, cache.changed(&target.id)).await.is_err() {
                 break;
             }
         }
@@ -57,12 +59,14 @@ pub(super) async fn wait(
         let read = timeout(longest, Box::pin(confirm(run, target, new, end, &mut unread))).await;
         if let Some(known) = read.unwrap_or(Ok(None))? {
             see(&known);
-            if is_ready(claim, new, &known, &mut reported, attempt)? {
-                return said_ready(claim, new, &known, attempt);
+            may_be_ready(run, target, new).await?;
+            if is_ready(target, new, &known, &mut reported, attempt)? {
+                return said_ready(target, new, &known, attempt);
             }
         }
         tracing::warn!(
             claim,
+            group,
             snapshot = new.name,
             attempt,
             attempts,
@@ -71,18 +75,22 @@ pub(super) async fn wait(
             "the snapshot is not ready yet (attempt {attempt} of {attempts})"
         );
     }
-    let reason = match (unread, reported) {
-        (Some(error), _) => error.to_string(),
-        (None, Some(reported)) => reported,
-        (None, None) => "the snapshot controller reports no error".to_owned(),
+    let lacks = run.groups_of(target).and_then(|groups| groups.lacks(&new.uid));
+    let reason = match (unread, lacks, reported) {
+        (Some(error), _, _) => error.to_string(),
+        (None, Some(lacks), _) => lacks,
+        (None, None, Some(reported)) => reported,
+        (None, None, None) => "the snapshot controller reports no error".to_owned(),
     };
     Err(Failure {
         message: format!(
-            "snapshot {} of claim {claim} was not ready within {} ({attempts} × {}): {reason}; older snapshots stay; \
-             see kubectl describe volumesnapshot {} -n {}",
+            "snapshot {} of {} was not ready within {} ({attempts} × {}): {reason}; older snapshots stay; see kubectl \
+             describe {} {} -n {}",
             new.name,
+            target.what(),
             text::duration(run.settings.longest_wait()),
             text::duration(run.settings.ready_interval),
+            target.kind(),
             new.name,
             target.id.namespace,
         ),
@@ -91,12 +99,39 @@ pub(super) async fn wait(
     })
 }
 
-fn said_ready(claim: &str, new: &New, known: &Snapshot, attempt: u32) -> Result<(), Failure> {
+/// Checks that a group may still become ready.
+///
+/// # Errors
+/// If it lost a member, or has one that was not asked for.
+async fn may_be_ready(run: &Run<'_>, target: &Target, new: &New) -> Result<(), Failure> {
+    let Some(why) = run.groups_of(target).and_then(|groups| groups.is_lost(&new.uid)) else { return Ok(()) };
+    // Members go with their group, and the one may be heard of before the other.
+    let is_gone = match Box::pin(run.read(target, &new.name)).await {
+        Ok(read) => read.uid != new.uid || read.is_terminating,
+        Err(error) => error.kind() == ErrorKind::NotFound,
+    };
+    if is_gone {
+        return Err(gone(target, &new.name));
+    }
+    Err(Failure {
+        message: format!(
+            "snapshot {} of {} will never be ready: {why}; older snapshots stay",
+            new.name,
+            target.what()
+        ),
+        is_transient: true,
+        reason: Reason::Disturbed,
+    })
+}
+
+fn said_ready(target: &Target, new: &New, known: &Snapshot, attempt: u32) -> Result<(), Failure> {
+    let (claim, group) = target.fields();
     let duration_ms = millis(new.began.elapsed());
-    tracing::info!(claim, snapshot = new.name, attempt, duration_ms, "the snapshot is ready");
+    tracing::info!(claim, group, snapshot = new.name, attempt, duration_ms, "the snapshot is ready");
     if let Some(taken_at) = known.taken_at.filter(|_| known.clocks_differ()) {
         tracing::warn!(
             claim,
+            group,
             snapshot = new.name,
             "the storage system says that the data was captured at {taken_at}, and the API server that the snapshot was \
              made at {}: a clock is wrong, or the snapshot controller is slow; the later time counts",
@@ -114,11 +149,11 @@ async fn confirm(
     end: Instant,
     unread: &mut Option<Error>,
 ) -> Result<Option<Snapshot>, Failure> {
-    if let Err(error) = run.made_again(end).await {
+    if let Err(error) = run.made_again(target, end).await {
         *unread = Some(error);
         return Ok(None);
     }
-    match run.cache.get(&target.id, &new.uid) {
+    match run.cache_of(target).get(&target.id, &new.uid) {
         Some(known) => Ok(Some(known)),
         None => read(run, target, new, unread).await,
     }
@@ -132,29 +167,27 @@ async fn read(
     new: &New,
     unread: &mut Option<Error>,
 ) -> Result<Option<Snapshot>, Failure> {
-    let claim = target.called.as_str();
-    match run.cluster.snapshot(&target.id.namespace, &new.name).await {
-        Ok(object) if object.metadata.uid == new.uid => {
-            let is_owned = Snapshot::owned(object.clone(), &run.settings.schedule).is_some();
-            run.cache.apply(object);
+    match run.read(target, &new.name).await {
+        Ok(read) if read.uid == new.uid => {
             // What the cache knows by now may be newer than the answer.
-            match run.cache.get(&target.id, &new.uid) {
+            match run.cache_of(target).get(&target.id, &new.uid) {
                 Some(known) => Ok(Some(known)),
-                None if is_owned => Err(gone(claim, &new.name)),
+                None if read.is_owned => Err(gone(target, &new.name)),
                 None => Err(Failure {
                     message: format!(
-                        "somebody changed the label {} of snapshot {} of claim {claim} while it was waited for; \
-                         older snapshots stay",
+                        "somebody changed the label {} of snapshot {} of {} while it was waited for; older snapshots \
+                         stay",
                         names::SCHEDULE_LABEL,
-                        new.name
+                        new.name,
+                        target.what()
                     ),
                     is_transient: true,
                     reason: Reason::Disturbed,
                 }),
             }
         }
-        Ok(_) => Err(gone(claim, &new.name)),
-        Err(error) if error.kind() == ErrorKind::NotFound => Err(gone(claim, &new.name)),
+        Ok(_) => Err(gone(target, &new.name)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Err(gone(target, &new.name)),
         Err(error) => {
             *unread = Some(error);
             Ok(None)
@@ -165,15 +198,16 @@ async fn read(
 /// Whether the snapshot is ready; an error if it never will be. What the snapshot controller has to
 /// say is said on, once each time it changes.
 fn is_ready(
-    claim: &str,
+    target: &Target,
     new: &New,
     known: &Snapshot,
     reported: &mut Option<String>,
     attempt: u32,
 ) -> Result<bool, Failure> {
     if known.is_terminating() {
-        return Err(gone(claim, &new.name));
+        return Err(gone(target, &new.name));
     }
+    let (claim, group) = target.fields();
     let error = match known.unreadable {
         true => Some("its status cannot be read".to_owned()),
         false => known.error.clone(),
@@ -181,7 +215,14 @@ fn is_ready(
     if !known.ready && error != *reported {
         if let Some(error) = &error {
             let snapshot = new.name.as_str();
-            tracing::warn!(claim, snapshot, attempt, error, "the snapshot controller reports an error");
+            tracing::warn!(
+                claim,
+                group,
+                snapshot,
+                attempt,
+                error,
+                "the snapshot controller reports an error"
+            );
         }
         *reported = error;
     }

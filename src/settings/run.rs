@@ -22,6 +22,8 @@ use crate::{
 const PREFIX: &str = "SNAPSHOT_";
 
 const PING_URL: &str = "SNAPSHOT_PING_URL";
+const GROUP_LABEL: &str = "SNAPSHOT_GROUP_LABEL";
+const GROUP_CLASS: &str = "SNAPSHOT_GROUP_CLASS_NAME";
 
 /// The variable in which Kubernetes tells each pod of an Indexed Job which one it is, from 0.
 const INDEX: &str = "JOB_COMPLETION_INDEX";
@@ -68,6 +70,11 @@ pub struct Settings {
     pub namespace_selector: Option<String>,
     /// The VolumeSnapshotClass; unset for the cluster's default (`SNAPSHOT_CLASS_NAME`).
     pub class: Option<String>,
+    /// The label whose value makes groups of claims, each of which is taken at one instant; unset for none
+    /// (`SNAPSHOT_GROUP_LABEL`).
+    pub group_label: Option<String>,
+    /// The VolumeGroupSnapshotClass; unset for the default one of the claims' driver (`SNAPSHOT_GROUP_CLASS_NAME`).
+    pub group_class: Option<String>,
     /// What the snapshots' names begin with (`SNAPSHOT_NAME_PREFIX`).
     pub name_prefix: String,
     /// The schedule: value of the label `job` (`SNAPSHOT_JOB`).
@@ -175,6 +182,10 @@ struct Variables {
     #[arg(skip)]
     class_name: Option<String>,
     #[arg(skip)]
+    group_label: Option<String>,
+    #[arg(skip)]
+    group_class_name: Option<String>,
+    #[arg(skip)]
     name_prefix: Option<String>,
     /// Only this schedule: value of the label 'job' [default: all that are found]
     #[serde(rename = "job")]
@@ -243,7 +254,7 @@ const fn variable(name: &'static str, default: &'static str, meaning: &'static s
 }
 
 /// All variables of a run, in the order in which the documentation gives them.
-pub const VARIABLES: [Variable; 34] = [
+pub const VARIABLES: [Variable; 36] = [
     variable("SNAPSHOT_PVC_NAMES", "", "claims, comma-separated: data or data,logs"),
     variable("SNAPSHOT_PVC_SELECTOR", "", "claims by label selector: app=web"),
     variable(
@@ -255,6 +266,16 @@ pub const VARIABLES: [Variable; 34] = [
     variable("SNAPSHOT_NAMESPACE", "the pod's own, or the kubeconfig context's", "namespace"),
     variable("SNAPSHOT_NAMESPACE_SELECTOR", "", "all namespaces that match, instead of one"),
     variable("SNAPSHOT_CLASS_NAME", "the cluster's default", "VolumeSnapshotClass"),
+    variable(
+        "SNAPSHOT_GROUP_LABEL",
+        "",
+        "claims with the same value of this label are taken at one instant, as one VolumeGroupSnapshot",
+    ),
+    variable(
+        "SNAPSHOT_GROUP_CLASS_NAME",
+        "the default of the claims' driver",
+        "VolumeGroupSnapshotClass, with SNAPSHOT_GROUP_LABEL",
+    ),
     variable("SNAPSHOT_NAME_PREFIX", "volume-snapshot", "what names begin with"),
     variable("SNAPSHOT_JOB", "volume-snapshotter", "label 'job': the schedule that owns them"),
     variable("SNAPSHOT_READY_ATTEMPTS", "3", "how many windows to wait"),
@@ -406,6 +427,8 @@ impl Settings {
             namespace,
             namespace_selector,
             class_name,
+            group_label,
+            group_class_name,
             name_prefix,
             schedule,
             ready_attempts,
@@ -440,6 +463,14 @@ impl Settings {
                     .to_owned(),
             );
         }
+        // Whoever wants groups does not get single snapshots without a word.
+        if group_class_name.is_some() && group_label.is_none() {
+            reader.problem(
+                GROUP_CLASS,
+                None,
+                format!("it is set, and {GROUP_LABEL} is not, so there are no groups; set both or none"),
+            );
+        }
         let is_retention_given = retention.is_some();
         let only_annotated =
             reader.optional("SNAPSHOT_PVC_ANNOTATED", pvc_annotated, values::flag).unwrap_or(false);
@@ -456,6 +487,8 @@ impl Settings {
             // The API server reads selectors; it knows more forms than anybody remembers.
             namespace_selector,
             class: reader.optional("SNAPSHOT_CLASS_NAME", class_name, values::object_name),
+            group_label: reader.optional(GROUP_LABEL, group_label, values::label_key),
+            group_class: reader.optional(GROUP_CLASS, group_class_name, values::object_name),
             name_prefix: reader
                 .optional("SNAPSHOT_NAME_PREFIX", name_prefix, values::name_prefix)
                 .unwrap_or_else(|| "volume-snapshot".to_owned()),

@@ -93,6 +93,16 @@ pub(super) enum ValueError {
     )]
     LabelValue,
     #[error(
+        "not a pattern for the names of claims; accepted is a name with {{claim}} in it, which stands for the name of \
+         each claim of the group, e.g. {{claim}}-restored"
+    )]
+    ClaimPattern,
+    #[error(
+        "not the key of a label; accepted are letters, digits, '-', '_' and '.', at most 63 characters, after a \
+         domain and a slash if need be, e.g. volume-snapshotter/group"
+    )]
+    LabelKey,
+    #[error(
         "no name can begin with that; accepted are lower-case letters, digits, '-' and '.', at most {longest} \
          characters (the name is also a label's value), beginning with a letter or digit, e.g. volume-snapshot"
     )]
@@ -320,6 +330,27 @@ pub(super) fn rules(text: &str) -> Result<Rules, ValueError> {
 /// How often.
 pub(super) fn every(text: &str) -> Result<Every, ValueError> {
     text.parse().map_err(ValueError::Every)
+}
+
+/// What stands for the name of a claim in a pattern.
+pub(super) const CLAIM_PLACEHOLDER: &str = "{claim}";
+
+/// A pattern for the names of claims: `{claim}-restored`.
+pub(super) fn claim_pattern(text: &str) -> Result<String, ValueError> {
+    let is_pattern =
+        text.contains(CLAIM_PLACEHOLDER) && names::is_object_name(&text.replace(CLAIM_PLACEHOLDER, "x"));
+    match is_pattern {
+        true => Ok(text.to_owned()),
+        false => Err(ValueError::ClaimPattern),
+    }
+}
+
+/// The key of a label.
+pub(super) fn label_key(text: &str) -> Result<String, ValueError> {
+    match names::is_label_key(text) {
+        true => Ok(text.to_owned()),
+        false => Err(ValueError::LabelKey),
+    }
 }
 
 /// Labels, each once: `release=1.2.3,team=shop`.

@@ -3,6 +3,8 @@
 //! How it looks is kept in `tests/golden/list-*`; `UPDATE_GOLDEN=1 cargo test --test it list` renews
 //! that.
 
+pub(crate) mod groups;
+
 use std::path::Path;
 
 use fake_apiserver::{Options, Plan, objects};
@@ -538,6 +540,7 @@ fn it_looks_as_is_kept_in_tests_golden() {
         selected: None,
         settings: &settings,
         schedules: &[schedule],
+        groups: &[],
         only: None,
         all: true,
         now,

@@ -11,6 +11,7 @@ mod etcd;
 mod every;
 mod faults;
 mod figures;
+mod groups;
 mod hooks;
 mod image;
 mod invariants;

@@ -62,6 +62,8 @@ fn values_are_read_as_users_write_them() {
     let labels: Vec<_> = labels.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
     assert_eq!(labels, [("example.org/team", "shop"), ("release", "1.2.3")]);
     assert!(with("SNAPSHOT_HOOKS", "true").expect("settings").hooks);
+    let group = with("SNAPSHOT_GROUP_LABEL", "example.org/group").expect("settings").group_label;
+    assert_eq!(group.as_deref(), Some("example.org/group"));
     let freeze = |value| with("SNAPSHOT_FREEZE_TIMEOUT", value).expect("settings").freeze_timeout;
     assert_eq!((freeze("").as_secs(), freeze("5m").as_secs()), (30, 300));
     assert!(with("SNAPSHOT_NAME_PREFIX", &"x".repeat(54)).is_ok());
@@ -99,6 +101,8 @@ fn a_value_that_cannot_be_understood_is_refused_with_what_would_be_accepted() {
         ("SNAPSHOT_HOOKS", "yes", "neither true nor false"),
         ("SNAPSHOT_FREEZE_TIMEOUT", "5m1s", "at most 5m"),
         ("SNAPSHOT_CLASS_NAME", "not a class", "lower-case letters"),
+        ("SNAPSHOT_GROUP_LABEL", "a=b", "not the key of a label; accepted are letters"),
+        ("SNAPSHOT_GROUP_CLASS_NAME", "default-group", "SNAPSHOT_GROUP_LABEL is not, so there are no groups"),
         (
             "SNAPSHOT_NAME_PREFIX",
             "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx",

@@ -1,0 +1,1 @@
+//! Rights, versions of the API, answers that are lost, hooks, shards.
