@@ -12,12 +12,12 @@ use crate::{
     adopt::{Choice, Which},
     cluster::{self, Access, Cluster, Scope},
     command::{
-        self, AdoptCommand, ClusterFlags, Command, Format, Line, ListCommand, Output, RestoreCommand,
-        SimulateCommand, Wanted,
+        self, AdoptCommand, ClusterFlags, Command, Format, Line, ListCommand, Output, ReadCommand,
+        RestoreCommand, SimulateCommand, Wanted,
     },
     group::Group,
     list::{self, Extent, Given, Listing, Look, Names, Retention, Row},
-    names, notify, process,
+    names, notify, process, read,
     report::{EXIT_DONE, EXIT_PERMANENT, EXIT_TRANSIENT, Failure, Reason, Report, RestoreReport, Stop},
     restore, run,
     settings::{self, RestoreSettings, Settings},
@@ -48,6 +48,7 @@ pub fn main() -> ExitCode {
         Ok(Command::Restore(command)) => restore_once(command),
         Ok(Command::Adopt(command)) => adopt_once(&command),
         Ok(Command::Simulate(command)) => simulate_once(&command),
+        Ok(Command::Read(command)) => read_once(&command),
         Ok(Command::Text(text)) => printed(&text),
         Err(problem) if problem.use_stderr() => {
             eprint!("{problem}");
@@ -308,6 +309,31 @@ fn simulate_once(command: &SimulateCommand) -> u8 {
         (Err(too_much), _) => {
             eprintln!("error: {too_much}");
             EXIT_PERMANENT
+        }
+    }
+}
+
+fn read_once(command: &ReadCommand) -> u8 {
+    let filter = match settings::filter(std::env::var_os("RUST_LOG")) {
+        Ok(filter) => filter,
+        Err(problem) => {
+            eprintln!("error: {problem}");
+            return EXIT_PERMANENT;
+        }
+    };
+    process::start_log(None, filter);
+    let read = in_runtime(async || {
+        let stop = process::stop_signals()?;
+        Ok(read::read(&command.plan, stop).await)
+    });
+    match read.flatten() {
+        Ok(report) => {
+            process::publish_reading(&report, &command.termination_log);
+            report.exit_code()
+        }
+        Err(error) => {
+            tracing::error!(exit = EXIT_TRANSIENT, "the process cannot start: {error}");
+            EXIT_TRANSIENT
         }
     }
 }

@@ -187,6 +187,36 @@ Examples:
   {program} adopt --from gemini.fairwinds.com/group=postgres
   {program} adopt --snapshot data-hourly-202611200800 --yes";
 
+/// What `read` does.
+pub(super) const READ: &str = "\
+Reads every byte of every file below a directory, or of a block device, and says what cannot be read. It is what \
+the pod of a drill runs on a volume that was made from a snapshot; it asks no cluster, and writes to no volume.";
+
+/// What stands behind the flags of `read`.
+pub(super) const READ_AFTER: &str = "\
+A file that cannot be read (EIO) is damage. One that may not be read (EACCES)
+belongs to somebody else: nobody knows whether it is whole, so that is a failure
+too. Both are named in the log. Symbolic links are not followed, pipes, sockets
+and devices not opened, other file systems left out, and so is a lost+found at
+the top that belongs to root. A file with several names is read once for each,
+and of sparse files the holes are passed over. A volume without one byte of
+data, or a block device full of zeros, has nothing in it.
+
+RUST_LOG is the filter of the log, which is JSON unless it goes to a terminal.
+
+Exit codes:
+  0    everything was read
+  1    it was not read to its end: the time is over, or the process lacks
+       something; another attempt may help
+  2    something cannot or may not be read, there is nothing in it, or there is
+       no such path
+  130  told to stop (Ctrl-C); 143: SIGTERM
+
+Examples:
+  {program} read /data
+  {program} read --allow-empty --timeout 2h /data
+  {program} read /dev/mapper/data";
+
 /// What stands behind the argument of `completion`.
 pub(super) const COMPLETION_AFTER: &str = "\
 Examples:

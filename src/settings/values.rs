@@ -234,6 +234,14 @@ pub(super) fn duration(text: &str) -> Result<Duration, ValueError> {
     }
 }
 
+/// A duration as settings have it, for a flag that stands for none.
+///
+/// # Errors
+/// What is accepted.
+pub fn duration_flag(text: &str) -> Result<Duration, String> {
+    duration(text).map_err(|error| error.to_string())
+}
+
 pub(super) fn flag(text: &str) -> Result<bool, ValueError> {
     match text {
         "true" => Ok(true),
