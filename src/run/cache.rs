@@ -39,7 +39,7 @@ struct Known {
     texts: Texts,
     /// The uids of those that are gone, with their last resourceVersion: the answer to a read that
     /// was under way meanwhile must not bring one back.
-    removed: HashMap<Box<str>, Box<str>>,
+    removed: HashMap<Uid<Box<str>>, Option<u64>>,
 }
 
 #[derive(Default)]
@@ -47,7 +47,7 @@ struct Entry {
     /// Ordered by uid, but while the first list fills it. A claim has few, and a map would need room to spare.
     snapshots: Vec<Kept>,
     /// The uids of those that are being deleted, whose changes do not count as such.
-    to_delete: Vec<Box<str>>,
+    to_delete: Vec<Uid<Box<str>>>,
     /// Grows whenever a snapshot that is not being deleted comes, goes, or changes in something that it is
     /// judged by.
     revision: u64,
@@ -79,7 +79,7 @@ impl Entry {
     }
 
     fn note_change(&mut self, uid: &str) {
-        if !self.to_delete.iter().any(|deleted| **deleted == *uid) {
+        if !self.to_delete.contains(&Uid::of(uid)) {
             self.revision += 1;
         }
     }
@@ -179,7 +179,7 @@ impl SnapshotCache {
 
     fn apply_of(&self, object: VolumeSnapshot, list: u32) {
         let claim = claim_of(&object);
-        let (uid, version) = (object.metadata.uid.clone(), object.metadata.resource_version.clone());
+        let (uid, version) = (object.metadata.uid.clone(), object.metadata.resource_version.parse().ok());
         match (Snapshot::owned(object, &self.schedule), claim) {
             (Some((claim, snapshot)), _) => self.insert(&claim, snapshot, list),
             (None, Some(claim)) => self.forget(&claim, &uid, version),
@@ -190,7 +190,7 @@ impl SnapshotCache {
     /// Removes a snapshot that is gone.
     pub(super) fn remove(&self, object: &VolumeSnapshot) {
         if let Some(claim) = claim_of(object) {
-            self.forget(&claim, &object.metadata.uid, object.metadata.resource_version.clone());
+            self.forget(&claim, &object.metadata.uid, object.metadata.resource_version.parse().ok());
         }
     }
 
@@ -294,7 +294,7 @@ impl SnapshotCache {
     ) -> u64 {
         let mut known = self.known.borrow_mut();
         let Some(entry) = known.claims.get_mut(claim) else { return 0 };
-        entry.to_delete = uids.into_iter().map(Box::from).collect();
+        entry.to_delete = uids.into_iter().map(Uid::of).collect();
         entry.revision
     }
 
@@ -329,7 +329,7 @@ impl SnapshotCache {
                 }
                 kept.compact.version()
             }
-            Err(_) => removed.get(snapshot.uid.as_str()).and_then(|version| version.parse().ok()),
+            Err(_) => removed.get(&Uid::of(&snapshot.uid)).copied().flatten(),
         };
         if is_older(version, last) {
             return;
@@ -355,12 +355,12 @@ impl SnapshotCache {
         }
     }
 
-    fn forget(&self, claim: &ClaimId, uid: &str, version: String) {
+    fn forget(&self, claim: &ClaimId, uid: &str, version: Option<u64>) {
         let Known { claims, removed, .. } = &mut *self.known.borrow_mut();
         let Some(entry) = claims.get_mut(claim) else { return };
         if let Ok(position) = entry.position(uid) {
             entry.snapshots.remove(position);
-            removed.insert(uid.into(), version.into());
+            removed.insert(Uid::of(uid), version);
             entry.note_change(uid);
             entry.wake();
         }
@@ -377,18 +377,18 @@ impl Listing<'_> {
 
     /// Ends a list of all that the schedule owns, of the state `version`.
     pub(super) fn ends(self, version: &str) {
-        self.remove_missing(version, |_| true);
+        self.remove_missing(version.parse().ok(), |_| true);
         self.cache.heard_at(self.began);
     }
 
     /// Ends a list of what a run made, of the state `version`.
     pub(super) fn ends_of_run(self, run: &str, version: &str) {
-        self.remove_missing(version, |snapshot| snapshot.run.as_deref() == Some(run));
+        self.remove_missing(version.parse().ok(), |snapshot| snapshot.run.as_deref() == Some(run));
     }
 
     /// Removes what the list is about and did not have, but for what is newer than the list. What a later
     /// list had is there.
-    fn remove_missing(&self, version: &str, is_about: impl Fn(&Snapshot) -> bool) {
+    fn remove_missing(&self, version: Option<u64>, is_about: impl Fn(&Snapshot) -> bool) {
         let Known { claims, texts, removed } = &mut *self.cache.known.borrow_mut();
         for entry in claims.values_mut() {
             let Entry { snapshots, to_delete, revision, .. } = entry;
@@ -397,10 +397,10 @@ impl Listing<'_> {
                     return true;
                 }
                 let snapshot = kept.compact.snapshot(texts);
-                let stays = !is_about(&snapshot) || is_older(version.parse().ok(), kept.compact.version());
+                let stays = !is_about(&snapshot) || is_older(version, kept.compact.version());
                 if !stays {
-                    *revision += u64::from(!to_delete.iter().any(|deleted| **deleted == *snapshot.uid));
-                    removed.insert(snapshot.uid.into(), version.into());
+                    *revision += u64::from(!to_delete.contains(&Uid::of(&snapshot.uid)));
+                    removed.insert(Uid::of(&snapshot.uid), version);
                 }
                 stays
             });

@@ -166,7 +166,7 @@ impl Compact {
         }
     }
 
-    pub(super) fn uid(&self) -> Uid<'_> {
+    pub(super) fn uid(&self) -> Uid<&str> {
         match self {
             Compact::Plain(plain) => Uid::Number(plain.uid),
             Compact::Whole(snapshot) => Uid::of(&snapshot.uid),
@@ -175,15 +175,15 @@ impl Compact {
 }
 
 /// A uid, in an order that sorts and searches by it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Uid<'a> {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Uid<T> {
     Number([u8; 16]),
-    Other(&'a str),
+    Other(T),
 }
 
-impl<'a> Uid<'a> {
+impl<'a, T: From<&'a str>> Uid<T> {
     pub(super) fn of(uid: &'a str) -> Self {
-        uuid(uid).map_or(Uid::Other(uid), Uid::Number)
+        uuid(uid).map_or_else(|| Uid::Other(uid.into()), Uid::Number)
     }
 }
 

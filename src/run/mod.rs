@@ -470,14 +470,15 @@ async fn snapshot_and_prune(run: &Run<'_>, targets: &[Target], plan: &Plan) {
 /// The way of one target until its new snapshot is ready. What is not needed while it waits is on the heap,
 /// and only while it is needed.
 async fn create_and_wait(run: &Run<'_>, target: &Target) -> Result<New, Failure> {
-    let new = {
+    let mut new = {
         let Ok(_active) = run.active.acquire().await else {
             let message = "no more requests are made".to_owned();
             return Err(Failure { message, is_transient: true, reason: Reason::Other });
         };
         Box::pin(create_now(run, target)).await?
     };
-    await_ready(run, target, new, &|_| ()).await
+    await_ready(run, target, &mut new, &|_| ()).await?;
+    Ok(new)
 }
 
 /// Creates a target's new snapshot, whoever else creates meanwhile.
@@ -497,17 +498,17 @@ async fn create_now(run: &Run<'_>, target: &Target) -> Result<New, Failure> {
 async fn await_ready(
     run: &Run<'_>,
     target: &Target,
-    mut new: New,
+    new: &mut New,
     see: &dyn Fn(&Snapshot),
-) -> Result<New, Failure> {
+) -> Result<(), Failure> {
     let report = &target.report;
     if !run.settings.dry_run {
-        wait::wait(run, target, &new, see).await?;
+        wait::wait(run, target, new, see).await?;
         report.update(|report| report.ready_after = Some(new.began.elapsed()));
     }
     new.ready = Instant::now();
     report.update(|report| report.end = End::Unfinished(Step::Pruning));
-    Ok(new)
+    Ok(())
 }
 
 /// A duration for a log line's field, in milliseconds.

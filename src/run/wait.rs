@@ -25,45 +25,38 @@ pub(super) async fn wait(
     new: &New,
     see: &dyn Fn(&Snapshot),
 ) -> Result<(), Failure> {
-    let (claim, group) = target.fields();
-    let cache = run.cache_of(target);
     let attempts = run.settings.ready_attempts;
-    let mut reported: Option<String> = None;
-    let mut unread: Option<Error> = None;
-    let mut is_taken_up = false;
+    let mut waiting = Waiting { run, target, new, see, reported: None, unread: None, is_taken_up: false };
     for attempt in 1..=attempts {
         let end = new.began + run.settings.ready_interval * attempt;
         loop {
-            let known = match cache.get(&target.id, &new.uid) {
-                Some(known) => Some(known),
-                None => Box::pin(read(run, target, new, &mut unread)).await?,
-            };
-            if let Some(known) = known {
-                see(&known);
-                may_be_ready(run, target, new).await?;
-                if known.taken_up && !std::mem::replace(&mut is_taken_up, true) {
-                    run.pace.taken_up(new.began.elapsed());
-                }
-                if is_ready(target, new, &known, &mut reported, attempt)? {
-                    return said_ready(target, new, &known, attempt);
-                }
+            if target.group.is_some() {
+                Box::pin(may_be_ready(run, target, new)).await?;
             }
-            if timeout_at(end, cache.changed(&target.id)).await.is_err() {
+            match waiting.look(attempt)? {
+                Look::Ready => return Ok(()),
+                Look::NotReady => {}
+                Look::Unknown if Box::pin(waiting.read()).await? => continue,
+                Look::Unknown => {}
+            }
+            if timeout_at(end, run.cache_of(target).changed(&target.id)).await.is_err() {
                 break;
             }
         }
         // No news may be a watch that is broken: read. While the server is down that may go on until
         // the next window is over, and after the last one for as long as any request may.
-        unread = None;
+        waiting.unread = None;
         let longest = if attempt < attempts { run.settings.ready_interval } else { run.settings.bound() };
-        let read = timeout(longest, Box::pin(confirm(run, target, new, end, &mut unread))).await;
-        if let Some(known) = read.unwrap_or(Ok(None))? {
-            see(&known);
-            may_be_ready(run, target, new).await?;
-            if is_ready(target, new, &known, &mut reported, attempt)? {
-                return said_ready(target, new, &known, attempt);
+        let confirmed = timeout(longest, Box::pin(waiting.confirm(end))).await;
+        if confirmed.unwrap_or(Ok(false))? {
+            if target.group.is_some() {
+                Box::pin(may_be_ready(run, target, new)).await?;
+            }
+            if let Look::Ready = waiting.look(attempt)? {
+                return Ok(());
             }
         }
+        let (claim, group) = target.fields();
         tracing::warn!(
             claim,
             group,
@@ -71,12 +64,12 @@ pub(super) async fn wait(
             attempt,
             attempts,
             duration_ms = millis(new.began.elapsed()),
-            error = reported,
+            error = waiting.reported,
             "the snapshot is not ready yet (attempt {attempt} of {attempts})"
         );
     }
     let lacks = run.groups_of(target).and_then(|groups| groups.lacks(&new.uid));
-    let reason = match (unread, lacks, reported) {
+    let reason = match (waiting.unread, lacks, waiting.reported) {
         (Some(error), _, _) => error.to_string(),
         (None, Some(lacks), _) => lacks,
         (None, None, Some(reported)) => reported,
@@ -124,7 +117,7 @@ async fn may_be_ready(run: &Run<'_>, target: &Target, new: &New) -> Result<(), F
     })
 }
 
-fn said_ready(target: &Target, new: &New, known: &Snapshot, attempt: u32) -> Result<(), Failure> {
+fn said_ready(target: &Target, new: &New, known: &Snapshot, attempt: u32) {
     let (claim, group) = target.fields();
     let duration_ms = millis(new.began.elapsed());
     tracing::info!(claim, group, snapshot = new.name, attempt, duration_ms, "the snapshot is ready");
@@ -138,59 +131,91 @@ fn said_ready(target: &Target, new: &New, known: &Snapshot, attempt: u32) -> Res
             known.created
         );
     }
-    Ok(())
 }
 
-/// Reads what this run has made, once for all targets whose window ended meanwhile.
-async fn confirm(
-    run: &Run<'_>,
-    target: &Target,
-    new: &New,
-    end: Instant,
-    unread: &mut Option<Error>,
-) -> Result<Option<Snapshot>, Failure> {
-    if let Err(error) = run.made_again(target, end).await {
-        *unread = Some(error);
-        return Ok(None);
-    }
-    match run.cache_of(target).get(&target.id, &new.uid) {
-        Some(known) => Ok(Some(known)),
-        None => read(run, target, new, unread).await,
-    }
+/// A target whose new snapshot is waited for. There may be thousands, so nothing large is held across an await.
+struct Waiting<'a> {
+    run: &'a Run<'a>,
+    target: &'a Target,
+    new: &'a New,
+    see: &'a dyn Fn(&Snapshot),
+    /// What the snapshot controller said last.
+    reported: Option<String>,
+    /// Why it is not known how the snapshot is.
+    unread: Option<Box<Error>>,
+    is_taken_up: bool,
 }
 
-/// Reads the snapshot: the cache may lack it. Only what the API server says itself counts as gone;
-/// `None`, with the error put aside, if it says nothing at all.
-async fn read(
-    run: &Run<'_>,
-    target: &Target,
-    new: &New,
-    unread: &mut Option<Error>,
-) -> Result<Option<Snapshot>, Failure> {
-    match run.read(target, &new.name).await {
-        Ok(read) if read.uid == new.uid => {
-            // What the cache knows by now may be newer than the answer.
-            match run.cache_of(target).get(&target.id, &new.uid) {
-                Some(known) => Ok(Some(known)),
-                None if read.is_owned => Err(gone(target, &new.name)),
-                None => Err(Failure {
-                    message: format!(
-                        "somebody changed the label {} of snapshot {} of {} while it was waited for; older snapshots \
-                         stay",
-                        names::SCHEDULE_LABEL,
-                        new.name,
-                        target.what()
-                    ),
-                    is_transient: true,
-                    reason: Reason::Disturbed,
-                }),
-            }
+/// How the new snapshot looks.
+enum Look {
+    Ready,
+    NotReady,
+    /// The cache lacks it.
+    Unknown,
+}
+
+impl Waiting<'_> {
+    /// Looks at what is known of the snapshot.
+    ///
+    /// # Errors
+    /// If it never will be ready.
+    fn look(&mut self, attempt: u32) -> Result<Look, Failure> {
+        let Self { run, target, new, .. } = *self;
+        let Some(known) = run.cache_of(target).get(&target.id, &new.uid) else { return Ok(Look::Unknown) };
+        (self.see)(&known);
+        if known.taken_up && !std::mem::replace(&mut self.is_taken_up, true) {
+            run.pace.taken_up(new.began.elapsed());
         }
-        Ok(_) => Err(gone(target, &new.name)),
-        Err(error) if error.kind() == ErrorKind::NotFound => Err(gone(target, &new.name)),
-        Err(error) => {
-            *unread = Some(error);
-            Ok(None)
+        if !is_ready(target, new, &known, &mut self.reported, attempt)? {
+            return Ok(Look::NotReady);
+        }
+        said_ready(target, new, &known, attempt);
+        Ok(Look::Ready)
+    }
+
+    /// Reads what this run has made, once for all targets whose window ended meanwhile. Returns whether it is known
+    /// how the snapshot is.
+    async fn confirm(&mut self, end: Instant) -> Result<bool, Failure> {
+        let Self { run, target, new, .. } = *self;
+        if let Err(error) = run.made_again(target, end).await {
+            self.unread = Some(Box::new(error));
+            return Ok(false);
+        }
+        match run.cache_of(target).get(&target.id, &new.uid) {
+            Some(_) => Ok(true),
+            None => self.read().await,
+        }
+    }
+
+    /// Reads the snapshot: the cache may lack it. Only what the API server says itself counts as gone; `false`, with
+    /// the error put aside, if it says nothing at all.
+    async fn read(&mut self) -> Result<bool, Failure> {
+        let Self { run, target, new, .. } = *self;
+        match run.read(target, &new.name).await {
+            Ok(read) if read.uid == new.uid => {
+                // What the cache knows by now may be newer than the answer.
+                match run.cache_of(target).get(&target.id, &new.uid) {
+                    Some(_) => Ok(true),
+                    None if read.is_owned => Err(gone(target, &new.name)),
+                    None => Err(Failure {
+                        message: format!(
+                            "somebody changed the label {} of snapshot {} of {} while it was waited for; older \
+                             snapshots stay",
+                            names::SCHEDULE_LABEL,
+                            new.name,
+                            target.what()
+                        ),
+                        is_transient: true,
+                        reason: Reason::Disturbed,
+                    }),
+                }
+            }
+            Ok(_) => Err(gone(target, &new.name)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Err(gone(target, &new.name)),
+            Err(error) => {
+                self.unread = Some(Box::new(error));
+                Ok(false)
+            }
         }
     }
 }

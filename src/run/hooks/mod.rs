@@ -438,7 +438,7 @@ impl Together<'_> {
             Ok(()) => create_now(run, target).await,
             Err(failure) => Err(failure),
         };
-        let new = match new {
+        let mut new = match new {
             Ok(new) => new,
             Err(failure) => {
                 member.state.set(State::Over);
@@ -448,7 +448,7 @@ impl Together<'_> {
         };
         let (name, uid) = (new.name.clone(), new.uid.clone());
         let ready = async {
-            let ready = await_ready(run, target, new, &|known| self.see(at, known)).await;
+            let ready = await_ready(run, target, &mut new, &|known| self.see(at, known)).await;
             if member.state.get() == State::Pending {
                 member.state.set(State::Over);
                 self.notify();
@@ -475,7 +475,7 @@ impl Together<'_> {
                     ),
                     ..failure
                 }),
-                (ready, _) => ready,
+                (ready, _) => ready.map(|()| new),
             },
         );
     }
