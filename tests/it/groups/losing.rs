@@ -162,7 +162,7 @@ async fn a_group_that_lost_a_member_counts_for_nothing_and_is_left_alone() {
         ran.assert_exit(0);
         // Of those that are complete two stay, the new one and "older".
         assert_eq!(cluster.groups(), ["old", "older", name_of(&cluster.new_group())]);
-        assert_eq!(ran.lines("1 snapshot of which a member was deleted").len(), 1);
+        assert_eq!(ran.lines("1 snapshot of which a member was deleted, old first").len(), 1);
     })
     .await;
 }
@@ -482,6 +482,36 @@ async fn before_a_deletion_is_repeated_every_member_of_the_new_group_is_looked_a
         ran.assert_exit(1);
         assert!(ran.message.contains("somebody deleted snapshot"), "{}", ran.message);
         assert_eq!(cluster.groups().len(), 3);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn after_a_long_silence_the_groups_are_listed_again_before_anything_goes() {
+    let mut slow = options();
+    slow.controller.ready_after = millis(300);
+    with_group(slow, async |cluster| {
+        for (name, hours) in [("older", 2), ("old", 1)] {
+            cluster.put_old_group(name, "shop", &["data", "logs"], hours);
+        }
+        let namespace = cluster.namespace.clone();
+        // When the window ends, groups and members are listed; this happens in between, and no watch tells of it.
+        cluster.fake().after(asks("list", GROUPS), 2, move |others| {
+            others.remove(GROUPS, &namespace, "old");
+        });
+        cluster.fake().fault_nth(asks("list", SNAPSHOTS), 2, Fault::Delay(millis(3000)));
+        let settings = [
+            ("SNAPSHOT_READY_INTERVAL", "1s"),
+            ("SNAPSHOT_READY_ATTEMPTS", "5"),
+            ("SNAPSHOT_RETENTION", "last=2"),
+        ];
+        let running = cluster.start_groups(&settings).await;
+        cluster.until("the group is made", async || cluster.groups().len() == 3).await;
+        tokio::time::sleep(millis(100)).await;
+        cluster.fake().mute_watches();
+        let ran = running.finish().await;
+        ran.assert_exit(0);
+        assert_eq!(cluster.groups(), ["older", name_of(&cluster.new_group())]);
     })
     .await;
 }
