@@ -12,11 +12,12 @@ use crate::{
     adopt::{Choice, Which},
     cluster::{self, Access, Cluster, Scope},
     command::{
-        self, AdoptCommand, ClusterFlags, Command, Format, Line, ListCommand, Output, RestoreCommand,
-        SimulateCommand, Wanted,
+        self, AdoptCommand, ClusterFlags, Command, Format, Line, ListCommand, Output, ReadCommand,
+        RestoreCommand, SimulateCommand, Wanted,
     },
+    group::Group,
     list::{self, Extent, Given, Listing, Look, Names, Retention, Row},
-    names, notify, process,
+    names, notify, process, read,
     report::{EXIT_DONE, EXIT_PERMANENT, EXIT_TRANSIENT, Failure, Reason, Report, RestoreReport, Stop},
     restore, run,
     settings::{self, RestoreSettings, Settings},
@@ -47,6 +48,7 @@ pub fn main() -> ExitCode {
         Ok(Command::Restore(command)) => restore_once(command),
         Ok(Command::Adopt(command)) => adopt_once(&command),
         Ok(Command::Simulate(command)) => simulate_once(&command),
+        Ok(Command::Read(command)) => read_once(&command),
         Ok(Command::Text(text)) => printed(&text),
         Err(problem) if problem.use_stderr() => {
             eprint!("{problem}");
@@ -239,7 +241,7 @@ async fn adopt(cluster: &Cluster, settings: &Settings, which: &Which, yes: bool)
     let schedule = &settings.schedule;
     let choice = Choice::new(cluster, schedule, which).await?;
     let given = Given { schedule: true, retention: settings.is_retention_given };
-    let extent = Extent { all_schedules: true, all_namespaces: false };
+    let extent = Extent { all_schedules: true, all_namespaces: false, groups: false };
     let now = Timestamp::now();
     let mut taken = HashSet::new();
     let mut listing = list::list(cluster, settings, given, extent, now, &mut |record| {
@@ -311,6 +313,31 @@ fn simulate_once(command: &SimulateCommand) -> u8 {
     }
 }
 
+fn read_once(command: &ReadCommand) -> u8 {
+    let filter = match settings::filter(std::env::var_os("RUST_LOG")) {
+        Ok(filter) => filter,
+        Err(problem) => {
+            eprintln!("error: {problem}");
+            return EXIT_PERMANENT;
+        }
+    };
+    process::start_log(None, filter);
+    let read = in_runtime(async || {
+        let stop = process::stop_signals()?;
+        Ok(read::read(&command.plan, stop).await)
+    });
+    match read.flatten() {
+        Ok(report) => {
+            process::publish_reading(&report, &command.termination_log);
+            report.exit_code()
+        }
+        Err(error) => {
+            tracing::error!(exit = EXIT_TRANSIENT, "the process cannot start: {error}");
+            EXIT_TRANSIENT
+        }
+    }
+}
+
 fn restore_once(command: RestoreCommand) -> u8 {
     let mut settings = match RestoreSettings::parse(std::env::vars_os(), command.flags) {
         Ok(settings) => settings,
@@ -339,7 +366,7 @@ fn restore_once(command: RestoreCommand) -> u8 {
     };
     let report = match with_cluster(access, restore) {
         Ok(report) => report,
-        Err(Unbegun::Stopped(stop)) => RestoreReport::of_stop(stop, &settings.to),
+        Err(Unbegun::Stopped(stop)) => RestoreReport::of_stop(stop, &settings.made()),
         Err(Unbegun::Trouble(failure)) => RestoreReport::of_trouble(failure),
     };
     process::publish_restore(&report, settings.log_format, &settings.termination_log);
@@ -362,6 +389,17 @@ fn existing(wanted: Wanted, line: &Line) -> Vec<String> {
             match wanted {
                 Wanted::Claims => cluster.claims(&scope, "", |claim| Some(claim.metadata.name)).await,
                 Wanted::Namespaces => cluster.namespaces("").await,
+                Wanted::Snapshots if let Some(group) = &line.group => {
+                    let groups = groups(&cluster, &scope).await?.into_iter();
+                    Ok(groups
+                        .filter(|one| one.value() == Some(group))
+                        .map(|one| one.name().to_owned())
+                        .collect())
+                }
+                Wanted::Groups => {
+                    let groups = groups(&cluster, &scope).await?;
+                    Ok(groups.iter().filter_map(|group| group.value().map(str::to_owned)).collect())
+                }
                 Wanted::Snapshots => {
                     let is_of = |claim: &Option<String>| line.claim.is_none() || line.claim == *claim;
                     let records = cluster.records(&scope, "").await?;
@@ -376,6 +414,12 @@ fn existing(wanted: Wanted, line: &Line) -> Vec<String> {
         Ok(Ok(Ok(names))) => names,
         _ => Vec::new(),
     }
+}
+
+async fn groups(cluster: &Cluster, scope: &Scope) -> Result<Vec<Group>, cluster::Error> {
+    let mut groups = Vec::new();
+    cluster.groups(scope, "", cluster::Listed::into(&mut groups, Some)).await?;
+    Ok(groups)
 }
 
 /// Ends when the process is told to stop.

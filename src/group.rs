@@ -11,7 +11,7 @@ use k8s_openapi::jiff::Timestamp;
 use crate::{
     api::{GROUP_SNAPSHOT_KIND, Lenient, VolumeGroupSnapshot, VolumeSnapshot},
     names,
-    snapshot::{ClaimId, Owner, Snapshot},
+    snapshot::{ClaimId, Owner, Record, Snapshot},
     text,
 };
 
@@ -28,6 +28,8 @@ pub struct Group {
     pub class: Option<String>,
     /// The claims when the group was requested: their uids by their names. Empty if that is not known.
     pub claims: BTreeMap<String, String>,
+    /// All labels but those that have a field of their own.
+    pub labels: BTreeMap<String, String>,
     /// The group alone. Whether it is ready says nothing of its members.
     alone: Snapshot,
 }
@@ -73,6 +75,24 @@ impl Member {
     }
 }
 
+impl Member {
+    /// Returns the snapshot as a member; `None` if it is none.
+    pub fn of_record(record: &Record) -> Option<Member> {
+        let snapshot = &record.snapshot;
+        Some(Member {
+            namespace: record.namespace.clone(),
+            name: snapshot.name.clone(),
+            uid: snapshot.uid.clone(),
+            resource_version: snapshot.resource_version.clone(),
+            group: record.group.as_ref()?.uid.clone(),
+            claim: record.claim.clone().unwrap_or_default(),
+            ready: snapshot.hindrance().is_none(),
+            is_terminating: snapshot.is_terminating(),
+            error: snapshot.error.clone(),
+        })
+    }
+}
+
 impl From<VolumeGroupSnapshot> for Group {
     fn from(object: VolumeGroupSnapshot) -> Self {
         let VolumeGroupSnapshot { metadata, spec, status } = object;
@@ -83,16 +103,18 @@ impl From<VolumeGroupSnapshot> for Group {
         let selector = selected.pop_first().filter(|_| selected.is_empty());
         let claims = metadata.annotations.claim_uids.as_deref().unwrap_or_default().split(',');
         let claims = claims.filter_map(|claim| claim.split_once('='));
+        let schedule = labels.remove(names::SCHEDULE_LABEL);
+        let (run, run_uid) = (labels.remove(names::RUN_LABEL), labels.remove(names::RUN_UID_LABEL));
         Group {
             namespace: metadata.namespace,
             selector,
-            schedule: labels.remove(names::SCHEDULE_LABEL),
+            schedule,
             class: spec.volume_group_snapshot_class_name,
             claims: claims.map(|(name, uid)| (name.to_owned(), uid.to_owned())).collect(),
             alone: Snapshot {
                 held: labels.get(names::HOLD_LABEL).is_some_and(|value| value != "false"),
-                run: labels.remove(names::RUN_LABEL),
-                run_uid: labels.remove(names::RUN_UID_LABEL),
+                run,
+                run_uid,
                 claim_uid: None,
                 name: metadata.name,
                 uid: metadata.uid,
@@ -112,6 +134,7 @@ impl From<VolumeGroupSnapshot> for Group {
                     .error
                     .map(|error| text::foreign(error.message.as_deref().unwrap_or("no message given"))),
             },
+            labels,
         }
     }
 }
@@ -127,6 +150,36 @@ impl Group {
 
     pub fn resource_version(&self) -> &str {
         &self.alone.resource_version
+    }
+
+    /// The last error of the group itself.
+    pub fn error(&self) -> Option<&str> {
+        self.alone.error.as_deref()
+    }
+
+    /// Whether the hold label is set.
+    pub fn is_held(&self) -> bool {
+        self.alone.held
+    }
+
+    /// The value that its claims have in common. `None` if they are not selected by one label.
+    pub fn value(&self) -> Option<&str> {
+        self.selector.as_ref().map(|(_, value)| value.as_str())
+    }
+
+    /// The group together with its members, as `list` and `restore` show it.
+    pub fn record<'a>(&self, members: impl IntoIterator<Item = &'a Member>) -> Record {
+        Record {
+            namespace: self.namespace.clone(),
+            claim: None,
+            schedule: self.schedule.clone(),
+            class: self.class.clone(),
+            restore_size: None,
+            maker: None,
+            labels: self.labels.clone(),
+            group: None,
+            snapshot: self.snapshot(members),
+        }
     }
 
     /// Returns what the group is of if it belongs to `schedule` and its claims are selected by the label `label`: its

@@ -26,13 +26,14 @@
 //! | [`simulate`] | the command `simulate`: how many snapshots a policy holds, without a cluster |
 //! | [`restore`] | the command `restore`: a new claim from a snapshot |
 //! | [`adopt`] | the command `adopt`: gives a schedule the snapshots that another tool made |
+//! | [`read`] | the command `read`: every byte of a volume, without a cluster |
 //! | [`command`] | the command line |
 //! | [`process`] | the log, the terminal, signals, the termination message's file |
 //!
 //! [`group`], [`hooks`], [`shard`], [`retention`], [`timeline`], [`settings`], [`report`], [`simulate`], [`command`] and what they
 //! use are pure: they know neither clock nor cluster; so are the parts of [`list`], [`restore`] and [`adopt`]
 //! that decide what is said and made. [`run`], [`list`], [`simulate`], [`restore`] and [`adopt`] know no HTTP, and
-//! nothing of each other. [`main`] wires the parts together and does nothing else.
+//! nothing of each other; [`read`] knows files, and no cluster. [`main`] wires the parts together and does nothing else.
 //!
 //! # What never happens
 //!
@@ -79,6 +80,7 @@ pub mod names;
 pub mod notify;
 pub mod process;
 pub mod quantity;
+pub mod read;
 pub mod report;
 pub mod restore;
 pub mod retention;

@@ -530,12 +530,12 @@ impl RestoreReport {
     }
 
     /// A restore that was ended before it was done.
-    pub fn of_stop(stop: Stop, to: &str) -> Self {
+    pub fn of_stop(stop: Stop, what: &str) -> Self {
         let why = match stop {
             Stop::Signal(_) => "told to stop",
             Stop::OutOfTime => "the restore's time was over",
         };
-        let message = format!("{why}; if claim {to} was made it stays, and may still become Bound");
+        let message = format!("{why}; if {what} was made it stays, and may still become Bound");
         let failure = Failure { message, is_transient: true, reason: Reason::Other };
         RestoreReport { outcome: Err(failure), stopped: Some(stop) }
     }

@@ -166,7 +166,16 @@ pub struct Record {
     pub maker: Option<Maker>,
     /// All labels but those that have a field of their own.
     pub labels: BTreeMap<String, String>,
+    /// The VolumeGroupSnapshot that it is a member of.
+    pub group: Option<GroupRef>,
     pub snapshot: Snapshot,
+}
+
+/// Identifies a VolumeGroupSnapshot, in the namespace of its members.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupRef {
+    pub name: String,
+    pub uid: String,
 }
 
 /// The mark by which another tool knows a snapshot as its own, and may delete it.
@@ -208,8 +217,12 @@ impl From<VolumeSnapshot> for Record {
             let group = object.metadata.annotations.gemini_group.take();
             group.map(|name| Maker { key: names::GEMINI_ANNOTATION, name })
         });
+        let owners = &object.metadata.owner_references;
+        let group = owners.iter().find(|owner| owner.kind == GROUP_SNAPSHOT_KIND);
+        let group = group.map(|owner| GroupRef { name: owner.name.clone(), uid: owner.uid.clone() });
         Record {
             maker,
+            group,
             labels: further,
             namespace: std::mem::take(&mut object.metadata.namespace),
             claim: object.spec.source.persistent_volume_claim_name.take(),

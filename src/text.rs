@@ -107,6 +107,36 @@ pub fn count(number: usize, noun: &str) -> String {
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }
 
+/// `1 file`, `1200 files`, `2 files or directories`.
+pub fn count_of(number: u64, noun: &str) -> String {
+    if number == 1 {
+        return format!("1 {noun}");
+    }
+    let plural = |word: &str| match word.strip_suffix('y') {
+        Some(stem) => format!("{stem}ies"),
+        None => format!("{word}s"),
+    };
+    let nouns: Vec<String> = noun.split(" or ").map(plural).collect();
+    format!("{number} {}", nouns.join(" or "))
+}
+
+/// An amount of data in the decimal units of disks: `999 B`, `1.5 kB`, `3.4 GB`.
+pub fn bytes(number: u64) -> String {
+    const UNITS: [&str; 6] = ["kB", "MB", "GB", "TB", "PB", "EB"];
+    if number < 1000 {
+        return format!("{number} B");
+    }
+    let mut amount = number as f64 / 1000.0;
+    let mut units = UNITS.iter();
+    let mut unit = units.next();
+    // Not 1000.0 of a unit, but 1.0 of the next one.
+    while amount >= 999.95 {
+        let Some(larger) = units.next() else { break };
+        (amount, unit) = (amount / 1000.0, Some(larger));
+    }
+    format!("{amount:.1} {}", unit.unwrap_or(&""))
+}
+
 /// `1st`, `2nd`, `3rd`, `4th`, `11th`, `21st`.
 pub fn ordinal(number: usize) -> String {
     let ending = match (number % 10, number % 100) {
@@ -169,6 +199,24 @@ mod tests {
         let long = foreign(&"ä".repeat(1_000_000));
         assert_eq!(long.chars().count(), MAX_FOREIGN + 1);
         assert!(long.ends_with('…'));
+    }
+
+    #[test]
+    fn amounts_are_in_the_units_of_disks() {
+        for (number, said) in [
+            (0, "0 B"),
+            (999, "999 B"),
+            (1000, "1.0 kB"),
+            (1_549, "1.5 kB"),
+            (999_949, "999.9 kB"),
+            (999_950, "1.0 MB"),
+            (3_400_000_000, "3.4 GB"),
+            (u64::MAX, "18.4 EB"),
+        ] {
+            assert_eq!(bytes(number), said);
+        }
+        assert_eq!(count_of(1, "file or directory"), "1 file or directory");
+        assert_eq!(count_of(0, "file or directory"), "0 files or directories");
     }
 
     #[test]

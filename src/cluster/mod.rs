@@ -34,7 +34,7 @@ pub use backoff::Backoff;
 pub use connect::{Access, INTERACTIVE_RETRY_BUDGET, RETRY_BUDGET, connect};
 pub(crate) use error::with_causes;
 pub use error::{Error, ErrorKind};
-pub use exec::PodCommand;
+pub use exec::{OpenCommand, PodCommand};
 pub use new::{NewSnapshot, Source, Stored};
 pub use request::{DENIED_FOR, Slot};
 
@@ -142,6 +142,10 @@ pub const VOLUME_PERMISSIONS: &[Permission] = &[LIST_VOLUMES];
 /// Every right that a restore uses, which are no part of a run's: it deletes nothing.
 pub const RESTORE_PERMISSIONS: &[Permission] = &[GET_CLAIM, CREATE_CLAIM, GET, LIST, LIST_EVENTS];
 
+/// What a restore of a group needs besides, and one of a single claim if its schedule or its labels are given and
+/// there are members of groups. `list` uses the second where there are groups. The Role of the manifests has them.
+pub const RESTORE_GROUP_PERMISSIONS: &[Permission] = &[GET_GROUP, LIST_GROUPS];
+
 /// What a restore uses where it may: whether the StorageClass exists and what it waits for is known
 /// sooner then, and which there are; and whose a volume is that does not carry the claim's uid in its
 /// name. These lie outside of namespaces, so a Role cannot give them.
@@ -191,7 +195,7 @@ impl<T> Listed<T> {
     }
 
     /// Returns what to do with the steps of a list so that `kept` holds what `keep` keeps of the objects.
-    fn into<U>(kept: &mut Vec<U>, mut keep: impl FnMut(T) -> Option<U>) -> impl FnMut(Self) {
+    pub(crate) fn into<U>(kept: &mut Vec<U>, mut keep: impl FnMut(T) -> Option<U>) -> impl FnMut(Self) {
         move |listed| match listed {
             Listed::Begin => kept.clear(),
             Listed::Object(object) => kept.extend(keep(object)),

@@ -58,8 +58,10 @@ pub enum Wanted {
     Claims,
     /// Names of namespaces.
     Namespaces,
-    /// Names of snapshots.
+    /// Names of snapshots, or of VolumeGroupSnapshots.
     Snapshots,
+    /// What the claims of groups have in common.
+    Groups,
 }
 
 /// What the words that are there already say of it.
@@ -71,6 +73,8 @@ pub struct Line {
     pub namespace: Option<String>,
     /// The claim.
     pub claim: Option<String>,
+    /// The group.
+    pub group: Option<String>,
 }
 
 /// Answers a shell on standard output, if it is one that asks. `ask` gives the names that there are.
@@ -105,6 +109,7 @@ fn wanted(argument: &Arg) -> Option<Wanted> {
         "claim" | "pvc_names" => Some(Wanted::Claims),
         "namespace" => Some(Wanted::Namespaces),
         "snapshot" => Some(Wanted::Snapshots),
+        "group" => Some(Wanted::Groups),
         _ => None,
     }
 }
@@ -114,7 +119,11 @@ fn completer(wanted: Wanted, line: Line, ask: fn(Wanted, &Line) -> Vec<String>) 
         let begun = current.to_string_lossy();
         let mut names = ask(wanted, &line);
         // Nothing else can be one, and a shell would do with it whatever it says.
-        names.retain(|name| names::is_object_name(name) && name.starts_with(begun.as_ref()));
+        let is_one = match wanted {
+            Wanted::Groups => names::is_label_value,
+            Wanted::Claims | Wanted::Namespaces | Wanted::Snapshots => names::is_object_name,
+        };
+        names.retain(|name| is_one(name) && name.starts_with(begun.as_ref()));
         names.sort();
         names.dedup();
         names.into_iter().map(CompletionCandidate::new).collect()
@@ -133,6 +142,7 @@ fn line(arguments: &[OsString]) -> Line {
         cluster: ClusterFlags::from_arg_matches(matches).unwrap_or_default(),
         namespace: text("namespace"),
         claim: text("claim"),
+        group: text("group"),
     }
 }
 
@@ -147,6 +157,7 @@ mod tests {
             cluster: ClusterFlags { context: Some("prod".to_owned()), ..ClusterFlags::default() },
             namespace: Some("shop".to_owned()),
             claim: Some("data".to_owned()),
+            group: None,
         };
         let begin = "volume-snapshotter -- volume-snapshotter";
         assert_eq!(read(&format!("{begin} restore -n shop --context=prod --claim data --snapshot ")), shop);

@@ -61,7 +61,8 @@ Example:
 pub(super) const LIST: &str = "\
 Shows the snapshots of the schedules here, newest first, and why each stays or goes: by the settings of the \
 CronJobs of this program that it finds, each snapshot by those of its own schedule. Flags and variables win \
-over them. Of each claim it also shows what a restore would choose, whoever made it. It changes nothing.";
+over them. Of each claim it also shows what a restore would choose, whoever made it. A group is shown with its \
+members under it. It changes nothing.";
 
 /// What stands behind the flags of `list`.
 pub(super) const LIST_AFTER: &str = "\
@@ -113,13 +114,14 @@ Examples:
 
 /// What `restore` does.
 pub(super) const RESTORE: &str = "\
-Makes a new claim with the data of a snapshot, and waits until it is Bound. It changes nothing that exists, \
-and deletes nothing.";
+Makes a new claim with the data of a snapshot, or one for each claim of a group, and waits until they are Bound. \
+It changes nothing that exists, and deletes nothing.";
 
 /// What `restore` needs.
 pub(super) const RESTORE_USAGE: &str = "\
 {program} restore --claim <CLAIM> --to <NAME> [OPTIONS]
-       {program} restore --snapshot <SNAPSHOT> --to <NAME> [OPTIONS]";
+       {program} restore --snapshot <SNAPSHOT> --to <NAME> [OPTIONS]
+       {program} restore --group <GROUP> --to <PATTERN> [OPTIONS]";
 
 /// What stands behind the flags of `restore`.
 pub(super) const RESTORE_AFTER: &str = "\
@@ -139,7 +141,8 @@ Examples:
   {program} list data
   {program} restore --claim data --to data-1
   {program} restore --claim data --at \"2026-11-20 08:55\" --to data-1
-  {program} restore --snapshot volume-snapshot-0a1b2c3d --to data-1 --dry-run";
+  {program} restore --snapshot volume-snapshot-0a1b2c3d --to data-1 --dry-run
+  {program} restore --group shop --to {claim}-1";
 
 /// What `adopt` does.
 pub(super) const ADOPT: &str = "\
@@ -183,6 +186,36 @@ Examples:
   {program} adopt data --job nightly
   {program} adopt --from gemini.fairwinds.com/group=postgres
   {program} adopt --snapshot data-hourly-202611200800 --yes";
+
+/// What `read` does.
+pub(super) const READ: &str = "\
+Reads every byte of every file below a directory, or of a block device, and says what cannot be read. It is what \
+the pod of a drill runs on a volume that was made from a snapshot; it asks no cluster, and writes to no volume.";
+
+/// What stands behind the flags of `read`.
+pub(super) const READ_AFTER: &str = "\
+A file that cannot be read (EIO) is damage. One that may not be read (EACCES)
+belongs to somebody else: nobody knows whether it is whole, so that is a failure
+too. Both are named in the log. Symbolic links are not followed, pipes, sockets
+and devices not opened, other file systems left out, and so is a lost+found at
+the top that belongs to root. A file with several names is read once for each,
+and of sparse files the holes are passed over. A volume without one byte of
+data, or a block device full of zeros, has nothing in it.
+
+RUST_LOG is the filter of the log, which is JSON unless it goes to a terminal.
+
+Exit codes:
+  0    everything was read
+  1    it was not read to its end: the time is over, or the process lacks
+       something; another attempt may help
+  2    something cannot or may not be read, there is nothing in it, or there is
+       no such path
+  130  told to stop (Ctrl-C); 143: SIGTERM
+
+Examples:
+  {program} read /data
+  {program} read --allow-empty --timeout 2h /data
+  {program} read /dev/mapper/data";
 
 /// What stands behind the argument of `completion`.
 pub(super) const COMPLETION_AFTER: &str = "\

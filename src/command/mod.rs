@@ -10,6 +10,7 @@ mod help;
 use std::{
     ffi::OsString,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use clap::{ArgGroup, ArgMatches, Args, FromArgMatches, ValueEnum, error::ErrorKind};
@@ -20,14 +21,17 @@ pub use completion::{Line, Wanted, complete};
 use crate::{
     adopt::Which,
     list::Extent,
-    names,
+    names, read,
     retention::{Rules, Window},
-    settings::{Flag, RestoreSettings, Settings},
+    settings::{self, Flag, RestoreSettings, Settings},
     simulate::{self, Plan},
 };
 
 /// The name of the binary as a plugin of kubectl, which runs it as `kubectl volume-snapshotter`.
 const PLUGIN: &str = "kubectl-volume_snapshotter";
+
+/// Where Kubernetes looks for a termination message.
+const TERMINATION_LOG: &str = "/dev/termination-log";
 
 /// With what a command does where others have the line that the list of commands has.
 const TEMPLATE: &str = "{before-help}{usage-heading} {usage}\n\n{all-args}{after-help}";
@@ -45,6 +49,8 @@ pub enum Command {
     Adopt(AdoptCommand),
     /// What a policy would hold.
     Simulate(SimulateCommand),
+    /// Every byte of a volume.
+    Read(ReadCommand),
     /// A text for standard output: the version, a script for a shell.
     Text(String),
 }
@@ -93,6 +99,15 @@ pub struct SimulateCommand {
     pub plan: Plan,
     /// How it is said.
     pub format: Format,
+}
+
+/// How `read` was called.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReadCommand {
+    /// What is read.
+    pub plan: read::Plan,
+    /// Where the result goes that Kubernetes keeps.
+    pub termination_log: PathBuf,
 }
 
 /// Where the cluster is, and who asks it.
@@ -161,6 +176,26 @@ struct SimulateFlags {
     output: Format,
 }
 
+/// What is read, and how.
+#[derive(Args)]
+struct ReadFlags {
+    /// Directory, file or block device
+    #[arg(required = true, value_name = "PATH")]
+    paths: Vec<PathBuf>,
+    /// A volume with nothing in it is no failure
+    #[arg(long)]
+    allow_empty: bool,
+    /// How long it may take: 90s, 30m, 2h [default: as long as it takes]
+    #[arg(long, value_name = "DURATION", value_parser = settings::duration_flag)]
+    timeout: Option<Duration>,
+    /// How often it is said how far it is
+    #[arg(long, value_name = "DURATION", value_parser = settings::duration_flag, default_value = "10s")]
+    progress: Duration,
+    /// File for the result as one line of JSON
+    #[arg(long, value_name = "FILE", default_value = TERMINATION_LOG)]
+    termination_log: PathBuf,
+}
+
 /// How a result is said.
 #[allow(missing_docs, reason = "a doc comment would be a help text")]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -207,6 +242,7 @@ pub fn program(name: &str) -> clap::Command {
         .mut_arg("pvc_names", |argument| argument.help("Snapshots of these claims [env: SNAPSHOT_PVC_NAMES]"))
         .mut_arg("pvc_selector", |argument| argument.help(help::ADOPT_SELECTOR))
         .mut_arg("job", |argument| argument.help(help::ADOPT_JOB));
+    let read = ReadFlags::augment_args(clap::Command::new("read"));
     let completion = CompletionFlags::augment_args(clap::Command::new("completion"));
     clap::Command::new(names::PROGRAM)
         .bin_name(name)
@@ -244,6 +280,12 @@ pub fn program(name: &str) -> clap::Command {
                 .before_help(help::ADOPT)
                 .override_usage(text(help::ADOPT_USAGE))
                 .after_help(text(help::ADOPT_AFTER)),
+        )
+        .subcommand(
+            read.about("Read every byte of a volume, and say what cannot be read")
+                .help_template(TEMPLATE)
+                .before_help(help::READ)
+                .after_help(text(help::READ_AFTER)),
         )
         .subcommand(
             completion
@@ -289,6 +331,12 @@ pub fn command(arguments: impl IntoIterator<Item = OsString>) -> Result<Command,
             let plan = Plan { rules: retention, every, length };
             Ok(Command::Simulate(SimulateCommand { plan, format: output }))
         }
+        "read" => {
+            let ReadFlags { paths, allow_empty, timeout, progress, termination_log } =
+                ReadFlags::from_arg_matches(matches)?;
+            let plan = read::Plan { paths, allow_empty, timeout, progress };
+            Ok(Command::Read(ReadCommand { plan, termination_log }))
+        }
         "completion" => {
             let script = CompletionFlags::from_arg_matches(matches)?.script();
             script.map(Command::Text).map_err(|error| program.error(ErrorKind::Io, error))
@@ -303,7 +351,7 @@ fn list(command: &clap::Command, matches: &ArgMatches) -> Result<Command, clap::
     Ok(Command::List(ListCommand {
         flags: Settings::list_flags(command, matches),
         cluster: ClusterFlags::from_arg_matches(matches)?,
-        extent: Extent { all_schedules: all, all_namespaces },
+        extent: Extent { all_schedules: all, all_namespaces, groups: true },
         output: if timeline { Output::Timeline } else { output },
         labels: label_columns,
     }))

@@ -63,7 +63,7 @@ fn flags_stand_in_for_variables() {
         user: Some("eve".to_owned()),
     };
     assert_eq!((&read_list.cluster, read_list.output), (&cluster, Output::Json));
-    assert_eq!(read_list.extent, Extent { all_schedules: true, all_namespaces: false });
+    assert_eq!(read_list.extent, Extent { all_schedules: true, all_namespaces: false, groups: true });
     assert_eq!(
         flags(list),
         owned(&[

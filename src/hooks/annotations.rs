@@ -18,8 +18,11 @@ const MAX_TIMEOUT: Duration = Duration::from_secs(240);
 
 const MIN_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// The keys after the prefix and the slash.
-const KEYS: [&str; 4] = ["container", "command", "timeout", "on-error"];
+/// The keys after the prefix and the slash. The last one is for pre hooks alone.
+const KEYS: [&str; 5] = ["container", "command", "timeout", "on-error", "ready-line"];
+
+/// The most bytes of a line that is waited for.
+const MAX_LINE: usize = 100;
 
 /// A running pod that asks for hooks, or tries to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,9 +50,13 @@ pub struct Hook {
     pub container: String,
     /// The program and its arguments.
     pub command: Vec<String>,
-    /// How long one try may take.
+    /// How long one try may take. A command that is kept open may take as long until it writes its line, and again
+    /// until it ends.
     pub timeout: Duration,
     pub on_error: OnError,
+    /// Only of a pre hook: its command is kept open. It holds when it has written this line, and thaws when its
+    /// input ends.
+    pub ready_line: Option<String>,
 }
 
 /// What becomes of the claims if a hook fails.
@@ -142,18 +149,22 @@ fn hook(
 ) -> Result<Option<Hook>, Problem> {
     let key = |name: &str| format!("{prefix}/{name}");
     let get = |name: &str| annotations.get(&key(name)).map(|value| value.trim());
+    let keys = match prefix == HOOK_ANNOTATIONS[0] {
+        true => &KEYS[..],
+        false => &KEYS[..KEYS.len() - 1],
+    };
     if author == Author::Us {
         // A misspelt one must not be as if it were not there.
         let unknown = annotations.keys().find(|annotation| {
             annotation
                 .strip_prefix(prefix)
                 .and_then(|rest| rest.strip_prefix('/'))
-                .is_some_and(|name| !KEYS.contains(&name))
+                .is_some_and(|name| !keys.contains(&name))
         });
         if let Some(unknown) = unknown {
-            return Err((unknown.clone(), format!("there are only {}", KEYS.join(", "))));
+            return Err((unknown.clone(), format!("there are only {}", keys.join(", "))));
         }
-        if let Some(name) = KEYS.iter().find(|name| get(name).is_some())
+        if let Some(name) = keys.iter().find(|name| get(name).is_some())
             && get("command").is_none()
         {
             return Err((key(name), format!("without {} there is nothing to run", key("command"))));
@@ -182,6 +193,14 @@ fn hook(
                 let value = text::foreign(value);
                 return Err(in_words("on-error", format!("{value:?} is neither fail nor continue")));
             }
+        },
+        ready_line: match get("ready-line").filter(|_| author == Author::Us) {
+            Some(line) if line.is_empty() || line.len() > MAX_LINE || line.chars().any(char::is_control) => {
+                let line = text::foreign(line);
+                let problem = format!("{line:?} is not a line of 1 to {MAX_LINE} bytes");
+                return Err(in_words("ready-line", problem));
+            }
+            line => line.map(str::to_owned),
         },
     }))
 }
@@ -286,7 +305,8 @@ mod tests {
 
     fn hook(container: &str, command: &[&str], timeout: u64, on_error: OnError) -> Option<Hook> {
         let command = command.iter().map(|word| (*word).to_owned()).collect();
-        Some(Hook { container: container.into(), command, timeout: Duration::from_secs(timeout), on_error })
+        let timeout = Duration::from_secs(timeout);
+        Some(Hook { container: container.into(), command, timeout, on_error, ready_line: None })
     }
 
     #[test]
@@ -320,6 +340,18 @@ mod tests {
                 ],
                 hook("db", &["/freeze"], 30, Continue),
                 hook("web", &["/thaw"], 5, Fail),
+            ),
+            (
+                vec![("pre/command", "/session"), container, ("pre/ready-line", " frozen ")],
+                hook("db", &["/session"], 30, Fail)
+                    .map(|hook| Hook { ready_line: Some("frozen".to_owned()), ..hook }),
+                None,
+            ),
+            // Velero knows no such thing.
+            (
+                vec![("velero-pre/command", "/freeze"), ("velero-pre/ready-line", "frozen")],
+                ours.clone(),
+                None,
             ),
             // Ours win, and not by halves.
             (
@@ -366,6 +398,12 @@ mod tests {
             (vec![command, named, ("pre/timeout", "0s")], "is not a duration"),
             (vec![command, named, ("pre/timeout", "5m")], "is not a duration"),
             (vec![command, named, ("pre/timeout", "-1s")], "is not a duration"),
+            (vec![command, named, ("pre/ready-line", "")], "ready-line of pod db-0 is invalid: \"\" is not"),
+            (vec![command, named, ("pre/ready-line", "a\nb")], "is not a line of 1 to 100 bytes"),
+            (
+                vec![("post/command", "/thaw"), ("post/container", "db"), ("post/ready-line", "x")],
+                "there are only container, command, timeout, on-error",
+            ),
             (vec![command, named, ("pre/on-error", "ignore")], "\"ignore\" is neither fail nor continue"),
         ] {
             let problem = read(&pairs).expect("hooks").expect_err("a problem");

@@ -5,12 +5,21 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::{Retention, Row};
-use crate::{api::SNAPSHOT_GROUP, names, text, yaml};
+use crate::{
+    api::{GROUP_SNAPSHOT_GROUP, SNAPSHOT_GROUP},
+    names, text, yaml,
+};
 
-/// The snapshots' names, a line each, as kubectl takes them.
+/// The snapshots' names, a line each, as kubectl takes them. Groups are named and their members are not, because
+/// these go with their group.
 pub fn names(rows: &[Row]) -> String {
-    let line =
-        |row: &Row| format!("volumesnapshot.{SNAPSHOT_GROUP}/{}\n", text::name(&row.record.snapshot.name));
+    let line = |row: &Row| {
+        let name = text::name(&row.record.snapshot.name);
+        match row.group {
+            None => format!("volumesnapshot.{SNAPSHOT_GROUP}/{name}\n"),
+            Some(_) => format!("volumegroupsnapshot.{GROUP_SNAPSHOT_GROUP}/{name}\n"),
+        }
+    };
     rows.iter().map(line).collect()
 }
 
@@ -49,7 +58,7 @@ fn document(rows: &[Row]) -> Value {
 }
 
 fn item(row: &Row) -> Value {
-    let Row { record, state, retention } = row;
+    let Row { record, group, members, state, retention } = row;
     let snapshot = &record.snapshot;
     let (verdict, reason) = match retention {
         Retention::Kept(reason) => ("kept", Some(reason)),
@@ -61,9 +70,10 @@ fn item(row: &Row) -> Value {
     // Those that people gave it, not those that this program goes by.
     let further = |(key, _): &(&String, &String)| names::user_of_label(key) != Some(names::PROGRAM);
     let labels: BTreeMap<_, _> = record.labels.iter().filter(further).collect();
-    json!({
+    let mut item = json!({
         "namespace": record.namespace,
         "claim": record.claim,
+        "group": group,
         "snapshot": snapshot.name,
         "uid": snapshot.uid,
         "time": snapshot.time().to_string(),
@@ -79,7 +89,11 @@ fn item(row: &Row) -> Value {
         "terminatingSince": snapshot.terminating_since.map(|since| since.to_string()),
         "retention": {"verdict": verdict, "reason": reason},
         "error": snapshot.error,
-    })
+    });
+    if group.is_some() {
+        item["members"] = members.iter().map(self::item).collect();
+    }
+    item
 }
 
 #[cfg(test)]

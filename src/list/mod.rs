@@ -4,6 +4,7 @@
 //! verdict of each snapshot, and `table`, `timeline` and `data` print them.
 
 mod data;
+mod groups;
 mod rows;
 mod schedules;
 mod table;
@@ -24,7 +25,8 @@ pub use timeline::{Names, timeline};
 
 use crate::{
     api::{Claim, CronJob},
-    cluster::{Cluster, Error, ErrorKind, Scope},
+    cluster::{Cluster, Error, ErrorKind, Listed, Scope},
+    group::Group,
     names,
     report::Failure,
     retention::{VolumeAnnotations, is_annotated},
@@ -40,6 +42,9 @@ pub struct Extent {
     /// Whether to include snapshots of other schedules.
     pub all_schedules: bool,
     pub all_namespaces: bool,
+    /// Whether the members of a VolumeGroupSnapshot are shown with it. It is asked for only if there are members, or
+    /// a schedule takes groups.
+    pub groups: bool,
 }
 
 /// What the user specified. It wins over the schedules in the cluster.
@@ -134,11 +139,17 @@ pub async fn list(
 
     let known = schedules(cluster, &scope, settings, given, &records).await?;
     warnings.extend(known.warnings);
+    let groups = match extent.groups {
+        true => groups_of(cluster, &scope, &records, &known.schedules, &mut warnings).await?,
+        false => Vec::new(),
+    };
+    let groups: Vec<Group> = groups.into_iter().filter(|group| is_chosen(&group.namespace)).collect();
     let question = Question {
         claims: claims.as_deref(),
         selected: selected.as_ref(),
         settings,
         schedules: &known.schedules,
+        groups: &groups,
         only: given.schedule.then_some(settings.schedule.as_str()),
         all: extent.all_schedules,
         now,
@@ -159,6 +170,36 @@ pub async fn list(
         location,
         rows: found.rows,
     })
+}
+
+/// Returns the VolumeGroupSnapshots, if there are any as far as is known: one request more, which clusters without
+/// groups are spared.
+async fn groups_of(
+    cluster: &Cluster,
+    scope: &Scope,
+    records: &[Record],
+    schedules: &[Schedule],
+    warnings: &mut Vec<String>,
+) -> Result<Vec<Group>, Error> {
+    let members = records.iter().filter(|record| record.group.is_some()).count();
+    let takes_groups =
+        |schedule: &Schedule| schedule.settings.as_ref().is_ok_and(|settings| settings.group_label.is_some());
+    if members == 0 && !schedules.iter().any(takes_groups) {
+        return Ok(Vec::new());
+    }
+    let mut groups = Vec::new();
+    match cluster.groups(scope, "", Listed::into(&mut groups, Some)).await {
+        Ok(_) => Ok(groups),
+        Err(error) if matches!(error.kind(), ErrorKind::Forbidden | ErrorKind::NotServed) => {
+            warnings.push(match members {
+                0 => format!("groups cannot be read, so none is shown: {error}"),
+                1 => format!("groups cannot be read, so 1 member of one is shown alone: {error}"),
+                many => format!("groups cannot be read, so {many} members of them are shown alone: {error}"),
+            });
+            Ok(Vec::new())
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// Returns a note on the claims that are not snapshotted in every run, those that are due first.

@@ -9,9 +9,13 @@ use std::{
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
-use super::schedules::Schedule;
+use super::{
+    groups::{self, Grouped},
+    schedules::Schedule,
+};
 use crate::{
     api::Claim,
+    group::Group,
     names,
     retention::{
         ClaimIdentity, Judgement,
@@ -23,10 +27,14 @@ use crate::{
     text,
 };
 
-/// One row of the list.
+/// One row of the list: a snapshot, or a group with its members.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Row {
     pub record: Record,
+    /// Set for a group: what its claims have in common, or else the name of the VolumeGroupSnapshot.
+    pub group: Option<String>,
+    /// The members of a group, by claim.
+    pub members: Vec<Row>,
     pub state: State,
     pub retention: Retention,
 }
@@ -71,6 +79,8 @@ pub struct Question<'a> {
     /// The user's settings, for the claims that they select.
     pub settings: &'a Settings,
     pub schedules: &'a [Schedule],
+    /// The VolumeGroupSnapshots that are known. Members of others are shown as snapshots of their own.
+    pub groups: &'a [Group],
     /// The schedule that the user asked for.
     pub only: Option<&'a str>,
     /// Whether to show the snapshots of all schedules.
@@ -107,7 +117,7 @@ impl State {
             Snapshot { terminating_since: Some(_), .. } => State::Terminating,
             Snapshot { ready: true, held: true, .. } => State::Held,
             Snapshot { ready: true, .. } => State::Ok,
-            Snapshot { error: Some(_), .. } => State::Error,
+            Snapshot { error: Some(_), .. } | Snapshot { incomplete: true, .. } => State::Error,
             _ => State::Waiting,
         }
     }
@@ -131,12 +141,13 @@ pub fn rows(records: Vec<Record>, question: &Question<'_>) -> Found {
     let mut found = Found::default();
     let claims: Option<HashMap<ClaimId, &Claim>> =
         question.claims.map(|claims| claims.iter().map(|claim| (id_of(claim), claim)).collect());
-    let mut records = chosen(records, claims.as_ref(), question, &mut found.missing);
+    let (grouped, records) = groups::gathered(records, question.groups);
+    let (records, grouped) = chosen(records, grouped, claims.as_ref(), question, &mut found.missing);
 
     // By the API server's clock no snapshot was created in the future. If one seems to be, the local clock is
     // slow.
-    let newest =
-        records.iter().map(|record| record.snapshot.created).filter(|made| *made < Timestamp::MAX).max();
+    let all = records.iter().chain(grouped.iter().flat_map(Grouped::records));
+    let newest = all.map(|record| record.snapshot.created).filter(|made| *made < Timestamp::MAX).max();
     let now = newest.map_or(question.now, |newest| newest.max(question.now));
 
     let judging = Judging { question, claims: claims.as_ref(), in_use: in_use(question.claims), now };
@@ -150,44 +161,56 @@ pub fn rows(records: Vec<Record>, question: &Question<'_>) -> Found {
     for ((id, name), snapshots) in &owned {
         verdicts.extend(judging.verdicts(id, name, snapshots, &mut found));
     }
+    verdicts.extend(groups::verdicts(&judging, &grouped, &mut found));
     found.warnings.sort_unstable();
     found.warnings.dedup();
 
-    let to_restore = to_restore(&records, now);
-    let is_shown = |record: &Record| {
+    let to_restore = to_restore(records.iter().chain(grouped.iter().flat_map(Grouped::members)), now);
+    let is_shown = |row: &Row| {
+        let record = &row.record;
         let is_known = |name: &str| match question.only {
             Some(only) => only == name,
             None => question.schedules.iter().any(|schedule| schedule.owns(name, &record.namespace)),
         };
+        let is_to_restore = |row: &Row| to_restore.contains(&row.record.snapshot.uid);
         question.all
             || record.schedule.as_deref().is_some_and(is_known)
-            || question.only.is_none() && to_restore.contains(&record.snapshot.uid)
+            || question.only.is_none() && (is_to_restore(row) || row.members.iter().any(is_to_restore))
     };
-    records.retain(|record| {
-        let shown = is_shown(record);
+    let mut row = |record: Record| Row {
+        state: State::of(&record.snapshot, now),
+        retention: verdicts.remove(&record.snapshot.uid).unwrap_or(Retention::NotOurs),
+        group: None,
+        members: Vec::new(),
+        record,
+    };
+    let mut rows: Vec<Row> = records.into_iter().map(&mut row).collect();
+    rows.extend(grouped.into_iter().map(|grouped| grouped.row(&mut row)));
+    rows.retain(|row| {
+        let shown = is_shown(row);
         if !shown {
-            *found.others.entry(record.schedule.clone()).or_default() += 1;
+            *found.others.entry(row.record.schedule.clone()).or_default() += 1;
         }
         shown
     });
 
     // The uid comes last, so no two rows are equal and an unstable sort is deterministic.
-    records.sort_unstable_by(|a, b| {
-        let newest = |record: &Record| Reverse((record.snapshot.time(), record.snapshot.created));
-        (&a.namespace, &a.claim)
-            .cmp(&(&b.namespace, &b.claim))
+    rows.sort_unstable_by(|a, b| {
+        let of = |row: &Row| {
+            (
+                row.record.namespace.clone(),
+                row.group.clone().or(row.record.claim.clone()),
+                row.group.is_some(),
+            )
+        };
+        let newest = |row: &Row| Reverse((row.record.snapshot.time(), row.record.snapshot.created));
+        of(a)
+            .cmp(&of(b))
             .then_with(|| newest(a).cmp(&newest(b)))
-            .then_with(|| a.snapshot.name.cmp(&b.snapshot.name))
-            .then_with(|| a.snapshot.uid.cmp(&b.snapshot.uid))
+            .then_with(|| a.record.snapshot.name.cmp(&b.record.snapshot.name))
+            .then_with(|| a.record.snapshot.uid.cmp(&b.record.snapshot.uid))
     });
-    found.rows = records
-        .into_iter()
-        .map(|record| Row {
-            state: State::of(&record.snapshot, now),
-            retention: verdicts.remove(&record.snapshot.uid).unwrap_or(Retention::NotOurs),
-            record,
-        })
-        .collect();
+    found.rows = rows;
     found.warnings.extend(stuck(&found.rows, now));
     found
 }
@@ -200,24 +223,29 @@ fn claim_of(record: &Record) -> Option<ClaimId> {
     Some(ClaimId { namespace: record.namespace.clone(), name: record.claim.clone()? })
 }
 
-/// Retains the snapshots of the selected claims, and collects the names that nothing was found for.
+/// Retains the snapshots of the selected claims and the groups with one of them, and collects the names that nothing
+/// was found for.
 fn chosen(
     mut records: Vec<Record>,
+    mut grouped: Vec<Grouped>,
     claims: Option<&HashMap<ClaimId, &Claim>>,
     question: &Question<'_>,
     missing: &mut Vec<String>,
-) -> Vec<Record> {
+) -> (Vec<Record>, Vec<Grouped>) {
     if let ClaimChoice::Names(names) = &question.settings.claims {
         records.retain(|record| record.claim.as_ref().is_some_and(|claim| names.contains(claim)));
+        grouped.retain(|grouped| grouped.claims().any(|id| names.contains(&id.name)));
         let exists = |name: &String| claims.is_none_or(|claims| claims.keys().any(|id| id.name == *name));
-        let seen: HashSet<&str> = records.iter().filter_map(|record| record.claim.as_deref()).collect();
-        missing.extend(names.iter().filter(|name| !seen.contains(name.as_str()) && !exists(name)).cloned());
+        let mut seen: HashSet<String> = records.iter().filter_map(|record| record.claim.clone()).collect();
+        seen.extend(grouped.iter().flat_map(Grouped::claims).map(|id| id.name));
+        missing.extend(names.iter().filter(|name| !seen.contains(*name) && !exists(name)).cloned());
     }
     // Without a selector, snapshots of deleted claims are listed too.
     if let Some(selected) = question.selected {
         records.retain(|record| claim_of(record).is_some_and(|id| selected.contains(&id)));
+        grouped.retain(|grouped| grouped.claims().any(|id| selected.contains(&id)));
     }
-    records
+    (records, grouped)
 }
 
 /// Returns the snapshots that claims are being restored from, by namespace.
@@ -235,7 +263,7 @@ fn in_use(claims: Option<&[Claim]>) -> HashMap<String, HashSet<String>> {
 }
 
 /// Returns, for each claim, the uid of the snapshot that a restore chooses by default.
-fn to_restore(records: &[Record], now: Timestamp) -> HashSet<String> {
+fn to_restore<'a>(records: impl Iterator<Item = &'a Record>, now: Timestamp) -> HashSet<String> {
     let mut latest: HashMap<(&str, &str), &Snapshot> = HashMap::new();
     for record in records {
         let snapshot = &record.snapshot;
@@ -254,7 +282,7 @@ fn to_restore(records: &[Record], now: Timestamp) -> HashSet<String> {
 }
 
 /// Returns why a run skips or fails a claim, and therefore deletes none of its snapshots.
-fn refusal(claim: &Claim) -> Option<&'static str> {
+pub(super) fn refusal(claim: &Claim) -> Option<&'static str> {
     match claim.status.phase.as_str() {
         _ if claim.metadata.deletion_timestamp.is_some() => Some("the claim is being deleted"),
         "Bound" => None,
@@ -265,11 +293,11 @@ fn refusal(claim: &Claim) -> Option<&'static str> {
 }
 
 /// The input that all verdicts share.
-struct Judging<'a> {
-    question: &'a Question<'a>,
-    claims: Option<&'a HashMap<ClaimId, &'a Claim>>,
-    in_use: HashMap<String, HashSet<String>>,
-    now: Timestamp,
+pub(super) struct Judging<'a> {
+    pub(super) question: &'a Question<'a>,
+    pub(super) claims: Option<&'a HashMap<ClaimId, &'a Claim>>,
+    pub(super) in_use: HashMap<String, HashSet<String>>,
+    pub(super) now: Timestamp,
 }
 
 impl Judging<'_> {
@@ -405,7 +433,7 @@ impl Judging<'_> {
 }
 
 /// Orders the verdicts of two CronJobs on one snapshot: the one that deletes it wins.
-fn rank(retention: &Retention) -> u8 {
+pub(super) fn rank(retention: &Retention) -> u8 {
     match retention {
         Retention::NotOurs => 0,
         Retention::Kept(_) => 1,
@@ -490,7 +518,16 @@ mod tests {
         settings: &'a Settings,
         schedules: &'a [Schedule],
     ) -> Question<'a> {
-        Question { claims, selected: None, settings, schedules, only: None, all: false, now: now() }
+        Question {
+            claims,
+            selected: None,
+            settings,
+            schedules,
+            groups: &[],
+            only: None,
+            all: false,
+            now: now(),
+        }
     }
 
     /// The schedule of a CronJob with these settings, for the claims data and logs.

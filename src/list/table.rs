@@ -1,6 +1,8 @@
 //! Rows for people: a table that fits the terminal. Names are never cut, for they are what one
 //! copies; what does not fit is the reason, which is wrapped.
 
+use std::iter;
+
 use k8s_openapi::jiff::Timestamp;
 
 use super::{Retention, Row, State};
@@ -61,7 +63,11 @@ impl Cell {
 /// The table, with a line of headings. Ages are those of `now`.
 pub fn table(rows: &[Row], look: Look<'_>, now: Timestamp) -> String {
     let mut lines: Vec<Vec<Cell>> = vec![headings(look)];
-    lines.extend(rows.iter().map(|row| cells(row, look, now)));
+    let rows: Vec<(&Row, bool)> = rows
+        .iter()
+        .flat_map(|row| iter::once((row, false)).chain(row.members.iter().map(|row| (row, true))))
+        .collect();
+    lines.extend(rows.iter().map(|(row, is_member)| cells(row, *is_member, look, now)));
     let columns = lines.first().map_or(0, Vec::len);
     let widths: Vec<usize> = (0..columns)
         .map(|column| lines.iter().filter_map(|line| line.get(column)).map(Cell::width).max().unwrap_or(0))
@@ -71,7 +77,10 @@ pub fn table(rows: &[Row], look: Look<'_>, now: Timestamp) -> String {
 
     let mut text = String::new();
     for (index, line) in lines.iter().enumerate() {
-        let error = index.checked_sub(1).and_then(|row| rows.get(row)).and_then(shown_error);
+        let error = index.checked_sub(1).and_then(|row| rows.get(row)).and_then(|(row, is_member)| {
+            // What is wrong with a member is said of its group.
+            shown_error(row).filter(|_| !is_member)
+        });
         write_line(&mut text, line, &widths, before_last, room, look.colour);
         if let Some(error) = error.filter(|_| !look.wide) {
             let room = look.width.map_or(usize::MAX, |width| width.saturating_sub(2).max(LEAST));
@@ -117,15 +126,24 @@ fn headings(look: Look<'_>) -> Vec<Cell> {
     names.into_iter().map(|name| Cell::new(name, Style::Heading)).collect()
 }
 
-fn cells(row: &Row, look: Look<'_>, now: Timestamp) -> Vec<Cell> {
-    let Row { record, state, retention } = row;
+/// The cells of a row. A member stands under its group, and its name, which is as long as a line, is shown only where
+/// lines may be long.
+fn cells(row: &Row, is_member: bool, look: Look<'_>, now: Timestamp) -> Vec<Cell> {
+    let Row { record, group, members: _, state, retention } = row;
     let snapshot = &record.snapshot;
     let mut cells = Vec::new();
     if look.namespaces {
         cells.push(Cell::name(Some(&record.namespace)));
     }
-    cells.push(Cell::name(record.claim.as_deref()));
-    cells.push(Cell::name(Some(&snapshot.name)));
+    cells.push(match (group, &record.claim) {
+        (Some(group), _) => Cell::new(format!("group {}", text::name(group)), Style::Plain),
+        (None, Some(claim)) if is_member => Cell::new(format!("  {}", text::name(claim)), Style::Plain),
+        (None, claim) => Cell::name(claim.as_deref()),
+    });
+    cells.push(match is_member && !look.wide {
+        true => Cell::new("  member", Style::Faint),
+        false => Cell::name(Some(&snapshot.name)),
+    });
     let age = now.duration_since(snapshot.time());
     let is_known = snapshot.time() < Timestamp::MAX;
     cells.push(match is_known {
@@ -160,6 +178,10 @@ fn cells(row: &Row, look: Look<'_>, now: Timestamp) -> Vec<Cell> {
     }
     cells.extend(look.labels.iter().map(|key| Cell::name(record.label(key))));
     cells.push(match retention {
+        Retention::Kept(reason) if is_member => Cell::new(reason.as_str(), Style::Faint),
+        Retention::Goes(reason) | Retention::WouldGo(reason) if is_member => {
+            Cell::new(reason.as_str(), Style::Warning)
+        }
         // Nobody keeps what is going: it waits for its finalizers.
         Retention::Kept(_) if snapshot.is_terminating() => Cell::new("being deleted", Style::Plain),
         Retention::Kept(reason) => Cell::new(format!("kept: {reason}"), Style::Plain),

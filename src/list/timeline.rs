@@ -25,7 +25,10 @@ pub fn timeline(rows: &[Row], names: Names, look: Look, now: Timestamp) -> Strin
     let mut lanes: BTreeMap<_, Vec<&Row>> = BTreeMap::new();
     for row in rows {
         let Record { namespace, claim, schedule, .. } = &row.record;
-        lanes.entry((namespace, claim, schedule)).or_default().push(row);
+        lanes
+            .entry((namespace, row.group.as_ref().or(claim.as_ref()), &row.group, schedule))
+            .or_default()
+            .push(row);
     }
     let lanes: Vec<Lane> = lanes
         .into_values()
@@ -36,15 +39,19 @@ pub fn timeline(rows: &[Row], names: Names, look: Look, now: Timestamp) -> Strin
 
 /// `shop/data, schedule hourly: 34 snapshots; newest ready 20m, oldest 27d`
 fn title(rows: &[&Row], names: Names, now: Timestamp) -> String {
-    let Some(Record { namespace, claim, schedule, .. }) = rows.first().map(|row| &row.record) else {
+    let Some(Row { record: Record { namespace, claim, schedule, .. }, group, .. }) = rows.first() else {
         return String::new();
     };
-    let mut title = match claim {
-        Some(claim) => text::name(claim).into_owned(),
-        None => "without a claim".to_owned(),
+    let mut title = match (group, claim) {
+        (Some(group), _) => text::name(group).into_owned(),
+        (None, Some(claim)) => text::name(claim).into_owned(),
+        (None, None) => "without a claim".to_owned(),
     };
     if names.namespaces {
         title = format!("{}/{title}", text::name(namespace));
+    }
+    if group.is_some() {
+        title = format!("group {title}");
     }
     if names.schedules {
         match schedule {

@@ -9,6 +9,7 @@ use std::{
 
 use super::terminal::print;
 use crate::{
+    read,
     report::{EXIT_DONE, Report, RestoreReport},
     settings::LogFormat,
 };
@@ -46,6 +47,18 @@ pub fn publish_restore(report: &RestoreReport, format: Option<LogFormat>, termin
         Err(_) => tracing::error!(exit, "{said}"),
     }
     leave_message(&format!("{said}\n"), termination_log);
+}
+
+/// Logs the summary of a reading, and writes its result to the termination message.
+pub fn publish_reading(report: &read::report::Report, termination_log: &Path) {
+    let (reading, exit, said) = (&report.reading, report.exit_code(), report.reading.summary());
+    let (files, bytes, duration_ms) = (reading.files, reading.bytes, reading.duration_ms);
+    if exit == EXIT_DONE {
+        tracing::info!(exit, files, bytes, duration_ms, "{said}");
+    } else {
+        tracing::error!(exit, files, bytes, duration_ms, "{said}");
+    }
+    leave_message(&reading.message(), termination_log);
 }
 
 /// Writes a message to the file where Kubernetes looks for it. Outside a pod the default file does not exist

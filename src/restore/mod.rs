@@ -2,9 +2,11 @@
 //! and deletes nothing.
 //!
 //! Here is the order of things. Which snapshot it is is decided in `choose`, what the
-//! new claim is in `plan`, what happens to it in `wait`, and what a person does then in `next`.
+//! new claim is in `plan`, what happens to it in `wait`, and what a person does then in `next`. A group is restored
+//! in `groups`, by the same means.
 
 mod choose;
+mod groups;
 mod next;
 mod plan;
 mod wait;
@@ -16,7 +18,8 @@ use tokio::time::{Instant, sleep};
 
 use crate::{
     api::{Claim, NewClaim, StorageClass},
-    cluster::{Cluster, ErrorKind, Scope},
+    cluster::{Cluster, ErrorKind, Listed, Scope},
+    group::Group,
     names,
     report::{Failure, Reason, RestoreReport, Restored, Stop},
     settings::{Choice, RestoreSettings},
@@ -24,7 +27,7 @@ use crate::{
     text, yaml,
 };
 use choose::Chosen;
-use next::Done;
+use next::{Deletable, Done, Pair};
 use plan::{Plan, Source};
 use wait::Ready;
 
@@ -55,6 +58,28 @@ struct Origin {
     /// The claim that it was taken of.
     claim: Option<String>,
     held: bool,
+    /// The name of the VolumeGroupSnapshot that it is a member of: deleted is that, and not the member.
+    group: Option<String>,
+}
+
+impl Origin {
+    fn of(record: &Record) -> Self {
+        Origin {
+            snapshot: record.snapshot.name.clone(),
+            claim: record.claim.clone(),
+            held: record.snapshot.held,
+            group: record.group.as_ref().map(|group| group.name.clone()),
+        }
+    }
+}
+
+/// A claim that is to be made.
+struct Planned {
+    claim: NewClaim,
+    /// The StorageClass that it gets if it names none, if that is known.
+    by_default: Option<String>,
+    /// Whether its volume is made only when a pod uses it.
+    waits: bool,
 }
 
 /// Restores once, for at most [`RestoreSettings::bound`], and until `stop` comes. `run` is the Job's
@@ -71,9 +96,14 @@ pub async fn restore(
     let restore = Restore { cluster, settings, run, id, waiting };
     let report = tokio::select! {
         biased;
-        stop = stop => RestoreReport::of_stop(stop, &settings.to),
-        () = sleep(settings.bound()) => RestoreReport::of_stop(Stop::OutOfTime, &settings.to),
-        outcome = restore.steps() => RestoreReport { outcome, stopped: None },
+        stop = stop => RestoreReport::of_stop(stop, &settings.made()),
+        () = sleep(settings.bound()) => RestoreReport::of_stop(Stop::OutOfTime, &settings.made()),
+        outcome = async {
+            match &settings.group {
+                Some(group) => groups::steps(&restore, group).await,
+                None => restore.steps().await,
+            }
+        } => RestoreReport { outcome, stopped: None },
     };
     waiting(None);
     report
@@ -87,19 +117,38 @@ impl Restore<'_> {
             return self.wait(&made, origin, false).await;
         }
         let (Chosen { record, warnings: of_choice }, others) = self.find().await?;
-        let source = self.source(&record).await?;
-        let Plan { claim, warnings } =
-            plan::plan(self.settings, &self.id.namespace, self.run, &record, &source)?;
-        let by_default = match claim.storage_class {
-            Some(_) => None,
-            None => self.default_class(&claim).await?,
-        };
+        let (Planned { claim, by_default, waits }, warnings, source) = self.plan(&record).await?;
         let of_claims = plan::earlier_claims(self.settings, &others, &record, &source);
         for warning in of_choice.iter().chain(&warnings).chain(&of_claims) {
             says!(self, warn, "{warning}");
         }
+        self.announce(&record, &claim, by_default.as_deref());
+        let made = self.create(&claim, self.settings.dry_run).await?;
+        if self.settings.dry_run {
+            let data = yaml::document(&claim.object());
+            let said = format!("dry run: nothing was changed; claim {} could be made", self.id.name);
+            return Ok(Restored { said, data, next: String::new() });
+        }
+        self.wait(&made, Origin::of(&record), waits).await
+    }
+
+    /// Plans the claim that is made from a snapshot, with warnings, and what is known of the claim that it was taken
+    /// of.
+    async fn plan(&self, record: &Record) -> Result<(Planned, Vec<String>, Source), Failure> {
+        let source = self.source(record).await?;
+        let Plan { claim, warnings } =
+            plan::plan(self.settings, &self.id.namespace, self.run, record, &source)?;
+        let by_default = match claim.storage_class {
+            Some(_) => None,
+            None => self.default_class(&claim).await?,
+        };
         let class = claim.storage_class.as_deref().or(by_default.as_deref());
         let waits = self.waits_for_consumer(class, &source).await?;
+        Ok((Planned { claim, by_default, waits }, warnings, source))
+    }
+
+    /// Says what is being made.
+    fn announce(&self, record: &Record, claim: &NewClaim, by_default: Option<&str>) {
         let name = &record.snapshot.name;
         let dated = record.snapshot.time();
         says!(
@@ -113,21 +162,12 @@ impl Restore<'_> {
             claim.size,
             claim.access_modes.iter().map(|mode| text::name(mode)).collect::<Vec<_>>().join(" and "),
             text::name(&claim.volume_mode),
-            match (&claim.storage_class, &by_default) {
+            match (&claim.storage_class, by_default) {
                 (Some(class), _) => format!("StorageClass {}", text::name(class)),
                 (None, Some(class)) => format!("the default StorageClass {}", text::name(class)),
                 (None, None) => "the default StorageClass".to_owned(),
             },
         );
-        let made = self.create(&claim, self.settings.dry_run).await?;
-        if self.settings.dry_run {
-            let data = yaml::document(&claim.object());
-            let said = format!("dry run: nothing was changed; claim {} could be made", self.id.name);
-            return Ok(Restored { said, data, next: String::new() });
-        }
-        let origin =
-            Origin { snapshot: name.clone(), claim: record.claim.clone(), held: record.snapshot.held };
-        self.wait(&made, origin, waits).await
     }
 
     async fn create(&self, claim: &NewClaim, dry_run: bool) -> Result<Claim, Failure> {
@@ -159,7 +199,7 @@ impl Restore<'_> {
             return Err(self.taken(""));
         }
         let name = plan::snapshot_of(&claim).map(str::to_owned);
-        let snapshot = match &name {
+        let mut snapshot = match &name {
             None => None,
             Some(name) => match self.cluster.snapshot(&self.id.namespace, name).await {
                 Ok(object) => Some(Record::from(object)),
@@ -168,12 +208,15 @@ impl Restore<'_> {
                 Err(error) => return Err(error.into()),
             },
         };
+        self.lend_from_groups(snapshot.as_mut_slice()).await?;
         match (plan::unlike(self.settings, &claim, snapshot.as_ref()), name) {
             (None, Some(name)) => {
-                let held = snapshot.as_ref().is_none_or(|record| record.snapshot.held);
-                let of_claim =
-                    snapshot.and_then(|record| record.claim).or_else(|| self.settings.claim.clone());
-                Ok(Some((claim, Origin { snapshot: name, claim: of_claim, held })))
+                let origin = match &snapshot {
+                    Some(record) => Origin::of(record),
+                    None => Origin { snapshot: name, claim: None, held: true, group: None },
+                };
+                let of_claim = origin.claim.or_else(|| self.settings.claim.clone());
+                Ok(Some((claim, Origin { claim: of_claim, ..origin })))
             }
             (why, _) => {
                 let why = why.unwrap_or_else(|| "it is made from no snapshot".to_owned());
@@ -215,11 +258,45 @@ impl Restore<'_> {
             },
             Choice::Latest | Choice::At(_) => {
                 let scope = Scope::Namespace(namespace.clone());
-                self.cluster.records(&scope, "").await?
+                let mut records = self.cluster.records(&scope, "").await?;
+                let wanted = &self.settings.claim;
+                records.retain(|record| record.group.is_none() || record.claim == *wanted);
+                self.lend_from_groups(&mut records).await?;
+                records
             }
         };
         let chosen = choose::choose(records.clone(), self.settings, Timestamp::now())?;
         Ok((chosen, records))
+    }
+
+    /// Gives members of groups the schedule and the labels of their group, if these are asked for: they have none
+    /// themselves.
+    async fn lend_from_groups(&self, records: &mut [Record]) -> Result<(), Failure> {
+        let is_asked_for = self.settings.schedule.is_some() || !self.settings.labels.is_empty();
+        if !is_asked_for || records.iter().all(|record| record.group.is_none()) {
+            return Ok(());
+        }
+        let mut groups: Vec<Group> = Vec::new();
+        let scope = Scope::Namespace(self.id.namespace.clone());
+        match self.cluster.groups(&scope, "", Listed::into(&mut groups, Some)).await {
+            Ok(_) => {}
+            Err(error) if matches!(error.kind(), ErrorKind::Forbidden | ErrorKind::NotServed) => {
+                says!(
+                    self,
+                    warn,
+                    "members of groups are not considered, because their schedule is not known: {error}"
+                );
+            }
+            Err(error) => return Err(error.into()),
+        }
+        for record in records {
+            let of = |group: &&Group| record.group.as_ref().is_some_and(|of| of.uid == group.uid());
+            if let Some(group) = groups.iter().find(of) {
+                record.schedule.clone_from(&group.schedule);
+                record.labels.clone_from(&group.labels);
+            }
+        }
+        Ok(())
     }
 
     async fn source(&self, record: &Record) -> Result<Source, Failure> {
@@ -311,25 +388,32 @@ impl Restore<'_> {
         })
     }
 
-    async fn wait(&self, made: &Claim, origin: Origin, waits: bool) -> Result<Restored, Failure> {
+    async fn wait(&self, made: &Claim, mut origin: Origin, waits: bool) -> Result<Restored, Failure> {
         let began = Instant::now();
-        let Origin { snapshot, claim: old, held } = &origin;
-        let ready = wait::wait(self, made, snapshot, waits).await?;
+        let ready = wait::wait(self, made, &origin.snapshot, waits).await?;
+        let at_first_consumer = matches!(ready, Ready::AtFirstConsumer);
+        if at_first_consumer && let Some(group) = &origin.group {
+            origin.held = self.is_group_held(group).await;
+        }
+        let Origin { snapshot, claim: old, held, group } = &origin;
         let ClaimId { namespace, name } = &self.id;
         let data = format!("persistentvolumeclaim/{name}\n");
+        let deletable = match group {
+            Some(group) => Deletable { kind: "volumegroupsnapshot", name: group },
+            None => Deletable { kind: "volumesnapshot", name: snapshot },
+        };
         let said = match ready {
             Ready::Bound => format!(
                 "claim {name} in namespace {namespace} is Bound after {} and has the data of snapshot {snapshot}",
-                text::duration(Duration::from_millis(
-                    u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX)
-                ))
+                since(began)
             ),
             Ready::AtFirstConsumer => {
                 let hold = match held {
                     true => String::new(),
                     false => format!(
-                        ", and nothing may delete the snapshot until then: kubectl label volumesnapshot {snapshot} -n \
-                         {namespace} volume-snapshotter/hold=true"
+                        ", and nothing may delete the snapshot until then: kubectl label {} {} -n {namespace} \
+                         volume-snapshotter/hold=true",
+                        deletable.kind, deletable.name
                     ),
                 };
                 format!(
@@ -338,13 +422,25 @@ impl Restore<'_> {
                 )
             }
         };
-        let done = Done {
-            claim: &self.id,
-            old: old.as_deref(),
-            snapshot,
-            held: *held,
-            at_first_consumer: matches!(ready, Ready::AtFirstConsumer),
-        };
+        let pair = Pair { old: old.as_deref(), new: name, at_first_consumer };
+        let done = Done { namespace, pairs: &[pair], deletable, held: *held };
         Ok(Restored { said, data, next: next::steps(&done, self.settings) })
     }
+
+    /// Whether a VolumeGroupSnapshot is held. If that cannot be told, it is not for this program to say that a hold
+    /// may be taken off again.
+    async fn is_group_held(&self, name: &str) -> bool {
+        match self.cluster.group(&self.id.namespace, name).await {
+            Ok(group) => group.is_held(),
+            Err(error) => {
+                tracing::debug!("{error}");
+                true
+            }
+        }
+    }
+}
+
+/// How long ago something began, in words.
+fn since(began: Instant) -> String {
+    text::duration(Duration::from_millis(u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX)))
 }

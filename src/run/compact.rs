@@ -132,8 +132,11 @@ impl Compact {
             let Plain { resource_version, taken_up, .. } = *now;
             return Plain { resource_version, taken_up, ..*before } == *now;
         }
-        let Snapshot { resource_version, taken_up, error, .. } = now.snapshot(texts);
-        Snapshot { resource_version, taken_up, error, ..self.snapshot(texts) } == now.snapshot(texts)
+        let (mut before, now) = (self.snapshot(texts), now.snapshot(texts));
+        before.resource_version.clone_from(&now.resource_version);
+        before.error.clone_from(&now.error);
+        before.taken_up = now.taken_up;
+        before == now
     }
 
     /// Whether it is in the state of this resourceVersion.

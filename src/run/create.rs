@@ -77,9 +77,9 @@ pub(super) async fn create(run: &Run<'_>, target: &Target) -> Result<New, Failur
 
 /// What an earlier attempt of this Job made of this very claim: of several the ready one, then the newest.
 pub(super) fn made_before(run: &Run<'_>, target: &Target) -> Option<Snapshot> {
-    let schedule = run.settings.run_uid.as_deref()?;
+    let job = run.settings.run_uid.as_deref()?;
     let made = run.cache_of(target).of_claim(&target.id).into_iter().filter(|snapshot| {
-        snapshot.run_uid.as_deref() == Some(schedule)
+        snapshot.run_uid.as_deref() == Some(job)
             && !snapshot.is_terminating()
             && !snapshot.unreadable
             && snapshot.owner.is_none()
@@ -140,6 +140,7 @@ async fn make_room(run: &Run<'_>, target: &Target, refused: Error) -> Result<(Ne
         group,
         "the quota is used up; deleting what a newer ready snapshot supersedes first: {refused}"
     );
+    run.rechecks.hurry();
     if prune::make_room(run, target).await == 0 {
         return Err(over_quota(refused));
     }

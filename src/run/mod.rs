@@ -89,7 +89,8 @@ struct Run<'a> {
     rechecks: Rechecks,
     made_lists: Shared<MadeList>,
     group_lists: Shared<MadeList>,
-    /// Bounds the targets that create or prune at a time; waiting takes no place.
+    /// Bounds the targets that create at a time, and make room for it; waiting takes no place. As many are pruned
+    /// at a time.
     active: Semaphore,
     /// Bounds the units whose pods are frozen at a time.
     freezing: Semaphore,
@@ -209,7 +210,11 @@ pub async fn run(
     // The steps are gone with all that they were doing, so nothing freezes any more.
     if let Err(failure) = progress.frozen.thaw(cluster, stopped).await {
         let trouble = progress.trouble.take();
-        progress.trouble.set(trouble.or(Some(failure)));
+        progress.trouble.set(Some(match trouble {
+            None => failure,
+            // Neither hides the other.
+            Some(trouble) => failure.advising(&trouble.message),
+        }));
     }
     progress.conclude();
     Report {

@@ -461,10 +461,12 @@ impl Survey {
 
 impl Pruning<'_> {
     /// Judges all snapshots and deletes those that have to go, oldest first; `None` if the keeper went away.
+    ///
+    /// It asks for no place among the active targets: who makes room under a quota has one, and all places may
+    /// belong to such.
     async fn round(&self, recheck: &Rc<Recheck>) -> Option<Round> {
         let (run, target) = (self.run, self.target);
         let mut round = Round { deleted: 0, failures: Vec::new(), last_problem: None, next: Next::Done };
-        let Ok(_active) = run.active.acquire().await else { return Some(round) };
         known_keeper(run, target, self.keeper)?;
         let survey = self.survey();
         survey.say(run, target);

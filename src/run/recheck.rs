@@ -42,6 +42,9 @@ const HEARD: Duration = Duration::from_secs(2);
 const GATHER: Duration = Duration::from_secs(30);
 const LONGEST_GATHER: Duration = Duration::from_secs(60);
 
+/// How long it waits while a target waits for room under a quota, which other targets' deletions may give it.
+const HURRIED_GATHER: Duration = Duration::from_secs(1);
+
 /// What the API server said at one moment about the claims of some namespaces.
 pub(super) struct Recheck {
     began: Instant,
@@ -107,7 +110,8 @@ pub(super) struct Rechecks {
     gather: Cell<Duration>,
     /// How many targets may still become ready.
     unsettled: Cell<usize>,
-    all_settled: Notify,
+    /// Ends the wait for further targets.
+    enough: Notify,
 }
 
 /// Whether a recheck may wait.
@@ -127,7 +131,7 @@ impl Rechecks {
             wanted: RefCell::default(),
             gather: Cell::new(GATHER),
             unsettled: Cell::new(targets),
-            all_settled: Notify::new(),
+            enough: Notify::new(),
         }
     }
 
@@ -135,8 +139,14 @@ impl Rechecks {
     pub(super) fn settled(&self) {
         self.unsettled.set(self.unsettled.get().saturating_sub(1));
         if self.unsettled.get() == 0 {
-            self.all_settled.notify_waiters();
+            self.enough.notify_waiters();
         }
+    }
+
+    /// Notes that a target waits for room under a quota: what others have to delete is not to wait for it.
+    pub(super) fn hurry(&self) {
+        self.gather.set(HURRIED_GATHER);
+        self.enough.notify_waiters();
     }
 
     /// A fresh recheck of a namespace that began at `after` or later.
@@ -163,11 +173,11 @@ impl Rechecks {
         self.last.get(is_good, ask).await
     }
 
-    /// Waits until every target is ready or never will be, but no longer than it pays.
+    /// Waits until every target is ready or never will be, or one waits for room, but no longer than it pays.
     async fn gathered(&self) {
         let longest = self.gather.get();
-        let all = self.all_settled.notified();
-        if self.unsettled.get() > 0 && timeout(longest, all).await.is_err() {
+        let enough = self.enough.notified();
+        if self.unsettled.get() > 0 && timeout(longest, enough).await.is_err() {
             self.gather.set((longest * 2).min(LONGEST_GATHER));
         }
     }

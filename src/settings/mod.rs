@@ -11,7 +11,7 @@ mod restore;
 mod run;
 mod values;
 
-pub use reader::{Fallback, Flag, Problems, default_filter};
+pub use reader::{Fallback, Flag, Problems, default_filter, filter};
 pub use restore::{Choice, RESTORE_NAMES, RestoreSettings};
 pub use run::{Annotations, ClaimChoice, NAMES, Settings, TELLING, VARIABLES, Variable};
-pub use values::{EventChoice, LogFormat, Ping, PingFailures, VolumeMode};
+pub use values::{EventChoice, LogFormat, Ping, PingFailures, VolumeMode, duration_flag};

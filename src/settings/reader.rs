@@ -112,6 +112,18 @@ pub fn default_filter() -> Targets {
     Targets::new().with_target(env!("CARGO_CRATE_NAME"), LevelFilter::INFO)
 }
 
+/// The log's filter by itself, for a command that has no settings: the value of `RUST_LOG`, if it is set.
+///
+/// # Errors
+/// What is wrong with the value, and what is accepted.
+pub fn filter(value: Option<OsString>) -> Result<Targets, String> {
+    let text = value.map(|value| value.to_string_lossy().trim().to_owned()).unwrap_or_default();
+    if text.is_empty() {
+        return Ok(default_filter());
+    }
+    super::values::log_filter(&text).map_err(|error| format!("{FILTER}={text:?}: {error}"))
+}
+
 /// Collects the problems while the values are read.
 pub(super) struct Reader {
     /// What the variables' names begin with.

@@ -28,9 +28,11 @@ const MAX_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
 pub struct RestoreSettings {
     /// The claim whose data is wanted; unset where the snapshot says (`RESTORE_CLAIM`).
     pub claim: Option<String>,
+    /// The group whose data is wanted instead, by the value that its claims have in common (`RESTORE_GROUP`).
+    pub group: Option<String>,
     /// Which of its snapshots (`RESTORE_SNAPSHOT` or `RESTORE_AT`).
     pub choice: Choice,
-    /// The name of the new claim (`RESTORE_TO`).
+    /// The name of the new claim; with a group a pattern, see [`RestoreSettings::name_of`] (`RESTORE_TO`).
     pub to: String,
     /// The namespace; unset for the pod's own, or the kubeconfig context's (`RESTORE_NAMESPACE`).
     pub namespace: Option<String>,
@@ -77,7 +79,7 @@ pub enum Choice {
     Latest,
     /// The latest ready one whose data was cut at this moment or before.
     At(Timestamp),
-    /// The one of this name.
+    /// The one of this name; with a group the VolumeGroupSnapshot.
     Named(String),
 }
 
@@ -88,13 +90,16 @@ struct Variables {
     /// The claim whose data is wanted; it may be gone
     #[arg(long, value_name = "CLAIM")]
     claim: Option<String>,
-    /// This snapshot [default: the latest that is ready]
+    /// The group whose data is wanted, a new claim for each of its claims
+    #[arg(long, value_name = "GROUP", conflicts_with = "claim")]
+    group: Option<String>,
+    /// This snapshot [default: the latest that is ready]; with --group a VolumeGroupSnapshot
     #[arg(long, value_name = "SNAPSHOT")]
     snapshot: Option<String>,
     /// The latest of that moment or before: 2026-11-20T08:55:00Z, or "2026-11-20 08:55" (UTC)
     #[arg(long, value_name = "TIME", conflicts_with = "snapshot")]
     at: Option<String>,
-    /// The name of the new claim
+    /// The name of the new claim; with --group a pattern such as {claim}-restored
     #[arg(long, value_name = "NAME")]
     to: Option<String>,
     /// Namespace [default: the pod's own, or the kubeconfig context's]
@@ -136,8 +141,9 @@ struct Variables {
 }
 
 /// The names of all variables of a restore, in the order in which the documentation gives them.
-pub const RESTORE_NAMES: [&str; 18] = [
+pub const RESTORE_NAMES: [&str; 19] = [
     "RESTORE_CLAIM",
+    "RESTORE_GROUP",
     "RESTORE_SNAPSHOT",
     "RESTORE_AT",
     "RESTORE_TO",
@@ -179,12 +185,17 @@ impl RestoreSettings {
         flags: Vec<Flag>,
     ) -> Result<Self, (Problems, Fallback)> {
         let mut reader = Reader::new(PREFIX, &RESTORE_NAMES);
-        let excluding = [["RESTORE_SNAPSHOT", "RESTORE_AT"], ["RESTORE_SNAPSHOT", "RESTORE_LABEL"]];
+        let excluding = [
+            ["RESTORE_SNAPSHOT", "RESTORE_AT"],
+            ["RESTORE_SNAPSHOT", "RESTORE_LABEL"],
+            ["RESTORE_GROUP", "RESTORE_CLAIM"],
+        ];
         let (variables, mut others) = reader.read::<Variables>(variables, flags, &excluding);
         let filter = others.take(FILTER);
         // Destructured, so that a variable that is added cannot be forgotten here.
         let Variables {
             claim,
+            group,
             snapshot,
             at,
             to,
@@ -206,10 +217,14 @@ impl RestoreSettings {
             let problem = "no name for the new claim: give one with --to or RESTORE_TO, e.g. data-restored";
             reader.problem("RESTORE_TO", None, problem.to_owned());
         }
-        if claim.is_none() && snapshot.is_none() {
-            let problem = "nothing to restore: name the claim with --claim or RESTORE_CLAIM, or a snapshot with \
-                           --snapshot or RESTORE_SNAPSHOT";
+        if claim.is_none() && snapshot.is_none() && group.is_none() {
+            let problem = "nothing to restore: name the claim with --claim or RESTORE_CLAIM, a group with --group or \
+                           RESTORE_GROUP, or a snapshot with --snapshot or RESTORE_SNAPSHOT";
             reader.problem("RESTORE_CLAIM", None, problem.to_owned());
+        }
+        if claim.is_some() && group.is_some() {
+            let problem = "a claim and a group are both given; give one of the two";
+            reader.problem("RESTORE_GROUP", None, problem.to_owned());
         }
         if snapshot.is_some() && at.is_some() {
             let problem = "a snapshot and a moment are both given; give one of the two at most";
@@ -228,7 +243,11 @@ impl RestoreSettings {
                 (None, Some(at)) => Choice::At(at),
                 (None, None) => Choice::Latest,
             },
-            to: reader.optional("RESTORE_TO", to, values::object_name).unwrap_or_default(),
+            to: match group {
+                Some(_) => reader.optional("RESTORE_TO", to, values::claim_pattern).unwrap_or_default(),
+                None => reader.optional("RESTORE_TO", to, values::object_name).unwrap_or_default(),
+            },
+            group: reader.optional("RESTORE_GROUP", group, values::label_value),
             namespace: reader.optional("RESTORE_NAMESPACE", namespace, values::namespace),
             schedule: reader.optional("RESTORE_JOB", schedule, values::label_value),
             labels: reader.optional("RESTORE_LABEL", label, values::labels).unwrap_or_default(),
@@ -268,6 +287,19 @@ impl RestoreSettings {
                 };
                 Err((problems, fallback))
             }
+        }
+    }
+
+    /// The name of the new claim of a group's claim: the pattern with that in the place of `{claim}`.
+    pub fn name_of(&self, claim: &str) -> String {
+        self.to.replace(values::CLAIM_PLACEHOLDER, claim)
+    }
+
+    /// What the restore makes, in words.
+    pub fn made(&self) -> String {
+        match &self.group {
+            Some(group) => format!("a claim of group {group}"),
+            None => format!("claim {}", self.to),
         }
     }
 
@@ -335,6 +367,24 @@ mod tests {
     }
 
     #[test]
+    fn of_a_group_each_claim_gets_a_name_by_the_pattern() {
+        let of_group = |to| parse(&[("RESTORE_GROUP", "shop"), ("RESTORE_TO", to)], &[]);
+        let settings = of_group("{claim}-restored").expect("settings");
+        assert_eq!((settings.group.as_deref(), settings.claim.as_deref()), (Some("shop"), None));
+        assert_eq!(settings.name_of("data"), "data-restored");
+        for to in ["restored", "{claim}_x", "{claims}", "-{claim}", "{claim}{x}", ""] {
+            let problem = of_group(to).expect_err(to);
+            assert!(problem.contains("RESTORE_TO"), "{problem}");
+        }
+        let both = [("RESTORE_GROUP", "shop"), ("RESTORE_CLAIM", "data"), ("RESTORE_TO", "{claim}-x")];
+        assert!(parse(&both, &[]).expect_err("both").contains("a claim and a group are both given"));
+        // A flag wins over what it excludes.
+        let group = ("--group", "RESTORE_GROUP", "shop");
+        let settings = parse(&both[1..], &[group]).expect("settings");
+        assert_eq!((settings.claim, settings.group.as_deref()), (None, Some("shop")));
+    }
+
+    #[test]
     fn a_moment_is_a_date_and_a_time_in_utc_or_with_an_offset() {
         for text in [
             "2026-11-20T08:55:00Z",
@@ -362,6 +412,7 @@ mod tests {
             ("RESTORE_CLAIM", "Data", "lower-case letters"),
             ("RESTORE_SNAPSHOT", "a b", "lower-case letters"),
             ("RESTORE_TO", "-", "lower-case letters"),
+            ("RESTORE_TO", "{claim}-new", "lower-case letters"),
             ("RESTORE_NAMESPACE", "a.b", "at most 63 characters"),
             ("RESTORE_JOB", "no label!", "not the value of a label"),
             ("RESTORE_LABEL", "1.2.3", "is not a label with its value; accepted are labels"),

@@ -77,7 +77,7 @@ pub struct Settings {
     pub group_class: Option<String>,
     /// What the snapshots' names begin with (`SNAPSHOT_NAME_PREFIX`).
     pub name_prefix: String,
-    /// The schedule: value of the label `schedule` (`SNAPSHOT_JOB`).
+    /// The schedule: value of the label `job` (`SNAPSHOT_JOB`).
     pub schedule: String,
     /// How many windows to wait (`SNAPSHOT_READY_ATTEMPTS`).
     pub ready_attempts: u32,

@@ -93,6 +93,11 @@ pub(super) enum ValueError {
     )]
     LabelValue,
     #[error(
+        "not a pattern for the names of claims; accepted is a name with {{claim}} in it, which stands for the name of \
+         each claim of the group, e.g. {{claim}}-restored"
+    )]
+    ClaimPattern,
+    #[error(
         "not the key of a label; accepted are letters, digits, '-', '_' and '.', at most 63 characters, after a \
          domain and a slash if need be, e.g. volume-snapshotter/group"
     )]
@@ -229,6 +234,14 @@ pub(super) fn duration(text: &str) -> Result<Duration, ValueError> {
     }
 }
 
+/// A duration as settings have it, for a flag that stands for none.
+///
+/// # Errors
+/// What is accepted.
+pub fn duration_flag(text: &str) -> Result<Duration, String> {
+    duration(text).map_err(|error| error.to_string())
+}
+
 pub(super) fn flag(text: &str) -> Result<bool, ValueError> {
     match text {
         "true" => Ok(true),
@@ -317,6 +330,19 @@ pub(super) fn rules(text: &str) -> Result<Rules, ValueError> {
 /// How often.
 pub(super) fn every(text: &str) -> Result<Every, ValueError> {
     text.parse().map_err(ValueError::Every)
+}
+
+/// What stands for the name of a claim in a pattern.
+pub(super) const CLAIM_PLACEHOLDER: &str = "{claim}";
+
+/// A pattern for the names of claims: `{claim}-restored`.
+pub(super) fn claim_pattern(text: &str) -> Result<String, ValueError> {
+    let is_pattern =
+        text.contains(CLAIM_PLACEHOLDER) && names::is_object_name(&text.replace(CLAIM_PLACEHOLDER, "x"));
+    match is_pattern {
+        true => Ok(text.to_owned()),
+        false => Err(ValueError::ClaimPattern),
+    }
 }
 
 /// The key of a label.

@@ -118,6 +118,7 @@ fn the_man_pages_are_those_of_the_command_line() {
         ("restore", "volume-snapshotter-restore"),
         ("adopt", "volume-snapshotter-adopt"),
         ("simulate", "volume-snapshotter-simulate"),
+        ("read", "volume-snapshotter-read"),
     ];
     let pages = pages.into_iter().map(|(name, title)| {
         let subcommand = program.find_subcommand(name).expect("a subcommand").clone();

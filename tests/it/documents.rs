@@ -20,7 +20,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use fake_apiserver::{Options, objects};
+use fake_apiserver::{GroupApi, Options, objects};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use volume_snapshotter::settings::{NAMES, RESTORE_NAMES};
@@ -570,7 +570,7 @@ const SERVED: [&str; 12] = [
 
 /// With TLS, for kubectl gives no token to a server without.
 fn with_tls() -> Options {
-    Options { tls: true, ..Options::default() }
+    Options { tls: true, group_api: GroupApi::V1, ..Options::default() }
 }
 
 /// What the documents speak of: claims and snapshots by the names that they have there. The kubeconfig of a person who
@@ -600,6 +600,13 @@ fn furnish(cluster: &TestCluster, claims: &[&str]) -> PathBuf {
         snapshot["metadata"]["labels"]["release"] = json!("1.2.3");
         fake.put(snapshot);
     }
+    let of_shop = [("volume-snapshotter/group", "shop")];
+    let mut group = objects::ready_group_snapshot(namespace, "of-shop", &of_shop, "2020-01-01T00:00:00Z");
+    group["metadata"]["annotations"]["volume-snapshotter/claim-uids"] = json!("data=1,logs=2");
+    let group = fake.put(group);
+    for claim in ["data", "logs"] {
+        fake.put(objects::member(&group, claim));
+    }
     cluster.file("kubeconfig", &fake.kubeconfig(fake.admin_token(), namespace))
 }
 
@@ -622,7 +629,7 @@ async fn every_line_of_this_program_succeeds_where_there_is_what_the_page_speaks
         }
         embedded(with_tls(), async |cluster| {
             // The claim of the StatefulSet was deleted before it is restored.
-            let kubeconfig = furnish(cluster, &["data"]);
+            let kubeconfig = furnish(cluster, &["data", "logs"]);
             let mut command = in_place(BINARY, &kubeconfig);
             let variables = line.variables.iter().filter_map(|variable| variable.split_once('='));
             let said =

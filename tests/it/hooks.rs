@@ -1,6 +1,8 @@
 //! Hooks: what is run in pods around the snapshots of their claims, in which order, and that no pod stays frozen
 //! whatever goes wrong at whichever step.
 
+mod open;
+
 use std::{
     fmt::Write as _,
     io::Write as _,
@@ -20,6 +22,7 @@ use kube::{
 use serde_json::{Value, json};
 use volume_snapshotter::{
     cluster::{Cluster, HOOK_PERMISSIONS, PERMISSIONS},
+    hooks::Hook,
     report::{Report, Stop},
     run::run,
     settings::Settings,
@@ -52,6 +55,14 @@ fn freezing(further: &[(&str, &str)]) -> Vec<(String, String)> {
         (format!("{prefix}.hook.volume-snapshotter/{name}"), (*value).to_owned())
     }));
     annotations
+}
+
+/// The annotations of a pod whose pre hook is kept open.
+fn kept_open(further: &[(&str, &str)]) -> Vec<(String, String)> {
+    let all = [&[("command", "freeze"), ("ready-line", "frozen")], further].concat();
+    all.iter()
+        .map(|(key, value)| (format!("pre.hook.volume-snapshotter/{key}"), (*value).to_owned()))
+        .collect()
 }
 
 impl TestCluster {
@@ -175,6 +186,15 @@ async fn two_claims_of_a_pod_are_taken_at_one_instant_and_it_is_thawed_before_th
 
 // --- What goes wrong -------------------------------------------------------------------------------
 
+/// How a pod is frozen and thawed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    /// With a pre hook and a post hook.
+    Two,
+    /// With a pre hook that is kept open.
+    Open,
+}
+
 /// The steps of a run with hooks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
@@ -213,11 +233,34 @@ fn creates(request: &Request) -> bool {
     request.user.contains("serviceaccount") && request.is("create", "volumesnapshots")
 }
 
+/// A pre hook that is kept open, and goes wrong in a step. It thaws whenever it ends: nobody else does.
+fn session(step: Step, wrong: Wrong) -> Script {
+    let frozen = Script::new().freeze();
+    match (step, wrong) {
+        (Step::Pre, Wrong::Error) => frozen.complains("half of it\n").thaw().exits(3),
+        (Step::Pre, wrong) if wrong.is_stop() => frozen.until_input_ends().thaw(),
+        (Step::Post, wrong) => {
+            let ended = frozen.prints("frozen\n").until_input_ends();
+            match wrong {
+                Wrong::Error => ended.thaw().complains("not all of it\n").exits(1),
+                Wrong::Hang => ended.thaw().hangs(),
+                Wrong::Cut => ended.thaw().prints("thawed\n"),
+                // So that it can be stopped meanwhile.
+                _ => ended.wait(millis(500)).thaw(),
+            }
+        }
+        _ => frozen.complains("a warning\n").prints("frozen\n").until_input_ends().thaw(),
+    }
+}
+
 /// Arranges that a step goes wrong. The first post hook alone does: no client can thaw what cannot be thawed.
-fn arrange(cluster: &TestCluster, step: Step, wrong: Wrong) {
+fn arrange(cluster: &TestCluster, form: Form, step: Step, wrong: Wrong) {
     let fake = cluster.fake();
     let first = AtomicBool::new(true);
     fake.commands(move |command| {
+        if form == Form::Open {
+            return Some(session(step, wrong));
+        }
         let frozen = || match (step, wrong) {
             // What the documentation calls a dead man's switch.
             (_, Wrong::Sigkill) => Script::new().freeze().background(Script::new().wait(millis(2500)).thaw()),
@@ -253,6 +296,12 @@ fn arrange(cluster: &TestCluster, step: Step, wrong: Wrong) {
         (Step::Pre, Wrong::Cut) => {
             fake.fault(|request| runs(request, "freeze").then_some(Fault::Exec(ExecFault::CutAfterBytes(3))));
         }
+        (Step::Post, Wrong::Cut) if form == Form::Open => {
+            fake.fault(|request| {
+                runs(request, "freeze").then_some(Fault::Exec(ExecFault::CutAfterBytes(20)))
+            });
+        }
+        (Step::Post, _) if form == Form::Open => {}
         (Step::Create, Wrong::Error) => fake.admission_denies(creates, "no-snapshots", "not today"),
         (Step::Create, Wrong::Cut) => fake.fault_nth(creates, 1, Fault::Cut(When::After)),
         (Step::Create, _) => fake.fault(|request| creates(request).then_some(Fault::Hang(When::Before))),
@@ -281,7 +330,12 @@ async fn is_at(cluster: &TestCluster, step: Step) -> bool {
         Step::Pre => is_frozen,
         Step::Create => is_frozen && requests().iter().any(creates),
         Step::Taken => is_frozen && cluster.names().await.len() == 2,
-        Step::Post => requests().iter().any(|request| runs(request, "thaw")),
+        Step::Post => {
+            let processes = cluster.fake().processes();
+            let has_no_input =
+                |process: &fake_apiserver::Process| process.command.stdin && process.input_ended;
+            requests().iter().any(|request| runs(request, "thaw")) || processes.iter().any(has_no_input)
+        }
     }
 }
 
@@ -306,6 +360,7 @@ async fn run_out_of_time(cluster: &TestCluster, settings: &[(&str, &str)], step:
 
 /// What came of a cell: the exit code, if the run ended, and how long the pod was frozen.
 struct Outcome {
+    form: Form,
     step: Step,
     wrong: Wrong,
     exit: Option<i32>,
@@ -314,11 +369,16 @@ struct Outcome {
     consistent: usize,
 }
 
-async fn play(cluster: &TestCluster, step: Step, wrong: Wrong) -> Outcome {
-    let timeout = if (step, wrong) == (Step::Pre, Wrong::Hang) { "1s" } else { "20s" };
-    let annotations = freezing(&[("pre/timeout", timeout), ("post/timeout", "5s")]);
+async fn play(cluster: &TestCluster, form: Form, step: Step, wrong: Wrong) -> Outcome {
+    let hangs =
+        matches!((form, step, wrong), (_, Step::Pre, Wrong::Hang) | (Form::Open, Step::Post, Wrong::Hang));
+    let timeout = if hangs { "1s" } else { "20s" };
+    let annotations = match form {
+        Form::Two => freezing(&[("pre/timeout", timeout), ("post/timeout", "5s")]),
+        Form::Open => kept_open(&[("timeout", timeout)]),
+    };
     cluster.put_pod("db", &["data", "logs"], &annotations);
-    arrange(cluster, step, wrong);
+    arrange(cluster, form, step, wrong);
     let freeze_timeout = if wrong.is_stop() { "20s" } else { "1s" };
     let settings = [
         BOTH,
@@ -343,8 +403,9 @@ async fn play(cluster: &TestCluster, step: Step, wrong: Wrong) -> Outcome {
             let running = cluster.start(&permissions(), &settings).await;
             until_at(cluster, step).await;
             assert_eq!(running.kill().await, None, "{step:?}");
+            // The end of the connection is the end of the input.
             assert!(
-                cluster.fake().is_frozen(&cluster.namespace, "db"),
+                form == Form::Open || cluster.fake().is_frozen(&cluster.namespace, "db"),
                 "{step:?}: as long as nobody thaws it"
             );
             cluster
@@ -363,6 +424,7 @@ async fn play(cluster: &TestCluster, step: Step, wrong: Wrong) -> Outcome {
     };
     let labelled = |snapshot: &&Value| snapshot["metadata"]["labels"][LABEL] == "true";
     Outcome {
+        form,
         step,
         wrong,
         exit,
@@ -377,34 +439,39 @@ async fn whatever_goes_wrong_at_any_step_no_pod_stays_frozen() {
     use Wrong::{Bound, Cut, Error, Hang, Sigkill, Sigterm};
     let outcomes = Mutex::new(Vec::new());
     let cells = [Error, Hang, Cut, Sigterm, Bound, Sigkill].map(|wrong| STEPS.map(|step| (step, wrong)));
-    stream::iter(cells.into_iter().flatten())
-        .for_each_concurrent(4, async |(step, wrong)| {
+    let cells =
+        [Form::Two, Form::Open].map(|form| cells.map(|cells| cells.map(|(step, wrong)| (form, step, wrong))));
+    stream::iter(cells.into_iter().flatten().flatten())
+        .for_each_concurrent(4, async |(form, step, wrong)| {
             with_database(Options::default(), async |cluster| {
-                let outcome = play(cluster, step, wrong).await;
+                let outcome = play(cluster, form, step, wrong).await;
                 outcomes.lock().expect("no test panicked with it").push(outcome);
             })
             .await;
         })
         .await;
     let mut outcomes = outcomes.into_inner().expect("no test panicked with it");
-    outcomes.sort_by_key(|outcome| (outcome.step as u8, outcome.wrong as u8));
-    let mut table = String::from("\nstep     fault    exit  at the end  frozen for  consistent\n");
-    for Outcome { step, wrong, exit, is_frozen, frozen, consistent } in &outcomes {
-        let (step, wrong) = (format!("{step:?}"), format!("{wrong:?}"));
+    outcomes.sort_by_key(|outcome| (outcome.form as u8, outcome.step as u8, outcome.wrong as u8));
+    let mut table = String::from("\nform step     fault    exit  at the end  frozen for  consistent\n");
+    for Outcome { form, step, wrong, exit, is_frozen, frozen, consistent } in &outcomes {
+        let (form, step, wrong) = (format!("{form:?}"), format!("{step:?}"), format!("{wrong:?}"));
         let exit = exit.map_or("-".to_owned(), |exit| exit.to_string());
         let end = if *is_frozen { "FROZEN" } else { "thawed" };
         let _ = writeln!(
             table,
-            "{step:8} {wrong:8} {exit:>4}  {end:10}  {:6.2} s    {consistent} of 2",
+            "{form:4} {step:8} {wrong:8} {exit:>4}  {end:10}  {:6.2} s    {consistent} of 2",
             frozen.as_secs_f64()
         );
     }
     let _ = std::io::stderr().write_all(table.as_bytes());
-    for Outcome { step, wrong, exit, is_frozen, frozen, consistent } in outcomes {
-        let cell = format!("{step:?} {wrong:?}");
+    for Outcome { form, step, wrong, exit, is_frozen, frozen, consistent } in outcomes {
+        let cell = format!("{form:?} {step:?} {wrong:?}");
         assert!(!is_frozen, "{cell}");
         assert!(frozen > Duration::ZERO, "{cell}: nothing was tried");
         let (code, most, labelled) = match (step, wrong) {
+            (_, Sigkill) if form == Form::Open => (None, 1500, None),
+            // How it ended is said by nobody, or is no good end.
+            (Step::Post, Error | Cut | Hang) if form == Form::Open => (Some(2), 1500, Some(0)),
             (_, Sigkill) => (None, 4000, None),
             // The trouble of the first post hook costs its timeout.
             (Step::Post, Sigterm) => (Some(143), 1500, Some(0)),
@@ -836,7 +903,7 @@ async fn the_hooks_of_the_documentation_are_understood() {
         .filter_map(|rest| rest.split("```").next())
         .filter(|block| block.contains("annotations:"))
         .collect();
-    assert_eq!(blocks.len(), 3);
+    assert_eq!(blocks.len(), 5);
     for block in blocks {
         let mut pod: Value = serde_saphyr::from_str(block).expect("YAML");
         let annotations = pod["metadata"]["annotations"].clone();
@@ -849,6 +916,8 @@ async fn the_hooks_of_the_documentation_are_understood() {
         });
         let pod = serde_json::from_value(pod).expect("a pod");
         let hooks = volume_snapshotter::hooks::of_pod("app", pod).expect("hooks").hooks.expect(block);
+        let waits = |hook: &Hook| hook.command.iter().any(|word| word.contains("cat >/dev/null"));
+        assert!(hooks.pre.iter().all(|pre| pre.ready_line.is_some() == waits(pre)), "{block}");
         for hook in hooks.pre.iter().chain(&hooks.post) {
             if let [shell, _, script] = &hook.command[..] {
                 let read = std::process::Command::new(shell).args(["-n", "-c", script]).output();

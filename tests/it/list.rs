@@ -3,6 +3,8 @@
 //! How it looks is kept in `tests/golden/list-*`; `UPDATE_GOLDEN=1 cargo test --test it list` renews
 //! that.
 
+pub(crate) mod groups;
+
 use std::path::Path;
 
 use fake_apiserver::{Options, Plan, objects};
@@ -538,6 +540,7 @@ fn it_looks_as_is_kept_in_tests_golden() {
         selected: None,
         settings: &settings,
         schedules: &[schedule],
+        groups: &[],
         only: None,
         all: true,
         now,
@@ -605,9 +608,9 @@ async fn completed(shell: &str, variables: &[(&str, &str)], words: &[&str]) -> V
 #[tokio::test]
 async fn commands_flags_and_values_are_completed() {
     let bash = async |words: &[&str]| completed("bash", &[], words).await;
-    let commands = ["list", "restore", "simulate", "adopt", "completion", "version", "help"];
-    assert_eq!(bash(&[""]).await[..7], commands);
-    assert_eq!(bash(&["re"]).await, ["restore"]);
+    let commands = ["list", "restore", "simulate", "adopt", "read", "completion", "version", "help"];
+    assert_eq!(bash(&[""]).await[..8], commands);
+    assert_eq!(bash(&["re"]).await, ["restore", "read"]);
     assert_eq!(bash(&["restore", "--s"]).await, ["--snapshot", "--size", "--storage-class"]);
     assert_eq!(bash(&["list", "-o", "j"]).await, ["json"]);
     assert_eq!(bash(&["list", "--t"]).await, ["--timeline"]);

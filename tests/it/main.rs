@@ -22,6 +22,7 @@ mod notify;
 mod pace;
 mod pod;
 mod random;
+mod read;
 mod recordings;
 mod release;
 mod restore;

@@ -1,5 +1,7 @@
 //! `volume-snapshotter restore`: a new claim from a snapshot, whatever became of the old one.
 
+mod groups;
+
 use std::{
     collections::BTreeSet,
     sync::LazyLock,
@@ -15,7 +17,7 @@ use k8s_openapi::api::{
 use serde_json::{Value, json};
 
 use volume_snapshotter::{
-    cluster::{RESTORE_CLASS_PERMISSIONS, RESTORE_PERMISSIONS},
+    cluster::{RESTORE_CLASS_PERMISSIONS, RESTORE_GROUP_PERMISSIONS, RESTORE_PERMISSIONS},
     settings::{RESTORE_NAMES, RestoreSettings},
 };
 
@@ -1083,8 +1085,9 @@ fn the_component_is_a_suspended_cron_job_whose_pods_restore_and_may_do_nothing_e
             .collect();
         let [binding] = bindings.as_slice() else { panic!("{directory}: one binding") };
         let role: Role = rendered.named(&binding.role_ref.name);
-        let used: Granted = RESTORE_PERMISSIONS
-            .iter()
+        let used: Granted = [RESTORE_PERMISSIONS, RESTORE_GROUP_PERMISSIONS]
+            .into_iter()
+            .flatten()
             .map(|permission| (permission.group.into(), permission.resource.into(), permission.verb.into()))
             .collect();
         assert_eq!(granted(directory, role.rules.unwrap_or_default()), used, "{directory}");
@@ -1128,13 +1131,21 @@ fn the_components_settings_and_examples_are_accepted_and_fit_its_deadline() {
             examples.iter().map(|example| vec![example.clone()]).collect();
         cases.push(Vec::new());
         for mut case in cases {
-            let is_either = |name: &str| case.first().is_some_and(|(given, _)| given == name);
+            let first = case.first().map(|(given, _)| given.clone()).unwrap_or_default();
+            let is_either = |name: &str| first == name;
             assert!(
                 case.iter().all(|(_, value)| value.trim() == value && !value.contains(['"', '#'])),
                 "{case:?}"
             );
             if is_either("RESTORE_AT") {
                 case.push(("RESTORE_SNAPSHOT".to_owned(), String::new()));
+            }
+            let pattern = ("RESTORE_TO".to_owned(), "{claim}-restored".to_owned());
+            if is_either("RESTORE_GROUP") {
+                case.extend([pattern, ("RESTORE_CLAIM".to_owned(), String::new())]);
+            } else if case.contains(&pattern) {
+                // With the line above it.
+                continue;
             }
             let settings = settings_of(rendered, &job, &case).unwrap_or_else(|problems| panic!("{problems}"));
             assert!(longest(&job, settings.bound()) <= deadline(&job), "{case:?}");

@@ -119,6 +119,7 @@ fn rows() -> Vec<Row> {
         selected: None,
         settings: &settings,
         schedules: &[schedule],
+        groups: &[],
         only: None,
         all: true,
         now: now(),

@@ -13,7 +13,7 @@ use crate::process::Processes;
 use crate::registry::{GROUP_SNAPSHOT_GROUP, Resource, SNAPSHOT_GROUP};
 use crate::script::{Command, Script};
 use crate::store::{Key, Store};
-use crate::{Options, Plan, Provision};
+use crate::{Options, Plan, PodPlan, Provision};
 use serde_json::Value;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -24,6 +24,7 @@ use tokio::sync::watch;
 
 type Provider = Arc<dyn Fn(&Value) -> Option<Provision> + Send + Sync>;
 type Planner = Arc<dyn Fn(&Value) -> Option<Plan> + Send + Sync>;
+type PodPlanner = Arc<dyn Fn(&Value) -> Option<PodPlan> + Send + Sync>;
 type Commands = Arc<dyn Fn(&Command) -> Option<Script> + Send + Sync>;
 
 /// Number of writes that watches and later pages of lists can go back.
@@ -54,6 +55,9 @@ pub(crate) struct Cluster {
     planner: Mutex<Option<Planner>>,
     group_planner: Mutex<Option<Planner>>,
     provider: Mutex<Option<Provider>>,
+    pod_planner: Mutex<Option<PodPlanner>>,
+    /// Claims that went while the storage made their volumes.
+    leaked: Mutex<Vec<Key>>,
     /// Delay until a namespace's quota notices that a snapshot is gone.
     quota_delays: Mutex<HashMap<String, Duration>>,
 }
@@ -86,6 +90,8 @@ impl Cluster {
             planner: Mutex::default(),
             group_planner: Mutex::default(),
             provider: Mutex::default(),
+            pod_planner: Mutex::default(),
+            leaked: Mutex::default(),
             quota_delays: Mutex::default(),
         }
     }
@@ -191,6 +197,25 @@ impl Cluster {
         provider
             .and_then(|provider| provider(claim))
             .unwrap_or_else(|| Provision::after(self.options.provisioner.bound_after))
+    }
+
+    pub(crate) fn set_pod_planner(&self, planner: PodPlanner) {
+        *self.pod_planner.lock().unwrap_or_else(PoisonError::into_inner) = Some(planner);
+    }
+
+    /// Returns the plan for a pod, if it has one.
+    pub(crate) fn plan_pod(&self, pod: &Value) -> Option<PodPlan> {
+        let planner = self.pod_planner.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        planner.and_then(|planner| planner(pod))
+    }
+
+    /// Remembers that the volume of a claim was left behind.
+    pub(crate) fn leak(&self, claim: &Key) {
+        self.leaked.lock().unwrap_or_else(PoisonError::into_inner).push(claim.clone());
+    }
+
+    pub(crate) fn leaked(&self) -> Vec<Key> {
+        self.leaked.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(crate) fn set_quota_delay(&self, namespace: &str, delay: Duration) {

@@ -149,6 +149,13 @@ fn list<'a>(group_version: &str, resources: impl Iterator<Item = &'a Resource>) 
                 "kind": "PodExecOptions",
                 "verbs": ["create", "get"],
             }));
+            entries.push(json!({
+                "name": "pods/log",
+                "singularName": "",
+                "namespaced": true,
+                "kind": "Pod",
+                "verbs": ["get"],
+            }));
         }
         if resource.plural == "serviceaccounts" {
             entries.push(json!({

@@ -51,6 +51,18 @@ impl Cause {
         Cause { reason: "FieldValueForbidden", field: field.to_owned(), message: format!("Forbidden: {why}") }
     }
 
+    /// A reference to something that the object does not have.
+    pub(crate) fn not_found(field: &str, value: &str) -> Cause {
+        let message = format!("Not found: {}", quoted(value));
+        Cause { reason: "FieldValueNotFound", field: field.to_owned(), message }
+    }
+
+    /// An entry that is there twice.
+    pub(crate) fn duplicate(field: &str, value: &str) -> Cause {
+        let message = format!("Duplicate value: {}", quoted(value));
+        Cause { reason: "FieldValueDuplicate", field: field.to_owned(), message }
+    }
+
     /// A field that has too many bytes.
     pub(crate) fn too_long(field: &str, bytes: usize) -> Cause {
         let message = format!("Too long: may not be more than {bytes} bytes");
@@ -199,6 +211,16 @@ impl Failure {
         Failure::new(422, "Invalid", message).with(name, resource.group, resource.kind, Some(causes))
     }
 
+    /// A deletion that says nothing understandable of what belongs to the object.
+    pub(crate) fn invalid_options(propagation: &str) -> Failure {
+        let cause =
+            Cause::unsupported("propagationPolicy", propagation, &["Background", "Foreground", "Orphan"]);
+        let message =
+            format!("DeleteOptions.meta.k8s.io \"\" is invalid: {}: {}", cause.field, cause.message);
+        let causes = json!([{"reason": cause.reason, "message": cause.message, "field": cause.field}]);
+        Failure::new(422, "Invalid", message).with("", "meta.k8s.io", "DeleteOptions", Some(causes))
+    }
+
     /// Not allowed; `group` and `plural` need not be of a resource that is served.
     pub(crate) fn forbidden(group: &str, plural: &str, name: &str, why: &str) -> Failure {
         let what = registry::qualified(group, plural);
@@ -311,6 +333,7 @@ impl Failure {
                     Some(causes),
                 )
             }
+            409 => Failure::new(409, "AlreadyExists", "an object of this name already exists".to_owned()),
             502 => Failure::plain(
                 502,
                 "<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n<body>\r\n\

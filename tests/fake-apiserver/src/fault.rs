@@ -52,7 +52,7 @@ pub enum Fault {
     /// It is never answered. The connection stays open until the client closes it.
     Hang(When),
     /// It is answered with an error of this code: 502 and 504 as a load balancer's page in HTML and plain text, all
-    /// others as a `Status` of the API server.
+    /// others as a `Status` of the API server. 409 is that of a create whose name is taken.
     Error(u16, When),
     /// It is not carried out, but answered with 429 and perhaps a `Retry-After` header, in seconds.
     TooManyRequests {

@@ -6,12 +6,12 @@
 
 use crate::cluster::Cluster;
 use crate::controller::{self, CLAIMS, CONTENTS, Happening, Id, Plan, SNAPSHOTS, Step};
+use crate::deletion;
 use crate::failure::quoted;
 use crate::object::{self, SOURCE_PROTECTION};
 use crate::quota;
 use crate::registry::{GROUP_SNAPSHOT_GROUP, SNAPSHOT_GROUP, known};
 use crate::store::{Key, Kind, Writer};
-use crate::verbs;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
@@ -533,7 +533,7 @@ fn delete_members(writer: &mut Writer<'_>, id: &Id) -> Vec<Id> {
     let members: Vec<Id> =
         members(writer, &id.key.0, &id.uid).iter().map(|member| Id::new(SNAPSHOTS, member)).collect();
     for member in &members {
-        verbs::delete_gracefully(writer, known(SNAPSHOTS), &member.key);
+        deletion::delete_gracefully(writer, known(SNAPSHOTS), &member.key);
     }
     members
 }

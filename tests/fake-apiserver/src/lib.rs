@@ -52,6 +52,8 @@
 //! | group snapshots, in the versions that the cluster's CRDs have | [`Options::group_api`], [`objects::group_snapshot`] |
 //! | groups that are late, fail, or are taken long before they are ready; members that are never ready | [`FakeApiServer::plan_group`], [`FakeApiServer::plan`] |
 //! | groups of the past, with their members | [`objects::ready_group_snapshot`], [`objects::member`] |
+//! | Jobs, whose pods get a node and end as a test wants: well, badly, evicted, out of memory, stuck | [`FakeApiServer::plan_pod`], [`PodPlan`], [`Options::job_backoff`] |
+//! | pods that are not let in | [`objects::quota_of`], [`objects::restrict`] |
 //! | a pod that runs, with several containers, with sidecars | [`objects::running_pod`], [`objects::with_sidecar`] |
 //! | commands in its containers: output, input, exit codes, time | [`FakeApiServer::commands`], [`Script`] |
 //! | commands that hang, outlive their client, or hold a lock while the client is there | [`Script::hangs`], [`Script::until_input_ends`], [`Script::background`] |
@@ -76,6 +78,7 @@
 //! | what is on a volume, and what a snapshot holds of it | [`FakeApiServer::content`], [`FakeApiServer::snapshot_content`] |
 //! | commands that were run: by whom, with which input, how they ended, whether their client was there | [`FakeApiServer::processes`] |
 //! | when and how long a pod was frozen | [`FakeApiServer::freezes`], [`FakeApiServer::is_frozen`] |
+//! | volumes that nobody knows of any more | [`FakeApiServer::leaked_volumes`] |
 //! | the real source of a claim's data | [`FakeApiServer::restored_from`] |
 //! | the history of snapshots and groups, with the users | [`FakeApiServer::snapshot_history`], [`FakeApiServer::group_history`] |
 //! | the state at any moment | [`FakeApiServer::journal`] |
@@ -91,13 +94,14 @@
 //! | `call` | parsing of requests |
 //! | `auth`, `rbac` | authentication and authorization |
 //! | `verbs` | carrying requests out |
-//! | `admission`, `policy`, `validation` | defaults, admission and validation |
+//! | `admission`, `policy`, `pod_security`, `validation`, `workload` | defaults, admission and validation |
 //! | `watch`, `paging`, `table`, `selector`, `patch`, `event` | the parts of the API that are a topic of their own |
 //! | `failure` | all failure messages |
 //! | `registry`, `discovery` | which resources there are |
 //! | `store` | the objects, their history, and the watchers |
 //! | `exec`, `process` | running commands in containers |
-//! | `controller`, `groups`, `volumes`, `jobs`, `pods`, `namespaces`, `quota` | controllers |
+//! | `controller`, `groups`, `volumes`, `jobs`, `kubelet`, `pods`, `namespaces`, `quota` | controllers |
+//! | `deletion`, `garbage` | what goes, when, and what goes with it |
 //! | `contents` | what is on volumes and in snapshots |
 //! | `announce` | Events of the controllers |
 //! | `cluster` | shared state |
@@ -117,16 +121,19 @@ mod call;
 mod cluster;
 mod contents;
 mod controller;
+mod deletion;
 mod discovery;
 mod event;
 mod exec;
 mod failure;
 mod fault;
+mod garbage;
 mod groups;
 mod history;
 pub mod http;
 mod jobs;
 mod kubeconfig;
+mod kubelet;
 mod log;
 mod meanwhile;
 mod namespaces;
@@ -135,6 +142,9 @@ pub mod objects;
 mod others;
 mod paging;
 mod patch;
+mod pod_plan;
+mod pod_security;
+mod pod_status;
 mod pods;
 mod policy;
 mod process;
@@ -153,6 +163,7 @@ mod validation;
 mod verbs;
 mod volumes;
 mod watch;
+mod workload;
 
 pub use controller::{Controller, Pace, Plan, SnapshotData};
 pub use fault::{ExecFault, Fault, History, Lasts, WatchFault, When};
@@ -160,6 +171,7 @@ pub use groups::GroupApi;
 pub use history::{Milestone, Stage, Write};
 pub use log::Request;
 pub use others::Others;
+pub use pod_plan::PodPlan;
 pub use pods::Freeze;
 pub use process::Process;
 pub use receiver::{Received, Receiver, Reply};
@@ -199,6 +211,8 @@ pub struct Options {
     /// The protocols of `pods/exec` that are served. Default: `v5.channel.k8s.io` and `v4.channel.k8s.io`; before
     /// Kubernetes 1.30 only the latter, in which a client cannot say that its input ends.
     pub exec_protocols: &'static [&'static str],
+    /// From a failed pod of a Job until the next one, doubled with each. Default: 10 s.
+    pub job_backoff: Duration,
 }
 
 impl Default for Options {
@@ -212,6 +226,7 @@ impl Default for Options {
             snapshot_api: true,
             group_api: GroupApi::default(),
             exec_protocols: exec::PROTOCOLS,
+            job_backoff: Duration::from_secs(10),
         }
     }
 }
@@ -250,6 +265,8 @@ impl FakeApiServer {
         runtime.spawn(volumes::run(cluster.clone(), cluster.store.subscribe()));
         runtime.spawn(namespaces::run(cluster.clone(), cluster.store.subscribe()));
         runtime.spawn(jobs::run(cluster.clone(), cluster.store.subscribe()));
+        runtime.spawn(kubelet::run(cluster.clone(), cluster.store.subscribe()));
+        runtime.spawn(garbage::run(cluster.clone(), cluster.store.subscribe()));
         runtime.spawn(quota::run(cluster.clone(), cluster.store.subscribe()));
         runtime.spawn(pods::run(cluster.clone(), cluster.store.subscribe()));
         let server = Server::new(cluster.clone(), tls, runtime.handle().clone()).expect("a port is free");
@@ -553,9 +570,21 @@ impl FakeApiServer {
         self.cluster.set_provider(Arc::new(f));
     }
 
+    /// Sets what becomes of new pods, of Jobs and others. The closure gets the pod as created; `None` means that it stays
+    /// Pending. Without a closure all do.
+    pub fn plan_pod(&self, f: impl Fn(&Value) -> Option<PodPlan> + Send + Sync + 'static) {
+        self.cluster.set_pod_planner(Arc::new(f));
+    }
+
+    /// Returns the claims, as namespace and name, that went while the storage made their volumes, which nobody knows of
+    /// any more: a real provisioner may leave those behind.
+    pub fn leaked_volumes(&self) -> Vec<(String, String)> {
+        self.cluster.leaked()
+    }
+
     /// Limits the snapshots of a namespace with the ResourceQuota `q`. Terminating ones count. Further
     /// quotas, with other names or for other resources, can be stored or created as in a real cluster, as
-    /// long as they limit a `count/...`.
+    /// long as they limit a `count/...`, `pods`, `persistentvolumeclaims` or `requests.storage`.
     pub fn quota(&self, namespace: &str, snapshots: usize) {
         self.put(objects::quota(namespace, "q", snapshots));
     }

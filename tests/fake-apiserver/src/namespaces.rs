@@ -1,10 +1,10 @@
 //! The controller that empties namespaces that are being deleted, and then takes them out.
 
 use crate::cluster::Cluster;
+use crate::deletion;
 use crate::object;
 use crate::registry::{self, RESOURCES};
 use crate::store::{Change, Kind};
-use crate::verbs;
 use std::collections::HashSet;
 use std::sync::Arc;
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -32,7 +32,7 @@ fn empty(cluster: &Cluster, namespace: &str) {
     for resource in RESOURCES.iter().filter(|resource| resource.namespaced && resource.is_stored()) {
         for object in cluster.store.list(resource.plural, Some(namespace)) {
             let key = (namespace.to_owned(), object::name(&object.value).to_owned());
-            cluster.store.write(|writer| verbs::delete_gracefully(writer, resource, &key));
+            cluster.store.write(|writer| deletion::delete_gracefully(writer, resource, &key));
         }
     }
 }

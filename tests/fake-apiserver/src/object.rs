@@ -60,6 +60,12 @@ pub(crate) fn is_deleting(object: &Value) -> bool {
     !text(object, "/metadata/deletionTimestamp").is_empty()
 }
 
+/// Whether a deleted object has time to end, though it has no finalizers. Only pods have.
+pub(crate) fn is_graceful(object: &Value) -> bool {
+    let seconds = object.pointer("/metadata/deletionGracePeriodSeconds").and_then(Value::as_u64);
+    is_deleting(object) && seconds.is_some_and(|seconds| seconds > 0)
+}
+
 pub(crate) fn has_finalizers(object: &Value) -> bool {
     object
         .pointer("/metadata/finalizers")

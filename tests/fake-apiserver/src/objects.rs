@@ -11,6 +11,13 @@ pub fn namespace(name: &str) -> Value {
     json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
 }
 
+/// A namespace that lets in only pods of a Pod Security standard: `baseline` or `restricted`.
+pub fn restrict(name: &str, level: &str) -> Value {
+    let mut namespace = namespace(name);
+    namespace["metadata"]["labels"] = json!({"pod-security.kubernetes.io/enforce": level});
+    namespace
+}
+
 /// A StorageClass of [`DRIVER`] that binds claims at once.
 pub fn storage_class(name: &str) -> Value {
     json!({

@@ -3,6 +3,7 @@
 use crate::admission;
 use crate::cluster::Cluster;
 use crate::controller::{self, SnapshotData};
+use crate::deletion;
 use crate::object;
 use crate::objects;
 use crate::pods::Freeze;
@@ -144,7 +145,7 @@ impl Others {
     pub fn delete(&self, resource: &str, namespace: &str, name: &str) {
         let key = (namespace.to_owned(), name.to_owned());
         let resource = registry::known(resource);
-        self.cluster.store.write(|writer| verbs::delete_gracefully(writer, resource, &key));
+        self.cluster.store.write(|writer| deletion::delete_gracefully(writer, resource, &key));
     }
 
     /// Takes an object out at once, whatever its finalizers, and answers its last state.

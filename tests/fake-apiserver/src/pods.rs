@@ -1,10 +1,12 @@
-//! Pods: whether they are frozen, the writers in them, and what goes when a pod goes.
+//! Pods: whether they are frozen, the writers in them, their logs, their claims, and what goes when a pod goes.
 //!
-//! Nothing makes a pod run: one that is put in with the phase Running does. `exec` runs commands in it.
+//! A pod runs that is put in with the phase Running, or that `kubelet` has started. `exec` runs commands in it.
 
+use crate::call::Call;
 use crate::cluster::Cluster;
+use crate::failure::Failure;
 use crate::object;
-use crate::store::{Change, Key, Kind};
+use crate::store::{Change, Key, Kind, Writer};
 use serde_json::Value;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,6 +16,11 @@ use tokio::time::{MissedTickBehavior, interval};
 
 const PODS: &str = "pods";
 const CLAIMS: &str = "persistentvolumeclaims";
+
+/// The only node.
+pub(crate) const NODE: &str = "node-1";
+/// The address of its kubelet, which pods have that it looks after.
+pub(crate) const HOST_IP: &str = "10.0.0.1";
 
 /// A time during which a pod was frozen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,11 +40,25 @@ impl Freeze {
 
 /// What is known of pods besides the objects.
 #[derive(Default)]
-pub(crate) struct Pods(Mutex<HashMap<Key, Vec<Freeze>>>);
+pub(crate) struct Pods {
+    freezes: Mutex<HashMap<Key, Vec<Freeze>>>,
+    /// By uid.
+    logs: Mutex<HashMap<String, String>>,
+}
 
 impl Pods {
     fn lock(&self) -> MutexGuard<'_, HashMap<Key, Vec<Freeze>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.freezes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn set_log(&self, uid: &str, text: &str) {
+        let mut logs = self.logs.lock().unwrap_or_else(PoisonError::into_inner);
+        logs.insert(uid.to_owned(), text.to_owned());
+    }
+
+    fn log_of(&self, uid: &str) -> String {
+        let logs = self.logs.lock().unwrap_or_else(PoisonError::into_inner);
+        logs.get(uid).cloned().unwrap_or_default()
     }
 
     /// Freezes a pod, unless it is frozen. When this returns, its writers are still.
@@ -106,16 +127,129 @@ pub(crate) async fn write(cluster: Arc<Cluster>, pod: Key, every: Duration) {
 /// The names of the volumes that a pod's claims are bound to.
 fn volumes(cluster: &Cluster, pod: &Value) -> Vec<String> {
     claims(pod)
-        .filter_map(|claim| cluster.store.get(CLAIMS, &(object::namespace(pod).to_owned(), claim.to_owned())))
+        .filter_map(|claim| cluster.store.get(CLAIMS, &(object::namespace(pod).to_owned(), claim)))
         .map(|claim| object::text(&claim.value, "/spec/volumeName").to_owned())
         .filter(|volume| !volume.is_empty())
         .collect()
 }
 
-/// The names of a pod's claims.
-pub(crate) fn claims(pod: &Value) -> impl Iterator<Item = &str> {
+/// The names of a pod's claims, those of its ephemeral volumes included.
+pub(crate) fn claims(pod: &Value) -> impl Iterator<Item = String> {
+    claimed(pod).map(|(_, claim)| claim)
+}
+
+/// A pod's volumes with the claims that they are of.
+pub(crate) fn claimed(pod: &Value) -> impl Iterator<Item = (String, String)> {
     let volumes = pod.pointer("/spec/volumes").and_then(Value::as_array).into_iter().flatten();
-    volumes.map(|one| object::text(one, "/persistentVolumeClaim/claimName")).filter(|name| !name.is_empty())
+    volumes.filter_map(move |one| {
+        let (volume, claim) =
+            (object::text(one, "/name"), object::text(one, "/persistentVolumeClaim/claimName"));
+        let claim = match one.get("ephemeral") {
+            Some(_) => ephemeral_claim(pod, volume),
+            None => claim.to_owned(),
+        };
+        (!claim.is_empty()).then(|| (volume.to_owned(), claim))
+    })
+}
+
+/// The names and claim templates of a pod's ephemeral volumes.
+pub(crate) fn ephemeral(pod: &Value) -> impl Iterator<Item = (&str, &Value)> {
+    let volumes = pod.pointer("/spec/volumes").and_then(Value::as_array).into_iter().flatten();
+    volumes
+        .filter_map(|one| Some((object::text(one, "/name"), one.pointer("/ephemeral/volumeClaimTemplate")?)))
+}
+
+/// The name of the claim of an ephemeral volume.
+pub(crate) fn ephemeral_claim(pod: &Value, volume: &str) -> String {
+    format!("{}-{volume}", object::name(pod))
+}
+
+/// Whether a claim was made for a pod, and not only has the name.
+pub(crate) fn is_claim_of(claim: &Value, pod: &Value) -> bool {
+    let owners = claim.pointer("/metadata/ownerReferences").and_then(Value::as_array);
+    owners.into_iter().flatten().any(|one| one["controller"] == true && one["uid"] == pod["metadata"]["uid"])
+}
+
+/// Whether a pod that is there uses a claim: it has a node. One that was deleted and has ended uses its ephemeral volumes
+/// no more.
+pub(crate) fn are_using(writer: &Writer<'_>, claim: &Value) -> bool {
+    let uses = |pod: &Value| {
+        let is_shut_down = object::is_deleting(pod) && !object::is_graceful(pod);
+        let volumes = pod.pointer("/spec/volumes").and_then(Value::as_array);
+        !object::text(pod, "/spec/nodeName").is_empty()
+            && volumes.into_iter().flatten().any(|volume| {
+                let by_name = object::text(volume, "/persistentVolumeClaim/claimName") == object::name(claim);
+                let as_ephemeral = !is_shut_down
+                    && volume.get("ephemeral").is_some()
+                    && ephemeral_claim(pod, object::text(volume, "/name")) == object::name(claim)
+                    && is_claim_of(claim, pod);
+                by_name || as_ephemeral
+            })
+    };
+    writer.list_in(PODS, object::namespace(claim)).any(|pod| uses(&pod.value))
+}
+
+/// Whether the kubelet looks after the containers of a pod.
+pub(crate) fn is_hosted(pod: &Value) -> bool {
+    object::text(pod, "/status/hostIP") == HOST_IP
+        && !matches!(object::text(pod, "/status/phase"), "Succeeded" | "Failed")
+}
+
+/// How many seconds the containers of a pod have to end.
+pub(crate) fn grace(pod: &Value) -> u64 {
+    pod.pointer("/spec/terminationGracePeriodSeconds").and_then(Value::as_u64).unwrap_or(30)
+}
+
+/// At most this many bytes of a text from its beginning, whole characters.
+pub(crate) fn first_bytes(text: &str, bytes: usize) -> &str {
+    let ends = text.char_indices().map(|(at, one)| at + one.len_utf8());
+    let end = ends.take_while(|end| *end <= bytes).last().unwrap_or(0);
+    &text[..end]
+}
+
+/// The log of one of a pod's containers, or of the only one.
+pub(crate) fn log(cluster: &Cluster, pod: &Value, call: &Call) -> Result<String, Failure> {
+    let name = object::name(pod);
+    let [containers, init] = containers(pod);
+    let container =
+        match (call.parameter("container"), containers.as_slice()) {
+            ("", [only]) if init.is_empty() => only,
+            ("", all) => {
+                let all: Vec<&str> = init.iter().chain(all).copied().collect();
+                return Err(Failure::bad_request(format!(
+                    "a container name must be specified for pod {name}, choose one of: [{}]",
+                    all.join(" ")
+                )));
+            }
+            (wanted, all) => all.iter().chain(&init).find(|one| **one == wanted).ok_or_else(|| {
+                Failure::bad_request(format!("container {wanted} is not valid for pod {name}"))
+            })?,
+        };
+    let statuses = pod.pointer("/status/containerStatuses").and_then(Value::as_array);
+    let status = statuses.into_iter().flatten().find(|status| status["name"] == *container);
+    let waiting = status.map_or_else(
+        || Some(if object::text(pod, "/spec/nodeName").is_empty() { "" } else { "ContainerCreating" }),
+        |status| status.pointer("/state/waiting/reason").and_then(Value::as_str),
+    );
+    match waiting {
+        // One that has no node has no log.
+        Some("") => return Ok(String::new()),
+        Some(reason) => {
+            return Err(Failure::bad_request(format!(
+                "container \"{container}\" in pod \"{name}\" is waiting to start: {reason}"
+            )));
+        }
+        None => {}
+    }
+    let mut text = cluster.pods.log_of(object::uid(pod));
+    if let Ok(lines) = call.parameter("tailLines").parse::<usize>() {
+        let all: Vec<&str> = text.split_inclusive('\n').collect();
+        text = all[all.len().saturating_sub(lines)..].concat();
+    }
+    if let Ok(bytes) = call.parameter("limitBytes").parse::<usize>() {
+        text = first_bytes(&text, bytes).to_owned();
+    }
+    Ok(text)
 }
 
 /// The names of a pod's containers, and those of its init containers.

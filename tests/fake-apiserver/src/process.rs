@@ -34,6 +34,8 @@ pub struct Process {
     pub abandoned: Option<Instant>,
     /// What it got as input so far.
     pub input: Vec<u8>,
+    /// Whether it found the end of its input, because the client said so or is gone.
+    pub input_ended: bool,
     /// Whether a script started it in the background, not a client.
     pub background: bool,
 }
@@ -128,6 +130,7 @@ fn spawn(
             exit: None,
             abandoned: None,
             input: Vec::new(),
+            input_ended: false,
             background,
         }),
         killed: watch::Sender::new(false),
@@ -224,9 +227,13 @@ impl Running {
 
     /// The next bytes of the input; `None` at its end.
     async fn read(&mut self) -> Option<Bytes> {
-        let bytes = self.input.recv().await?;
-        self.record.lock().input.extend_from_slice(&bytes);
-        Some(bytes)
+        let bytes = self.input.recv().await;
+        let mut process = self.record.lock();
+        match &bytes {
+            Some(bytes) => process.input.extend_from_slice(bytes),
+            None => process.input_ended = true,
+        }
+        bytes
     }
 }
 

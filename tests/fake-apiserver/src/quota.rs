@@ -1,6 +1,6 @@
-//! ResourceQuotas on the number of objects: admission, and their status.
+//! ResourceQuotas on the number of objects and on storage: admission, and their status.
 //!
-//! Only `count/<resource>.<group>` is known of what a quota can limit.
+//! Of what a quota can limit, `count/<resource>.<group>`, `pods`, `persistentvolumeclaims` and `requests.storage` are known.
 
 use crate::cluster::Cluster;
 use crate::failure::Failure;
@@ -14,8 +14,58 @@ use tokio::time::{Instant, sleep};
 
 const QUOTAS: &str = "resourcequotas";
 
+const STORAGE: &str = "requests.storage";
+
 fn count_of(resource: &Resource) -> String {
     format!("count/{}", resource.qualified())
+}
+
+/// How much of something that a quota limits the namespace uses; `None` if that is not known here.
+fn used_of(cluster: &Cluster, writer: &Writer<'_>, what: &str, namespace: &str) -> Option<u64> {
+    let number = match what {
+        // Those that have ended do not count.
+        "pods" => {
+            let is_over = |pod: &Value| matches!(object::text(pod, "/status/phase"), "Succeeded" | "Failed");
+            writer.list_in("pods", namespace).filter(|pod| !is_over(&pod.value)).count()
+        }
+        "persistentvolumeclaims" => writer.count(what, namespace),
+        STORAGE => {
+            let claims = writer.list_in("persistentvolumeclaims", namespace);
+            return Some(claims.map(|claim| storage(&claim.value)).sum());
+        }
+        _ => {
+            let resource = crate::registry::RESOURCES.iter().find(|one| count_of(one) == what)?;
+            used(cluster, writer, resource, namespace)
+        }
+    };
+    u64::try_from(number).ok()
+}
+
+/// How much of something that a quota limits a new object takes.
+fn requested(resource: &Resource, what: &str, object: &Value) -> u64 {
+    match (resource.plural, what) {
+        ("pods", "pods") | ("persistentvolumeclaims", "persistentvolumeclaims") => 1,
+        ("persistentvolumeclaims", STORAGE) => storage(object),
+        _ => u64::from(count_of(resource) == what),
+    }
+}
+
+/// The bytes that a claim asks for.
+fn storage(claim: &Value) -> u64 {
+    object::bytes(object::text(claim, "/spec/resources/requests/storage")).unwrap_or(0)
+}
+
+/// An amount as a message shows it: of storage in the largest unit that divides it.
+fn shown(what: &str, amount: u64) -> String {
+    let units = ["Ki", "Mi", "Gi", "Ti", "Pi", "Ei"];
+    let (mut amount, mut unit) = (amount, "");
+    for larger in units.into_iter().filter(|_| what == STORAGE) {
+        if amount == 0 || amount % 1024 != 0 {
+            break;
+        }
+        (amount, unit) = (amount / 1024, larger);
+    }
+    format!("{amount}{unit}")
 }
 
 /// How many of a namespace's objects count: those that are there, terminating ones too, and those that went a moment
@@ -40,27 +90,30 @@ pub(crate) fn check(
     if !resource.namespaced {
         return Ok(());
     }
-    let what = count_of(resource);
     let namespace = object::namespace(object);
     for quota in writer.list_in(QUOTAS, namespace) {
-        let Some(limit) = quota.value["spec"]["hard"].get(&what).and_then(number) else { continue };
-        let used = used(cluster, writer, resource, namespace);
-        if used >= limit {
-            let why = format!(
-                "exceeded quota: {}, requested: {what}=1, used: {what}={used}, limited: {what}={limit}",
-                object::name(&quota.value)
-            );
-            return Err(Failure::forbidden(resource.group, resource.plural, object::name(object), &why));
+        let Some(hard) = quota.value["spec"]["hard"].as_object() else { continue };
+        for (what, limit) in hard {
+            let (asked, Some(limit)) = (requested(resource, what, object), number(limit)) else { continue };
+            let used = used_of(cluster, writer, what, namespace).unwrap_or(0);
+            if asked > 0 && used.saturating_add(asked) > limit {
+                let [asked, used, limit] = [asked, used, limit].map(|amount| shown(what, amount));
+                let why = format!(
+                    "exceeded quota: {}, requested: {what}={asked}, used: {what}={used}, limited: {what}={limit}",
+                    object::name(&quota.value)
+                );
+                return Err(Failure::forbidden(resource.group, resource.plural, object::name(object), &why));
+            }
         }
     }
     Ok(())
 }
 
-/// A quantity that is a number of objects.
-fn number(quantity: &Value) -> Option<usize> {
+/// A quantity that is a number of objects or of bytes.
+fn number(quantity: &Value) -> Option<u64> {
     match quantity {
-        Value::String(text) => text.parse().ok(),
-        other => other.as_u64().and_then(|number| usize::try_from(number).ok()),
+        Value::String(text) => object::bytes(text),
+        other => other.as_u64(),
     }
 }
 
@@ -70,7 +123,8 @@ pub(crate) async fn run(cluster: Arc<Cluster>, mut changes: UnboundedReceiver<Ar
         let namespace = &change.key.0;
         if change.resource.plural == QUOTAS && change.kind != Kind::Deleted {
             recount(&cluster, namespace);
-        } else if change.kind != Kind::Modified && !namespace.is_empty() {
+        } else if !namespace.is_empty() && (change.kind != Kind::Modified || change.resource.plural == "pods")
+        {
             recount(&cluster, namespace);
             let delay = cluster.quota_delay(namespace);
             if change.kind == Kind::Deleted && !delay.is_zero() {
@@ -94,8 +148,8 @@ fn recount(cluster: &Cluster, namespace: &str) {
                 .into_iter()
                 .flatten()
                 .filter_map(|(what, _)| {
-                    let resource = crate::registry::RESOURCES.iter().find(|one| count_of(one) == *what)?;
-                    Some((what.clone(), used(cluster, writer, resource, namespace).to_string().into()))
+                    let used = used_of(cluster, writer, what, namespace)?;
+                    Some((what.clone(), shown(what, used).into()))
                 })
                 .collect();
             let key = (namespace.to_owned(), object::name(&quota).to_owned());

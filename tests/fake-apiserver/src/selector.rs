@@ -120,7 +120,9 @@ fn is_selectable(resource: &Resource, field: &str) -> bool {
     match field {
         "metadata.name" => true,
         "metadata.namespace" => resource.namespaced,
-        "status.phase" => resource.plural == "namespaces",
+        "status.phase" => matches!(resource.plural, "namespaces" | "pods"),
+        "spec.nodeName" | "spec.restartPolicy" => resource.plural == "pods",
+        "status.successful" => resource.plural == "jobs",
         "reason" | "reportingComponent" | "source" | "type" => resource.plural == "events",
         field => {
             resource.plural == "events"

@@ -265,7 +265,7 @@ async fn answer(server: Arc<Server>, mut request: http::Request<Incoming>) -> io
 fn respond(server: &Arc<Server>, answer: Answer, entry: Arc<Entry>, upgrade: OnUpgrade) -> Response<Body> {
     let mut response = match answer.content {
         Content::Json(bytes) => whole(answer.code, JSON, bytes, &entry),
-        Content::Text(text) => whole(answer.code, TEXT, Bytes::from_static(text.as_bytes()), &entry),
+        Content::Text(text) => whole(answer.code, TEXT, text, &entry),
         Content::Watch(session) => {
             entry.answered(answer.code);
             let chunks = session.stream(server.cluster.clone());

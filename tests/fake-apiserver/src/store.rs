@@ -483,8 +483,9 @@ impl Writer<'_> {
         if value == before.value {
             return Some(before);
         }
-        // A namespace waits for its contents instead.
-        if object::is_deleting(&value) && !object::has_finalizers(&value) && resource.plural != "namespaces" {
+        // A namespace waits for its contents instead, and a pod for its containers.
+        let waits = resource.plural == "namespaces" || object::is_graceful(&value);
+        if object::is_deleting(&value) && !object::has_finalizers(&value) && !waits {
             return self.remove_as(resource, key, value);
         }
         Some(self.put(resource, value))

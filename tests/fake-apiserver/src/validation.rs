@@ -6,12 +6,13 @@
 use crate::failure::Cause;
 use crate::object;
 use crate::registry::Resource;
+use crate::workload;
 use serde_json::{Map, Value};
 
 const NAME_RULE: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', \
     and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is \
     '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
-const LABEL_NAME_RULE: &str = "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', \
+pub(crate) const LABEL_NAME_RULE: &str = "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', \
     and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is \
     '[a-z0-9]([-a-z0-9]*[a-z0-9])?')";
 const VALUE_RULE: &str = "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', \
@@ -32,6 +33,8 @@ pub(crate) fn check(resource: &Resource, object: &Value, old: Option<&Value>) ->
         "volumegroupsnapshots" => GROUP_SNAPSHOT.check(object, old, &mut causes),
         "volumegroupsnapshotclasses" => group_class(object, old, &mut causes),
         "persistentvolumeclaims" => claim(object, old, &mut causes),
+        "jobs" => workload::job(object, old, &mut causes),
+        "pods" if old.is_none() => workload::pod(&object["spec"], "spec", &mut causes),
         "events" if resource.is_new_event() && old.is_none() => event(object, &mut causes),
         _ => {}
     }
@@ -114,7 +117,7 @@ fn at_most(bytes: usize) -> String {
     format!("must be no more than {bytes} bytes")
 }
 
-fn is_dns_label(text: &str) -> bool {
+pub(crate) fn is_dns_label(text: &str) -> bool {
     is_enclosed(text, |c| c.is_ascii_lowercase() || c.is_ascii_digit(), |c| c == '-')
 }
 
@@ -298,13 +301,25 @@ fn claim(object: &Value, old: Option<&Value>, causes: &mut Vec<Cause>) {
         }
         return;
     }
-    let modes = object.pointer("/spec/accessModes").and_then(Value::as_array);
+    claim_spec(&object["spec"], "spec", causes);
+}
+
+/// What every claim says, also one that is a template.
+pub(crate) fn claim_spec(spec: &Value, path: &str, causes: &mut Vec<Cause>) {
+    let modes = spec.get("accessModes").and_then(Value::as_array);
     if modes.is_none_or(Vec::is_empty) {
-        causes.push(Cause::required("spec.accessModes", "at least 1 access mode is required"));
+        let field = format!("{path}.accessModes");
+        causes.push(Cause::required(&field, "at least 1 access mode is required"));
     }
-    let size = object.pointer("/spec/resources/requests/storage");
+    const MODES: [&str; 4] = ["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
+    for mode in modes.into_iter().flatten().filter_map(Value::as_str) {
+        if !MODES.contains(&mode) {
+            causes.push(Cause::unsupported(&format!("{path}.accessModes"), mode, &MODES));
+        }
+    }
+    let size = spec.pointer("/resources/requests/storage");
     if !size.is_some_and(|size| size.is_string() || size.is_number()) {
-        causes.push(Cause::required("spec.resources[storage]", ""));
+        causes.push(Cause::required(&format!("{path}.resources[storage]"), ""));
     }
 }
 

@@ -7,6 +7,7 @@ use crate::admission;
 use crate::auth::User;
 use crate::call::{Call, Target};
 use crate::cluster::Cluster;
+use crate::deletion::{self, Propagation};
 use crate::discovery::{self, Page};
 use crate::event;
 use crate::exec;
@@ -15,6 +16,8 @@ use crate::log::Request;
 use crate::object;
 use crate::paging::{self, Place};
 use crate::patch;
+use crate::pod_security;
+use crate::pods;
 use crate::quota;
 use crate::rbac::{self, Deed};
 use crate::registry::{self, Resource};
@@ -29,6 +32,10 @@ use serde_json::{Map, Value, json};
 use std::borrow::Cow;
 use std::sync::Arc;
 
+/// What who deletes a Job is told that says nothing of its pods.
+const ORPHANS: &str = "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to \
+    remove them or set propagationPolicy=Orphan to suppress this warning";
+
 /// An answer to a request that was carried out.
 #[derive(Debug)]
 pub(crate) struct Answer {
@@ -40,7 +47,7 @@ pub(crate) struct Answer {
 #[derive(Debug)]
 pub(crate) enum Content {
     Json(Bytes),
-    Text(&'static str),
+    Text(Bytes),
     Watch(Box<Session>),
     Exec(Box<exec::Session>),
 }
@@ -86,7 +93,11 @@ pub(crate) fn carry_out(
         }
         return Ok(match page {
             Page::Json(value) => Answer::json(200, &value),
-            Page::Text(text) => Answer { code: 200, content: Content::Text(text), warnings: Vec::new() },
+            Page::Text(text) => Answer {
+                code: 200,
+                content: Content::Text(Bytes::from_static(text.as_bytes())),
+                warnings: Vec::new(),
+            },
         });
     };
     let resource = registry::find(&target.group, &target.version, &target.plural)
@@ -185,6 +196,7 @@ impl Act<'_> {
         match (self.target.plural.as_str(), self.target.subresource.as_str(), self.call.verb) {
             ("serviceaccounts", "token", "create") => return self.token(),
             ("pods", "exec", "get" | "create") => return self.exec(),
+            ("pods", "log", "get") => return self.log(),
             ("selfsubjectaccessreviews", "", "create") => return self.access_review(),
             ("selfsubjectaccessreviews", ..) => return Err(Failure::method_not_allowed()),
             (_, "", _) => {}
@@ -470,6 +482,9 @@ impl Act<'_> {
             admission::admit(writer, self.resource, &mut object)?;
             self.check(&object, None)?;
             verdict.check(self.resource, object::name(&object))?;
+            if self.resource.plural == "pods" {
+                pod_security::check(writer, &object)?;
+            }
             quota::check(self.cluster, writer, self.resource, &object)?;
             let name = object::name(&object).to_owned();
             if writer.get(self.resource.plural, &self.key_of(&name)).is_some() {
@@ -581,6 +596,28 @@ impl Act<'_> {
         }
     }
 
+    /// What becomes of the objects that belong to a deleted one; `None`: nothing was said.
+    fn propagation(&self, options: &Value) -> Result<Option<Propagation>, Failure> {
+        let of_body = options.get("propagationPolicy").and_then(Value::as_str);
+        // What stands in the path counts only without a body.
+        let text = of_body.unwrap_or(if self.body.is_empty() {
+            self.call.parameter("propagationPolicy")
+        } else {
+            ""
+        });
+        match Propagation::read(text) {
+            None if !text.is_empty() => Err(Failure::invalid_options(text)),
+            propagation => Ok(propagation),
+        }
+    }
+
+    /// The seconds that the containers of a deleted pod have to end.
+    fn grace(&self, options: &Value) -> Option<u64> {
+        let of_path =
+            || self.call.parameter("gracePeriodSeconds").parse().ok().filter(|_| self.body.is_empty());
+        options.get("gracePeriodSeconds").and_then(Value::as_u64).or_else(of_path)
+    }
+
     fn is_dry_run(&self, options: &Value) -> bool {
         let asked = options.get("dryRun").and_then(Value::as_array);
         self.call.is_dry_run() || asked.is_some_and(|asked| asked.iter().any(|what| what == "All"))
@@ -588,19 +625,33 @@ impl Act<'_> {
 
     fn delete(&self) -> Result<Answer, Failure> {
         let options = self.delete_options()?;
+        let (propagation, grace) = (self.propagation(&options)?, self.grace(&options));
+        let mut answer = self.delete_with(&options, propagation, grace)?;
+        if self.resource.plural == "jobs" && propagation.is_none() {
+            answer.warnings.push(ORPHANS.to_owned());
+        }
+        Ok(answer)
+    }
+
+    fn delete_with(
+        &self,
+        options: &Value,
+        propagation: Option<Propagation>,
+        grace: Option<u64>,
+    ) -> Result<Answer, Failure> {
         let key = self.key();
         let verdict = self.cluster.policies.verdict(self.request);
         self.write(|writer| {
             let stored = self.found(writer.get(self.resource.plural, &key))?;
-            self.check_preconditions(&options, &stored.value)?;
+            self.check_preconditions(options, &stored.value)?;
             verdict.check(self.resource, &key.1)?;
-            if object::is_deleting(&stored.value) {
+            let dry_run = self.is_dry_run(options);
+            let is_hastened = deletion::is_hastened(self.resource, &stored.value, grace);
+            if object::is_deleting(&stored.value) && !is_hastened {
                 return Ok(self.one(200, &stored));
             }
-            let dry_run = self.is_dry_run(&options);
-            if object::has_finalizers(&stored.value) || self.resource.plural == "namespaces" {
-                let mut value = stored.value.clone();
-                mark_deleted(self.resource, &mut value);
+            let how = propagation.unwrap_or(Propagation::default_of(self.resource));
+            if let Some(value) = deletion::marked(self.resource, &stored.value, how, grace) {
                 if dry_run {
                     return Ok(self.one_unstored(200, &value));
                 }
@@ -608,8 +659,9 @@ impl Act<'_> {
                 return Ok(self.one(200, &object));
             }
             let last = if dry_run { Some(stored) } else { writer.remove(self.resource, &key) };
-            // These two types answer with what was deleted.
-            if let (Some(last), "persistentvolumeclaims" | "serviceaccounts") = (&last, self.resource.plural) {
+            // These types answer with what was deleted.
+            let answers = matches!(self.resource.plural, "persistentvolumeclaims" | "pods" | "serviceaccounts");
+            if let (Some(last), true) = (&last, answers) {
                 return Ok(self.one(200, last));
             }
             let mut details = json!({
@@ -649,6 +701,7 @@ impl Act<'_> {
             return Err(Failure::method_not_allowed());
         }
         let dry_run = self.is_dry_run(&options);
+        let how = self.propagation(&options)?.unwrap_or(Propagation::default_of(self.resource));
         let verdict = self.cluster.policies.verdict(self.request);
         let found = self.cluster.store.list(self.resource.plural, self.namespace());
         let doomed: Vec<Arc<Object>> =
@@ -660,7 +713,7 @@ impl Act<'_> {
             for object in &doomed {
                 let key =
                     (object::namespace(&object.value).to_owned(), object::name(&object.value).to_owned());
-                self.write(|writer| delete_gracefully(writer, self.resource, &key));
+                self.write(|writer| deletion::delete(writer, self.resource, &key, how));
             }
         }
         let items: Vec<Cow<'_, Value>> =
@@ -697,6 +750,12 @@ impl Act<'_> {
             },
         });
         Ok(Answer::json(201, &answer))
+    }
+
+    fn log(&self) -> Result<Answer, Failure> {
+        let pod = self.found(self.cluster.store.get(self.resource.plural, &self.key()))?;
+        let text = pods::log(self.cluster, &pod.value, self.call)?;
+        Ok(Answer { code: 200, content: Content::Text(text.into()), warnings: Vec::new() })
     }
 
     fn exec(&self) -> Result<Answer, Failure> {
@@ -751,35 +810,5 @@ impl Act<'_> {
             "status": status,
         });
         Ok(Answer::json(201, &answer))
-    }
-}
-
-/// Makes an object one whose deletion waits for its finalizers.
-fn mark_deleted(resource: &Resource, value: &mut Value) {
-    let metadata = object::metadata(value);
-    metadata.insert("deletionTimestamp".into(), object::now().into());
-    if resource.plural == "namespaces" {
-        object::section(value, "status").insert("phase".into(), "Terminating".into());
-        return;
-    }
-    metadata.insert("deletionGracePeriodSeconds".into(), 0.into());
-    if resource.has_generation() {
-        let generation = metadata.get("generation").and_then(Value::as_i64).unwrap_or(0) + 1;
-        metadata.insert("generation".into(), generation.into());
-    }
-}
-
-/// Deletes an object as a request without options would.
-pub(crate) fn delete_gracefully(writer: &mut Writer<'_>, resource: &'static Resource, key: &Key) {
-    let Some(stored) = writer.get(resource.plural, key) else { return };
-    if object::is_deleting(&stored.value) {
-        return;
-    }
-    if object::has_finalizers(&stored.value) {
-        let mut value = stored.value.clone();
-        mark_deleted(resource, &mut value);
-        writer.put(resource, value);
-    } else {
-        writer.remove(resource, key);
     }
 }

@@ -21,6 +21,7 @@ const CLAIMS: &str = "persistentvolumeclaims";
 const VOLUMES: &str = "persistentvolumes";
 const CLASSES: &str = "storageclasses";
 const SNAPSHOTS: &str = "volumesnapshots";
+const PODS: &str = "pods";
 
 /// The controller that binds claims, as it calls itself in Events.
 const BINDER: &str = "persistentvolume-controller";
@@ -84,7 +85,11 @@ pub(crate) async fn run(cluster: Arc<Cluster>, mut changes: UnboundedReceiver<Ar
         match (change.resource.plural, change.kind) {
             (CLAIMS, Kind::Deleted) => {
                 pending.remove(&change.key);
-                begun.remove(object::uid(&change.object.value));
+                let claim = &change.object.value;
+                let was_begun = begun.remove(object::uid(claim));
+                if was_begun && object::text(claim, "/spec/volumeName").is_empty() {
+                    cluster.leak(&change.key);
+                }
                 reclaim(&cluster, &change.object.value);
             }
             (CLAIMS, _) if object::is_deleting(&change.object.value) => {
@@ -110,7 +115,11 @@ pub(crate) async fn run(cluster: Arc<Cluster>, mut changes: UnboundedReceiver<Ar
                 }
                 pending.retain(|key, _| waits(&cluster, key, change.at, &mut begun));
             }
-            ("pods", Kind::Added) => schedule(&cluster, &change.object.value),
+            (PODS, Kind::Modified | Kind::Deleted) => {
+                for claim in pods::claims(&change.object.value) {
+                    release(&cluster, &(change.key.0.clone(), claim));
+                }
+            }
             (SNAPSHOTS, _) => {
                 let (namespace, name) = &change.key;
                 pending.retain(|key, source| {
@@ -326,14 +335,19 @@ fn make(cluster: &Cluster, writer: &mut Writer<'_>, key: &Key, provisioner: &str
         cluster.set_restored(&volume, &source);
         cluster.contents.restore(&volume, &source);
     }
-    writer.put(known(VOLUMES), provisioned(&claim, provisioner));
+    let made = provisioned(writer, &claim, provisioner);
+    writer.put(known(VOLUMES), made);
     let message = format!("Successfully provisioned volume {volume}");
     tell(cluster, writer, key, provisioner, "Normal", "ProvisioningSucceeded", &message);
     writer.modify(known(CLAIMS), key, bind_to_own);
 }
 
 /// The volume that a provisioner makes for a claim.
-fn provisioned(claim: &Value, provisioner: &str) -> Value {
+fn provisioned(writer: &Writer<'_>, claim: &Value, provisioner: &str) -> Value {
+    let class = (String::new(), object::text(claim, "/spec/storageClassName").to_owned());
+    let class = writer.get(CLASSES, &class);
+    let policy = class.map(|class| object::text(&class.value, "/reclaimPolicy").to_owned());
+    let policy = policy.filter(|policy| !policy.is_empty()).unwrap_or_else(|| "Delete".to_owned());
     json!({
         "kind": "PersistentVolume",
         "apiVersion": "v1",
@@ -359,7 +373,7 @@ fn provisioned(claim: &Value, provisioner: &str) -> Value {
             },
             "accessModes": claim.pointer("/spec/accessModes").cloned().unwrap_or_default(),
             "claimRef": reference(claim),
-            "persistentVolumeReclaimPolicy": "Delete",
+            "persistentVolumeReclaimPolicy": policy,
             "storageClassName": object::text(claim, "/spec/storageClassName"),
             "volumeMode": object::volume_mode(claim),
         },
@@ -416,7 +430,8 @@ pub(crate) fn bind_anew(writer: &mut Writer<'_>, claim: &mut Value, old: &Value)
         .unwrap_or_default();
     if !provisioner.is_empty() {
         give(claim, &provisioner);
-        writer.put(known(VOLUMES), provisioned(claim, &provisioner));
+        let volume = provisioned(writer, claim, &provisioner);
+        writer.put(known(VOLUMES), volume);
     }
     object::add_finalizer(claim, object::CLAIM_PROTECTION);
     bind_to_own(claim);
@@ -499,24 +514,25 @@ fn expand(cluster: &Cluster, key: &Key) {
     });
 }
 
-/// Finds a node for a pod, which is what its claims may have waited for. The pod itself never runs.
-fn schedule(cluster: &Cluster, pod: &Value) {
-    for name in pods::claims(pod) {
-        let key = (object::namespace(pod).to_owned(), name.to_owned());
-        cluster.store.write(|writer| {
-            let is_pending = |claim: &Value| object::text(claim, "/status/phase") == "Pending";
-            if writer.get(CLAIMS, &key).is_some_and(|claim| is_pending(&claim.value)) {
-                writer.modify(known(CLAIMS), &key, |claim| object::annotate(claim, SELECTED_NODE, "node-1"));
-            }
-        });
+/// Finds a node for the first pod that uses a claim, which is what the claim may have waited for.
+pub(crate) fn select_node(writer: &mut Writer<'_>, key: &Key) {
+    let waits = |claim: &Value| {
+        object::text(claim, "/status/phase") == "Pending"
+            && object::annotation(claim, SELECTED_NODE).is_none()
+    };
+    if writer.get(CLAIMS, key).is_some_and(|claim| waits(&claim.value)) {
+        writer.modify(known(CLAIMS), key, |claim| object::annotate(claim, SELECTED_NODE, pods::NODE));
     }
 }
 
-/// Nothing uses a claim here, so its protection goes at once.
+/// Takes the protection of a deleted claim away once no pod uses it.
 fn release(cluster: &Cluster, key: &Key) {
     cluster.store.write(|writer| {
-        let remove = |claim: &mut Value| object::remove_finalizer(claim, object::CLAIM_PROTECTION);
-        writer.modify(known(CLAIMS), key, remove)
+        let Some(claim) = writer.get(CLAIMS, key) else { return };
+        if object::is_deleting(&claim.value) && !pods::are_using(writer, &claim.value) {
+            let remove = |claim: &mut Value| object::remove_finalizer(claim, object::CLAIM_PROTECTION);
+            writer.modify(known(CLAIMS), key, remove);
+        }
     });
 }
 

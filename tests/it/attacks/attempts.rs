@@ -205,6 +205,25 @@ async fn room_under_a_quota_is_waited_for_until_the_quota_has_seen_it() {
     .await;
 }
 
+/// With one request in flight eight targets are active at a time, and each of them waits for room.
+#[tokio::test]
+async fn many_claims_that_need_room_under_a_quota_do_not_wait_for_each_other() {
+    embedded_only(Options::default(), NEEDS_PAST, async |cluster| {
+        for number in 0..10 {
+            let claim = format!("data-{number}");
+            put_claim(cluster, &claim);
+            put_ready(cluster, &format!("{claim}-old-1"), &claim, 2);
+            put_ready(cluster, &format!("{claim}-old-2"), &claim, 1);
+        }
+        cluster.fake().quota(&cluster.namespace, 20);
+        let settings = [("SNAPSHOT_PVC_SELECTOR", "app=web"), ("SNAPSHOT_CONCURRENCY", "1")];
+        let run = tokio::time::timeout(millis(30_000), cluster.run(&settings));
+        run.await.expect("the run ends").assert_exit(0);
+        assert_eq!(cluster.names().await.len(), 10);
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_quota_takes_no_copy_that_the_claims_annotation_keeps() {
     embedded_only(Options::default(), NEEDS_PAST, async |cluster| {

@@ -4,6 +4,7 @@
 mod contents;
 mod exec;
 mod groups;
+mod jobs;
 mod meanwhile;
 mod odd;
 mod policy;

@@ -156,12 +156,13 @@ async fn a_job_has_a_pod_that_uses_its_claims_and_goes_with_it() {
     server.put(claim);
     let path = "/apis/batch/v1/namespaces/app/jobs";
     let cron_job = server.put(objects::cron_job("app", "hourly", &[], &[]));
-    let job = json!({
+    let mut job = json!({
         "apiVersion": "batch/v1",
         "kind": "Job",
         "metadata": {"name": "drill"},
         "spec": {"template": {"spec": objects::pod("app", "any", "waits")["spec"]}},
     });
+    job["spec"]["template"]["spec"]["restartPolicy"] = "Never".into();
     let created = send(&server, "POST", path, Some(&objects::owned(job.clone(), &[&cron_job]))).await.json();
     let uid = created["metadata"]["uid"].as_str().expect("a uid");
     until("the claim is bound", || {

@@ -4,8 +4,9 @@
 //! claims is taken, or failed, or the pod has been frozen for long enough. Waiting until the snapshots are ready
 //! goes on meanwhile. What the hooks are is read in [`crate::hooks`].
 //!
-//! A pod is in [`Frozen`] from before its pre hook is sent until its post hook went well. What is left there when
-//! the run ends, for whatever reason, is thawed with a time of its own.
+//! How a pod is frozen and thawed is in [`pod`].
+
+mod pod;
 
 use std::{
     cell::{Cell, RefCell},
@@ -18,41 +19,26 @@ use std::{
 use futures::{StreamExt, future::join_all, stream};
 use tokio::{
     sync::Notify,
-    time::{Instant, sleep, timeout},
+    time::{sleep, timeout},
 };
 
 use super::{
     ACTIVE_PER_REQUEST, Run, await_ready, create, create_and_wait, create_now,
     discover::{Choice, Found, NAMESPACES_AT_A_TIME},
-    millis,
     target::{New, Target},
 };
 use crate::{
-    cluster::{Backoff, Cluster, Error, ErrorKind, PodCommand},
+    cluster::{Cluster, Error, ErrorKind},
     hooks::{self, Hook, HookedPod, OnError, Unit},
     names,
-    report::{Consistency, End, Failure, Reason, Step, Stop},
+    report::{Consistency, End, Failure, Reason, Step},
     settings::Settings,
     shard::Shard,
     snapshot::{ClaimId, Snapshot},
     text,
 };
-
-/// How long a post hook is repeated besides the time that one try may take.
-const THAW_AGAIN: Duration = Duration::from_secs(30);
-
-/// How often a post hook that exits with an error is run.
-const THAW_TRIES: u32 = 3;
-
-/// How long thawing may take after a signal, and each try of it. The manifests give a pod 10 s to end
-/// (`terminationGracePeriodSeconds`).
-const THAW_AT_STOP: Duration = Duration::from_secs(8);
-const TRY_AT_STOP: Duration = Duration::from_millis(3500);
-
-/// After a pre hook of which nobody knows how it ended, the post hook is run once more: the command may have gone
-/// on, and frozen the pod after the first time.
-const LATEST_FREEZE: Duration = Duration::from_secs(30);
-const LATEST_FREEZE_AT_STOP: Duration = Duration::from_secs(2);
+pub(super) use pod::Frozen;
+use pod::{LATEST_FREEZE, Pre, THAW_AGAIN, Time, is_gone, post_of, pre_of, release, run_post, run_pre};
 
 /// Which targets belong together, and which pods make them so.
 #[derive(Default)]
@@ -99,8 +85,10 @@ impl Plan {
         let of_pod = |pod: &Rc<HookedPod>| match &pod.hooks {
             Ok(hooks) => {
                 let pre = hooks.pre.as_ref().map_or(Duration::ZERO, |pre| pre.timeout);
+                let end =
+                    hooks.pre.as_ref().filter(|pre| pre.ready_line.is_some()).map_or(Duration::ZERO, |_| pre);
                 let post = hooks.post.as_ref().map_or(Duration::ZERO, |post| post.timeout + THAW_AGAIN);
-                pre + settings.freeze_timeout + (post + THAW_AGAIN) * 2
+                pre + settings.freeze_timeout + (end + post + THAW_AGAIN) * 2
             }
             Err(_) => Duration::ZERO,
         };
@@ -201,148 +189,6 @@ fn advised(error: Error) -> Failure {
     }
 }
 
-// --- Which pods are frozen -------------------------------------------------------------------------
-
-/// The pods whose pre hook was sent, and whose post hook has not gone well.
-#[derive(Default)]
-pub(super) struct Frozen(RefCell<Vec<FrozenPod>>);
-
-struct FrozenPod {
-    pod: Rc<HookedPod>,
-    /// Whether its pre hook may not have frozen it yet.
-    is_unclear: bool,
-}
-
-impl Frozen {
-    fn begin(&self, pod: &Rc<HookedPod>) {
-        self.0.borrow_mut().push(FrozenPod { pod: Rc::clone(pod), is_unclear: true });
-    }
-
-    fn is_clear(&self, pod: &Rc<HookedPod>) {
-        for frozen in self.0.borrow_mut().iter_mut().filter(|frozen| Rc::ptr_eq(&frozen.pod, pod)) {
-            frozen.is_unclear = false;
-        }
-    }
-
-    fn end(&self, pod: &Rc<HookedPod>) {
-        self.0.borrow_mut().retain(|frozen| !Rc::ptr_eq(&frozen.pod, pod));
-    }
-
-    /// Thaws what the run leaves frozen.
-    ///
-    /// # Errors
-    /// If a post hook did not go well: which pods may still be frozen.
-    pub(super) async fn thaw(&self, cluster: &Cluster, stopped: Option<Stop>) -> Result<(), Failure> {
-        let left = self.0.take();
-        if left.is_empty() {
-            return Ok(());
-        }
-        let is_signal = matches!(stopped, Some(Stop::Signal(_)));
-        tracing::warn!(
-            "{} may be frozen: running the post hooks before the run ends",
-            text::count(left.len(), "pod")
-        );
-        let all = if is_signal { THAW_AT_STOP } else { Duration::MAX };
-        let thaws = left.iter().map(async |FrozenPod { pod, is_unclear }| {
-            let post = post_of(pod)?;
-            let time = match is_signal {
-                true => Time { one: TRY_AT_STOP, all: THAW_AT_STOP },
-                false => Time::of(post),
-            };
-            let thaw = async {
-                let thawed = run_post(cluster, pod, post, time).await;
-                if *is_unclear {
-                    sleep(LATEST_FREEZE_AT_STOP).await;
-                    return run_post(cluster, pod, post, time).await.or(thawed);
-                }
-                thawed
-            };
-            let why = match timeout(all, thaw).await {
-                Ok(Ok(())) => return None,
-                // What it held went with it.
-                Ok(Err(error)) if error.kind() == ErrorKind::NotFound => return None,
-                Ok(Err(error)) => error.to_string(),
-                Err(_) => format!("the post hook did not end well within {}", text::duration(all)),
-            };
-            Some(format!("pod {}/{} may still be frozen: {why}", pod.namespace, pod.name))
-        });
-        let left: Vec<String> = join_all(thaws).await.into_iter().flatten().collect();
-        if left.is_empty() {
-            return Ok(());
-        }
-        let message = left.join("; ");
-        tracing::error!("{message}");
-        // The next attempt would take the snapshots over, go well, and hide it.
-        Err(Failure { message, is_transient: false, reason: Reason::Hook })
-    }
-}
-
-fn pre_of(pod: &HookedPod) -> Option<&Hook> {
-    pod.hooks.as_ref().ok()?.pre.as_ref()
-}
-
-fn post_of(pod: &HookedPod) -> Option<&Hook> {
-    pod.hooks.as_ref().ok()?.post.as_ref()
-}
-
-// --- Commands --------------------------------------------------------------------------------------
-
-/// How long a post hook may take: one try, and all of them.
-#[derive(Clone, Copy)]
-struct Time {
-    one: Duration,
-    all: Duration,
-}
-
-impl Time {
-    fn of(hook: &Hook) -> Self {
-        Time { one: hook.timeout, all: hook.timeout + THAW_AGAIN }
-    }
-}
-
-fn command<'a>(pod: &'a HookedPod, hook: &'a Hook, what: &'a str) -> PodCommand<'a> {
-    PodCommand {
-        namespace: &pod.namespace,
-        pod: &pod.name,
-        container: &hook.container,
-        command: &hook.command,
-        what,
-        timeout: hook.timeout,
-    }
-}
-
-/// Runs a post hook until it goes well. It takes no place that others could hold, and no part of their time.
-async fn run_post(cluster: &Cluster, pod: &HookedPod, post: &Hook, time: Time) -> Result<(), Error> {
-    let began = Instant::now();
-    let end = began + time.all;
-    let mut backoff = Backoff::between_tries();
-    let mut failures = 0;
-    loop {
-        let left = end.saturating_duration_since(Instant::now());
-        let one = post.timeout.min(time.one).min(left);
-        let ran = cluster.exec(&PodCommand { timeout: one, ..command(pod, post, "the post hook") }).await;
-        let Err(error) = ran else {
-            tracing::info!(
-                pod = pod.name,
-                namespace = pod.namespace,
-                container = post.container,
-                duration_ms = millis(began.elapsed()),
-                "ran the post hook"
-            );
-            return Ok(());
-        };
-        failures += u32::from(error.kind() == ErrorKind::CommandFailed);
-        let is_hopeless =
-            failures >= THAW_TRIES || matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Invalid);
-        let pause = backoff.next(None);
-        if is_hopeless || Instant::now() + pause >= end {
-            return Err(error);
-        }
-        tracing::warn!(pod = pod.name, again_in_ms = millis(pause), "{error}");
-        sleep(pause).await;
-    }
-}
-
 // --- A unit ----------------------------------------------------------------------------------------
 
 /// Takes the snapshots of a unit, and tells `settle` of each of its targets, once, whether there is a new ready
@@ -410,20 +256,6 @@ struct PodState {
     has_thaw_begun: Cell<bool>,
     /// What came of the post hook.
     thawed: RefCell<Option<Result<(), Failure>>>,
-}
-
-/// What came of a pre hook.
-enum Pre {
-    /// It went well, or there is none.
-    Holds,
-    Failed {
-        failure: Failure,
-        on_error: OnError,
-        /// Whether it may have frozen the pod.
-        may_hold: bool,
-        /// Whether it may still be running.
-        may_run: bool,
-    },
 }
 
 impl<'a> Member<'a> {
@@ -504,29 +336,46 @@ impl Together<'_> {
         };
         *state.pre.borrow_mut() = Some(pre);
         self.notify();
+        let open = run.frozen.open_command(&state.pod);
         if holds {
-            self.pre_hooks_ended().await;
-            let members = || state.members.iter().filter_map(|at| self.members.get(*at));
-            let taken = self.until(|| members().all(|member| member.state.get() != State::Pending));
-            if timeout(run.settings.freeze_timeout, taken).await.is_err() {
-                for member in members().filter(|member| member.state.get() == State::Pending) {
-                    member.spoil(format!(
-                        "it was not taken within {} after the pre hooks (SNAPSHOT_FREEZE_TIMEOUT), and pod {} is \
-                         thawed",
-                        text::duration(run.settings.freeze_timeout),
-                        state.pod.name
-                    ));
-                }
+            let holding = self.hold(state);
+            match &open {
+                None => holding.await,
+                // Its end comes first: what is taken later does not count.
+                Some(open) => tokio::select! {
+                    biased;
+                    _ = async { open.lock().await.ended().await } => self.spoil_all(state, || {
+                        format!("the pre hook of pod {}, which is kept open, ended by itself", state.pod.name)
+                    }),
+                    () = holding => {}
+                },
             }
         }
         state.has_thaw_begun.set(true);
+        let mut may_run = may_run;
+        let pre = pre_of(&state.pod);
+        let mut not_released = None;
+        if let (Some(open), Some(pre)) = (&open, pre) {
+            if let Err(error) = release(&state.pod, open, pre.timeout).await {
+                may_run &= error.kind() != ErrorKind::CommandFailed;
+                if holds {
+                    self.spoil_all(state, || error.to_string());
+                }
+                not_released = Some((pre, error));
+            } else {
+                may_run = false;
+            }
+        }
         let post = post_of(&state.pod).filter(|_| may_hold);
-        let thawed = match post {
-            None => Ok(()),
-            Some(post) => match run_post(run.cluster, &state.pod, post, Time::of(post)).await {
+        let thawed = match (post, not_released) {
+            (Some(post), _) => match run_post(run.cluster, &state.pod, post, Time::of(post)).await {
                 Ok(()) => Ok(()),
-                Err(error) => self.not_thawed(state, post, error),
+                Err(error) if error.kind() == ErrorKind::NotFound => self.went(state),
+                Err(error) => not_thawed(&state.pod, post, &error),
             },
+            (None, None) => Ok(()),
+            (None, Some(_)) if is_gone(run.cluster, &state.pod).await => self.went(state),
+            (None, Some((pre, error))) => not_thawed(&state.pod, pre, &error),
         };
         let went_well = thawed.is_ok();
         *state.thawed.borrow_mut() = Some(thawed);
@@ -544,23 +393,40 @@ impl Together<'_> {
         }
     }
 
-    /// What it means that a post hook did not go well.
-    fn not_thawed(&self, state: &PodState, post: &Hook, error: Error) -> Result<(), Failure> {
-        let pod = state.pod.name.as_str();
-        if error.kind() == ErrorKind::NotFound {
-            for member in state.members.iter().filter_map(|at| self.members.get(*at)) {
-                member.spoil(format!("pod {pod} is gone, and what it held went with it at an unknown time"));
-            }
-            return Ok(());
-        }
-        let message = format!("{error}; pod {pod} may still be frozen");
-        match post.on_error {
-            OnError::Fail => Err(Failure { message, is_transient: false, reason: Reason::Hook }),
-            OnError::Continue => {
-                tracing::warn!(pod, "{message}");
-                Ok(())
+    /// Waits until every snapshot of a pod's claims is taken, or there will be none, or it is too late.
+    async fn hold(&self, state: &PodState) {
+        self.pre_hooks_ended().await;
+        let freeze_timeout = self.run.settings.freeze_timeout;
+        let members = || self.members_of(state);
+        let taken = self.until(|| members().all(|member| member.state.get() != State::Pending));
+        if timeout(freeze_timeout, taken).await.is_err() {
+            for member in members().filter(|member| member.state.get() == State::Pending) {
+                member.spoil(format!(
+                    "it was not taken within {} after the pre hooks (SNAPSHOT_FREEZE_TIMEOUT), and pod {} is thawed",
+                    text::duration(freeze_timeout),
+                    state.pod.name
+                ));
             }
         }
+    }
+
+    fn members_of(&self, state: &PodState) -> impl Iterator<Item = &Member<'_>> {
+        state.members.iter().filter_map(|at| self.members.get(*at))
+    }
+
+    fn spoil_all(&self, state: &PodState, why: impl Fn() -> String) {
+        for member in self.members_of(state) {
+            member.spoil(why());
+        }
+    }
+
+    /// The pod is gone, and thawed with that.
+    fn went(&self, state: &PodState) -> Result<(), Failure> {
+        let pod = &state.pod.name;
+        self.spoil_all(state, || {
+            format!("pod {pod} is gone, and what it held went with it at an unknown time")
+        });
+        Ok(())
     }
 
     /// The way of one target, from the end of the pre hooks on.
@@ -656,46 +522,16 @@ impl Together<'_> {
     }
 }
 
-/// Runs the pre hook of a pod.
-async fn run_pre(run: &Run<'_>, pod: &Rc<HookedPod>) -> Pre {
-    let hooks = match &pod.hooks {
-        Ok(hooks) => hooks,
-        Err(problem) => {
-            return Pre::Failed {
-                failure: Failure { message: problem.to_string(), is_transient: false, reason: Reason::Hook },
-                on_error: OnError::Fail,
-                may_hold: false,
-                may_run: false,
-            };
+/// What it means that a hook did not thaw a pod.
+fn not_thawed(pod: &HookedPod, hook: &Hook, error: &Error) -> Result<(), Failure> {
+    let message = format!("{error}; pod {} may still be frozen", pod.name);
+    match hook.on_error {
+        OnError::Fail => Err(Failure { message, is_transient: false, reason: Reason::Hook }),
+        OnError::Continue => {
+            tracing::warn!(pod = pod.name, "{message}");
+            Ok(())
         }
-    };
-    let Some(pre) = &hooks.pre else { return Pre::Holds };
-    // Before it is sent: it may be carried out without an answer.
-    if hooks.post.is_some() {
-        run.frozen.begin(pod);
     }
-    let began = Instant::now();
-    let ran = run.cluster.exec(&command(pod, pre, "the pre hook")).await;
-    let Err(error) = ran else {
-        run.frozen.is_clear(pod);
-        tracing::info!(
-            pod = pod.name,
-            namespace = pod.namespace,
-            container = pre.container,
-            duration_ms = millis(began.elapsed()),
-            "ran the pre hook"
-        );
-        return Pre::Holds;
-    };
-    let may_run = matches!(error.kind(), ErrorKind::Unreachable | ErrorKind::Unavailable);
-    let may_hold = may_run || error.kind() == ErrorKind::CommandFailed;
-    if !may_run {
-        run.frozen.is_clear(pod);
-    }
-    if !may_hold {
-        run.frozen.end(pod);
-    }
-    Pre::Failed { failure: advised(error), on_error: pre.on_error, may_hold, may_run }
 }
 
 /// Says on the snapshot that it is consistent.
