@@ -241,5 +241,5 @@ fn the_examples_of_the_help_texts_are_understood() {
             seen += 1;
         }
     }
-    assert_eq!(seen, 16);
+    assert_eq!(seen, 17);
 }

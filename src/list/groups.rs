@@ -14,7 +14,8 @@ use super::{
 use crate::{
     api::Claim,
     group::{Group, Member, claim_uids},
-    retention::{ClaimIdentity, Judgement, Rules, judge, rules_of_claim},
+    names::RETENTION_ANNOTATION,
+    retention::{AnnotationError, ClaimIdentity, Judgement, Rules, judge, rules_of_claim},
     settings::Settings,
     snapshot::{ClaimId, Record, Snapshot},
     text,
@@ -76,8 +77,8 @@ impl Grouped {
             && let Some(lacks) = lacks
         {
             entry.record.snapshot.error = Some(match group.error() {
-                Some(own) => format!("{lacks}: {own}"),
-                None => lacks,
+                Some(own) if !lacks.contains(own) => format!("{lacks}: {own}"),
+                _ => lacks,
             });
         }
         entry.group = Some(group.value().unwrap_or(group.name()).to_owned());
@@ -239,10 +240,9 @@ fn agreed(
         match &first {
             None => first = Some((name, own)),
             Some((other, rules)) if *rules != own => {
-                return Err(format!(
-                    "claims {other} and {name} of group {} are annotated with different retention",
-                    text::name(value)
-                ));
+                let (value, other, name) = (text::name(value), text::name(other), text::name(name));
+                let error = AnnotationError::of_group(RETENTION_ANNOTATION, &value, &other, &name);
+                return Err(error.to_string());
             }
             Some(_) => {}
         }

@@ -116,7 +116,10 @@ impl Schedule {
     pub fn said(&self) -> String {
         let name = text::name(&self.name);
         let keeps = match &self.settings {
-            Ok(settings) => format!("keeps {}", settings.retention),
+            Ok(settings) => match &settings.group_label {
+                Some(label) => format!("keeps {} and groups by the label {label}", settings.retention),
+                None => format!("keeps {}", settings.retention),
+            },
             Err(_) => "has settings that are not understood".to_owned(),
         };
         let from = match &self.origin {

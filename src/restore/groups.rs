@@ -33,6 +33,8 @@ struct Candidate {
     members: Vec<Record>,
     /// Why no group of claims can be made from it.
     hindrance: Option<String>,
+    /// Whether that may pass.
+    is_transient: bool,
 }
 
 /// A new claim that there is already: the claim that its snapshot was taken of, and itself.
@@ -176,7 +178,10 @@ async fn candidates(restore: &Restore<'_>, value: &str) -> Result<Vec<Candidate>
             true => record.snapshot.hindrance(),
             false => group.lacks(&judged).or_else(|| record.snapshot.hindrance()),
         };
-        Candidate { record, members, hindrance, group }
+        let snapshot = &record.snapshot;
+        let is_transient =
+            !snapshot.is_terminating() && !snapshot.incomplete && group.is_lost(&judged).is_none();
+        Candidate { record, members, hindrance, is_transient, group }
     };
     let mut candidates: Vec<Candidate> = groups.into_iter().map(candidate).collect();
     candidates.retain(|candidate| {
@@ -266,7 +271,7 @@ fn choose<'a>(
             chosen.group.name(),
             snapshot.time()
         ),
-        is_transient: !snapshot.is_terminating() && !snapshot.incomplete,
+        is_transient: chosen.is_transient,
         reason: Reason::Other,
     })
 }

@@ -617,7 +617,7 @@ async fn commands_flags_and_values_are_completed() {
     assert_eq!(bash(&["simulate", "--"]).await[..3], ["--retention", "--every", "--for"]);
     assert_eq!(bash(&["simulate", "-o", ""]).await, ["text", "json"]);
     assert_eq!(bash(&["completion", "b"]).await, ["bash"]);
-    assert_eq!(completed("zsh", &[], &["re"]).await, ["restore:Make a new claim from a snapshot"]);
+    assert_eq!(completed("zsh", &[], &["res"]).await, ["restore:Make a new claim from a snapshot"]);
 }
 
 #[tokio::test]

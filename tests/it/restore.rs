@@ -1,5 +1,6 @@
 //! `volume-snapshotter restore`: a new claim from a snapshot, whatever became of the old one.
 
+mod answers;
 mod groups;
 
 use std::{

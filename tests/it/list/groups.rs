@@ -75,6 +75,9 @@ async fn a_group_is_one_entry_with_its_members_under_it() {
     with_groups(async |cluster| {
         let said = cluster.say(&rights(), &["list"]).await;
         said.assert_exit(0);
+        said.assert_says(
+            "schedule volume-snapshotter keeps last=1 and groups by the label volume-snapshotter/group (",
+        );
         assert_eq!(said.err.lines().count(), 1, "{}", said.err);
         let rows = lines(&said.out);
         let of = |row: usize| (rows[row][0], rows[row][1], rows[row][rows[row].len() - 1]);
@@ -162,7 +165,7 @@ async fn what_a_group_lacks_is_said_and_it_is_judged_as_one() {
         cluster.annotate_claim("data", json!({"volume-snapshotter/retention": "last=5"})).await;
         let said = cluster.say(&rights(), &["list", "data"]).await;
         said.assert_says(
-            "nothing of group shop is deleted: claims data and logs of group shop are annotated with",
+            "nothing of group shop is deleted: the annotation volume-snapshotter/retention of claims data and logs",
         );
         assert!(!said.out.contains("will go"), "{}", said.out);
         cluster.annotate_claim("logs", json!({"volume-snapshotter/retention": "last=5"})).await;

@@ -201,7 +201,7 @@ async fn all_is_checked_before_the_first_claim_is_made() {
         // A name that was planted.
         let group = cluster.fake().get("volumegroupsnapshots", &cluster.namespace, "newer").expect("a group");
         cluster.fake().put(objects::member(&group, "../x"));
-        unchanged("it has a member of claim ", 1, &[]).await;
+        unchanged("it has a member of claim ../x, which was not asked for", 2, &[]).await;
 
         let said = restore_group(cluster, &["--snapshot", "older", "--dry-run"]).await;
         said.assert_exit(0).assert_says("would make 2 claims from group snapshot older");
