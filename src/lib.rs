@@ -44,6 +44,8 @@
 //!   ([`snapshot::Snapshot::owned`]), and only by what the API server says after the new one became
 //!   ready: the claim is the same by its uid, its annotations are those of now, and no claim is being
 //!   restored from it ([`run`]).
+//! - A group goes only while a newer one is there and ready with a member of each claim that the older one has
+//!   ([`group::Group::snapshot`], [`retention::is_of_others`]). No member is ever deleted alone ([`cluster`]).
 //! - The newest ready one stays, and so do held, terminating, future-dated and unreadable ones, those
 //!   that another object owns, those of a previous claim, and those that a Job may still wait for
 //!   ([`retention::judge`]).

@@ -92,13 +92,17 @@ pub(super) async fn groups(
             claims.insert(choice.id.name.clone(), choice.uid.clone());
         }
     }
+    let is_chosen = |namespace: &str, name: &str| {
+        found.iter().any(|choice| choice.id.namespace == namespace && choice.id.name == name)
+    };
     let judged: HashMap<&Rc<ClaimId>, Result<BTreeMap<String, KnownClaim>, Failure>> = chosen
         .iter()
         .map(|(group, chosen)| {
             let claims = match lists.get(&group.namespace) {
                 Some(Ok(listed)) => {
                     let labelled = listed.iter().filter(|claim| claim.value == group.name);
-                    check(&group.name, label, chosen, &labelled.collect::<Vec<_>>())
+                    let is_chosen = |name: &str| is_chosen(&group.namespace, name);
+                    check(&group.name, label, chosen, &is_chosen, &labelled.collect::<Vec<_>>())
                 }
                 Some(Err(error)) => Err(error.clone().into()),
                 None => Ok(BTreeMap::new()),
@@ -120,7 +124,8 @@ pub(super) async fn groups(
     found
 }
 
-/// Checks that a group would take exactly the chosen claims, and can. Returns them by their names.
+/// Checks that a group would take exactly the chosen claims, and can. Returns them by their names. `is_chosen` tells
+/// whether a claim of the namespace was chosen, whatever was known of its labels.
 ///
 /// # Errors
 /// Which claim is in the way, and why.
@@ -128,6 +133,7 @@ fn check(
     group: &str,
     label: &str,
     chosen: &BTreeMap<String, Option<Rc<str>>>,
+    is_chosen: &dyn Fn(&str) -> bool,
     labelled: &[&Labelled],
 ) -> Result<BTreeMap<String, KnownClaim>, Failure> {
     let fail = |why: String, is_transient: bool, reason: Reason| Failure {
@@ -135,9 +141,16 @@ fn check(
         is_transient,
         reason,
     };
+    let changed = |name: &str| {
+        let why = format!("claim {name} could not be read, or was changed while it was read");
+        fail(why, true, Reason::Disturbed)
+    };
     let mut drivers: BTreeMap<&str, &str> = BTreeMap::new();
     for claim in labelled {
         let name = claim.name.as_str();
+        if !chosen.contains_key(name) && is_chosen(name) {
+            return Err(changed(name));
+        }
         if !chosen.contains_key(name) {
             let why = format!(
                 "it would also take claim {name}, which has the label {label}={group} and is not chosen; choose it as \
@@ -176,8 +189,7 @@ fn check(
             .iter()
             .any(|claim| claim.name == *name && uid.as_ref().is_none_or(|uid| *uid == claim.known.uid));
         if !is_same {
-            let why = format!("claim {name} was changed while it was read");
-            return Err(fail(why, true, Reason::Disturbed));
+            return Err(changed(name));
         }
     }
     Ok(labelled.iter().map(|claim| (claim.name.clone(), claim.known.clone())).collect())
@@ -220,11 +232,15 @@ mod tests {
                 as_it_is(),
                 Some(("it would also take claim logs, which has the label app=shop", false)),
             ),
-            (&["data", "logs", "more"], as_it_is(), Some(("claim more was changed while it was read", true))),
+            (
+                &["data", "logs", "more"],
+                as_it_is(),
+                Some(("claim more could not be read, or was changed while it was read", true)),
+            ),
             (
                 &["data", "logs"],
                 Box::new(set("/metadata/uid", json!("other"))),
-                Some(("claim logs was changed while it was read", true)),
+                Some(("claim logs could not be read, or was changed", true)),
             ),
             (
                 &["data", "logs"],
@@ -246,7 +262,7 @@ mod tests {
         ];
         for (names, change, problem) in cases {
             let (data, logs) = (labelled("data", &|_| {}), labelled("logs", &change));
-            match (check("shop", "app", &chosen(names), &[&data, &logs]), problem) {
+            match (check("shop", "app", &chosen(names), &|_| false, &[&data, &logs]), problem) {
                 (Ok(claims), None) => assert_eq!(claims.len(), 2, "{names:?}"),
                 (Err(failure), Some((words, is_transient))) => {
                     assert!(failure.message.contains(words), "{failure:?}");
@@ -255,5 +271,9 @@ mod tests {
                 (found, problem) => panic!("{names:?}: {found:?} instead of {problem:?}"),
             }
         }
+        // It had no label when it was chosen.
+        let (data, logs) = (labelled("data", &|_| {}), labelled("logs", &|_| {}));
+        let failure = check("shop", "app", &chosen(&["data"]), &|name| name == "logs", &[&data, &logs]);
+        assert!(failure.is_err_and(|failure| failure.is_transient));
     }
 }

@@ -270,3 +270,110 @@ impl GroupCache {
         groups.filter(|(_, group)| is_used(group.uid())).map(|(_, group)| group.name().to_owned()).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::api::{VolumeGroupSnapshot, VolumeSnapshot};
+
+    fn group(uid: &str, version: &str, change: impl FnOnce(&mut Value)) -> Group {
+        let mut object = json!({
+            "metadata": {
+                "name": uid, "namespace": "app", "uid": uid, "resourceVersion": version,
+                "labels": {"job": "hourly"},
+                "annotations": {"volume-snapshotter/claim-uids": "data=1"},
+            },
+            "spec": {"source": {"selector": {"matchLabels": {"group": "shop"}}}},
+            "status": {"readyToUse": true},
+        });
+        change(&mut object);
+        serde_json::from_value::<VolumeGroupSnapshot>(object).expect("a group").into()
+    }
+
+    fn member(group: &str, version: &str, ready: bool) -> Member {
+        let object = json!({
+            "metadata": {
+                "name": format!("member-of-{group}"), "namespace": "app", "uid": format!("m-{group}"),
+                "resourceVersion": version, "ownerReferences": [{"kind": "VolumeGroupSnapshot", "uid": group}],
+            },
+            "spec": {"source": {"persistentVolumeClaimName": "data"}}, "status": {"readyToUse": ready},
+        });
+        Member::of(serde_json::from_value::<VolumeSnapshot>(object).expect("a snapshot")).expect("a member")
+    }
+
+    fn shop() -> ClaimId {
+        ClaimId { namespace: "app".to_owned(), name: "shop".to_owned() }
+    }
+
+    fn cache() -> GroupCache {
+        GroupCache::new("hourly", "group", [Rc::new(shop())])
+    }
+
+    fn is_ready(cache: &GroupCache, uid: &str) -> Option<bool> {
+        cache.snapshots.get(&shop(), uid).map(|snapshot| snapshot.ready)
+    }
+
+    #[test]
+    fn a_group_is_what_is_known_of_it_and_its_members_in_whichever_order() {
+        let cache = cache();
+        cache.apply_member(member("a", "2", true));
+        assert_eq!(is_ready(&cache, "a"), None);
+        cache.apply(group("a", "1", |_| {}));
+        assert_eq!(is_ready(&cache, "a"), Some(true));
+        cache.apply_member(member("a", "3", false));
+        assert_eq!(is_ready(&cache, "a"), Some(false));
+        cache.apply_member(member("a", "2", true));
+        assert_eq!(is_ready(&cache, "a"), Some(false), "an answer that comes late");
+        cache.remove_member(&member("a", "4", true));
+        assert!(cache.snapshots.get(&shop(), "a").is_some_and(|snapshot| snapshot.incomplete));
+        cache.apply_member(member("a", "3", true));
+        assert_eq!(is_ready(&cache, "a"), Some(false), "what is gone does not come back");
+    }
+
+    #[test]
+    fn what_changes_hands_or_is_gone_is_no_longer_there() {
+        let cache = cache();
+        cache.apply(group("a", "1", |_| {}));
+        cache.apply(group("b", "2", |_| {}));
+        cache.apply(group("a", "3", |group| group["metadata"]["labels"]["job"] = json!("daily")));
+        cache.remove("b", "4");
+        assert!(cache.snapshots.of_claim(&shop()).is_empty());
+        cache.apply(group("b", "2", |_| {}));
+        assert!(cache.snapshots.of_claim(&shop()).is_empty(), "an answer that comes late");
+        cache.apply(group("c", "5", |group| {
+            group["spec"]["source"]["selector"]["matchLabels"] = json!({"x": "shop"})
+        }));
+        assert!(cache.snapshots.of_claim(&shop()).is_empty(), "somebody else's");
+    }
+
+    #[test]
+    fn a_change_of_a_member_has_its_group_judged_again_unless_it_is_being_deleted() {
+        let cache = cache();
+        for uid in ["keep", "old"] {
+            cache.apply(group(uid, "1", |_| {}));
+            cache.apply_member(member(uid, "2", true));
+        }
+        let judged = cache.snapshots.mark_for_deletion(&shop(), ["old"]);
+        cache.apply_member(member("old", "3", false));
+        cache.remove("old", "4");
+        assert_eq!(cache.snapshots.revision(&shop()), judged);
+        cache.apply(group("keep", "5", |_| {}));
+        assert_eq!(cache.snapshots.revision(&shop()), judged, "it is what it was");
+        cache.apply_member(member("keep", "6", false));
+        assert_ne!(cache.snapshots.revision(&shop()), judged);
+    }
+
+    #[test]
+    fn a_group_is_in_use_while_a_claim_is_being_restored_from_a_member() {
+        let cache = cache();
+        for uid in ["a", "b"] {
+            cache.apply(group(uid, "1", |_| {}));
+            cache.apply_member(member(uid, "2", true));
+        }
+        let used = HashSet::from(["member-of-b".to_owned(), "a".to_owned()]);
+        assert_eq!(cache.in_use("app", &used), HashSet::from(["b".to_owned()]));
+        assert!(cache.in_use("other", &used).is_empty());
+    }
+}

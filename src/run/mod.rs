@@ -232,7 +232,7 @@ pub async fn run(
 /// # Errors
 /// If the run as a whole came to nothing.
 async fn steps(cluster: &Cluster, settings: &Settings, id: &str, progress: &Progress) -> Result<(), Failure> {
-    let (scope, targets, pods) = discover::targets(cluster, settings, progress).await?;
+    let (scope, mut targets, pods) = discover::targets(cluster, settings, progress).await?;
     if targets.is_empty() {
         return Ok(());
     }
@@ -260,15 +260,26 @@ async fn steps(cluster: &Cluster, settings: &Settings, id: &str, progress: &Prog
     let groups = match &settings.group_label {
         Some(label) if targets.iter().any(|target| target.group.is_some()) => {
             let ids: Vec<_> = progress.groups.borrow().iter().map(|(_, slot)| slot.id()).collect();
-            let groups = Rc::new(GroupCache::new(&settings.schedule, label, ids));
-            let version = groups.list(cluster, &scope, &owned).await?;
-            let of_members = groups.list_members(cluster, &scope).await?;
-            progress.group_cache.replace(Some(Rc::clone(&groups)));
-            Some((groups, version, of_members))
+            let groups = GroupCache::new(&settings.schedule, label, ids);
+            match listed(cluster, &scope, &owned, groups).await {
+                Ok(groups) => Some(groups),
+                // Claims that are in no group do not suffer from that.
+                Err(error) => {
+                    targets.retain(|target| {
+                        let stays = target.group.is_none();
+                        if !stays {
+                            target.fail(error.clone().into());
+                        }
+                        stays
+                    });
+                    None
+                }
+            }
         }
         _ => None,
     };
     let group_cache = groups.as_ref().map(|(groups, ..)| Rc::clone(groups));
+    progress.group_cache.replace(group_cache.clone());
     let cache_of = |target: &Target| match (&target.group, &groups) {
         (Some(_), Some((groups, ..))) => &groups.snapshots,
         _ => &*cache,
@@ -334,13 +345,24 @@ async fn steps(cluster: &Cluster, settings: &Settings, id: &str, progress: &Prog
     Ok(())
 }
 
+/// A cache of groups, with the resourceVersions of the lists of groups and of members.
+type ListedGroups = (Rc<GroupCache>, String, String);
+
+/// Fills a cache of groups.
+async fn listed(
+    cluster: &Cluster,
+    scope: &Scope,
+    owned: &str,
+    groups: GroupCache,
+) -> Result<ListedGroups, Error> {
+    let version = groups.list(cluster, scope, owned).await?;
+    let of_members = groups.list_members(cluster, scope).await?;
+    Ok((Rc::new(groups), version, of_members))
+}
+
 /// Keeps the caches up to date for as long as somebody is interested. `version` is of the list of snapshots; with the
 /// cache of groups come those of its two lists.
-async fn watch_all(
-    run: &Run<'_>,
-    version: String,
-    groups: Option<&(Rc<GroupCache>, String, String)>,
-) -> Infallible {
+async fn watch_all(run: &Run<'_>, version: String, groups: Option<&ListedGroups>) -> Infallible {
     let snapshots = async {
         match run.has_claims {
             true => watch::watch(&watch::Snapshots(run), version).await,

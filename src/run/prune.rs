@@ -406,7 +406,8 @@ struct Survey {
     /// How many others stay, this run's own left out.
     kept: usize,
     of_previous_claim: usize,
-    incomplete: usize,
+    /// The groups of which a member was deleted.
+    incomplete: Vec<String>,
     /// What is to be said of each.
     said: Vec<(String, Timestamp, Said)>,
 }
@@ -421,7 +422,7 @@ impl Survey {
     /// Where nothing is judged, all stay.
     fn of_none(run: &Run<'_>, target: &Target) -> Self {
         let kept = run.cache_of(target).of_claim(&target.id).len().saturating_sub(1);
-        Survey { to_delete: Vec::new(), kept, of_previous_claim: 0, incomplete: 0, said: Vec::new() }
+        Survey { to_delete: Vec::new(), kept, of_previous_claim: 0, incomplete: Vec::new(), said: Vec::new() }
     }
 
     /// Says what was decided: all of it in a dry run, which is what one makes it for.
@@ -445,12 +446,13 @@ impl Survey {
                 text::count(self.of_previous_claim, "snapshot")
             );
         }
-        if self.incomplete > 0 {
+        if let Some(first) = self.incomplete.first() {
             tracing::warn!(
                 group,
-                "{} of which a member was deleted: this run leaves what is left alone; delete it by hand once nobody \
-                 needs it",
-                text::count(self.incomplete, "snapshot")
+                snapshot = first,
+                "{} of which a member was deleted, {first} first: this run leaves what is left alone; delete it by hand \
+                 once nobody needs it",
+                text::count(self.incomplete.len(), "snapshot")
             );
         }
         target.report.update(|report| report.kept = self.kept);
@@ -503,8 +505,13 @@ impl Pruning<'_> {
     /// queue do not each hold all their snapshots meanwhile.
     fn survey(&self) -> Survey {
         let snapshots = self.run.cache_of(self.target).of_claim(&self.target.id);
-        let mut survey =
-            Survey { to_delete: Vec::new(), kept: 0, of_previous_claim: 0, incomplete: 0, said: Vec::new() };
+        let mut survey = Survey {
+            to_delete: Vec::new(),
+            kept: 0,
+            of_previous_claim: 0,
+            incomplete: Vec::new(),
+            said: Vec::new(),
+        };
         let is_said = self.run.settings.dry_run || tracing::enabled!(tracing::Level::DEBUG);
         for (snapshot, verdict) in self.judge(&snapshots) {
             // That a claim is being restored from it is what somebody who waits for room wants to know.
@@ -528,7 +535,9 @@ impl Pruning<'_> {
                 Verdict::New | Verdict::Terminating => {}
                 verdict => {
                     survey.of_previous_claim += usize::from(verdict == Verdict::PreviousClaim);
-                    survey.incomplete += usize::from(verdict == Verdict::Incomplete);
+                    if verdict == Verdict::Incomplete {
+                        survey.incomplete.push(snapshot.name.clone());
+                    }
                     survey.kept += 1;
                 }
             }

@@ -671,7 +671,7 @@ async fn kubectl_carries_out_every_line_on_claims_and_snapshots() {
             continue;
         }
         embedded(with_tls(), async |cluster| {
-            let kubeconfig = furnish(cluster, &["data", "data-shop-0"]);
+            let kubeconfig = furnish(cluster, &["data", "data-shop-0", "logs"]);
             let snapshots = cluster.fake().list("volumesnapshots", &cluster.namespace);
             let content =
                 snapshots[0]["status"]["boundVolumeSnapshotContentName"].as_str().expect("a content");

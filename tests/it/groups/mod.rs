@@ -5,9 +5,11 @@
 //! |---|---|
 //! | `taking` | what is made, of which claims, and what is said of it |
 //! | `losing` | everything that could make a run delete the wrong group, or lose a member's data |
+//! | `random` | others who do what they like |
 //! | `surroundings` | rights, versions of the API, answers that are lost, hooks, shards |
 
 mod losing;
+mod random;
 mod surroundings;
 mod taking;
 

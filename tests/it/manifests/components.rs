@@ -212,13 +212,17 @@ static LAYERS: LazyLock<Vec<Rendered>> = LazyLock::new(|| {
 const OTHER_IMAGES: &str =
     "images:\n  - name: volume-snapshotter\n    newName: mirror.example/backup/snapshots\n";
 
-/// Documents by what they are, with variables by their names: neither order means anything here.
+/// Documents by what they are, with variables by their names and rules of roles in some order: none of these orders
+/// means anything here.
 fn sorted(rendered: &Rendered) -> BTreeMap<String, Value> {
     fn sort(value: &mut Value) {
         match value {
             Value::Object(fields) => {
                 if let Some(Value::Array(variables)) = fields.get_mut("env") {
                     variables.sort_by_key(|variable| variable["name"].to_string());
+                }
+                if let Some(Value::Array(rules)) = fields.get_mut("rules") {
+                    rules.sort_by_key(Value::to_string);
                 }
                 fields.values_mut().for_each(sort);
             }
@@ -288,6 +292,8 @@ fn what_changes_runs_changes_all_of_them_and_restores_are_left_alone() {
             let settings = parse(&variables(rendered, container_of(job))).expect("settings are accepted");
             assert!(settings.dry_run, "{}: dry-run", rendered.directory);
             assert!(settings.hooks, "{}: hooks", rendered.directory);
+            let group_label = settings.group_label.as_deref();
+            assert_eq!(group_label, Some("volume-snapshotter/group"), "{}: groups", rendered.directory);
             assert_eq!(
                 settings.claims,
                 ClaimChoice::Selector("volume-snapshotter/exclude!=true".to_owned()),

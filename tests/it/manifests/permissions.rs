@@ -10,7 +10,8 @@ use k8s_openapi::{
     },
 };
 use volume_snapshotter::cluster::{
-    EVENT_PERMISSIONS, HOOK_PERMISSIONS, NAMESPACE_PERMISSIONS, PERMISSIONS, Permission, VOLUME_PERMISSIONS,
+    EVENT_PERMISSIONS, GROUP_PERMISSIONS, HOOK_PERMISSIONS, NAMESPACE_PERMISSIONS, PERMISSIONS, Permission,
+    VOLUME_PERMISSIONS,
 };
 
 use super::reading::{container_of, everything, namespace_of, pod_of};
@@ -20,6 +21,9 @@ const NAMESPACE_SELECTOR: &str = "SNAPSHOT_NAMESPACE_SELECTOR";
 
 /// The setting that makes a run execute commands in pods.
 const HOOKS: &str = "SNAPSHOT_HOOKS";
+
+/// The setting that makes a run take groups of claims.
+const GROUP_LABEL: &str = "SNAPSHOT_GROUP_LABEL";
 
 #[test]
 fn the_bindings_give_roles_that_exist_to_the_account_that_the_pods_run_as() {
@@ -103,6 +107,9 @@ fn roles_grant_exactly_the_rights_that_the_binary_uses_with_these_settings() {
         assert_eq!(sets(NAMESPACE_SELECTOR), sets("SNAPSHOT_VOLUME_ANNOTATIONS"), "{directory}");
         if sets(HOOKS) {
             expected.extend(of(HOOK_PERMISSIONS));
+        }
+        if sets(GROUP_LABEL) {
+            expected.extend(of(GROUP_PERMISSIONS));
         }
         if sets(NAMESPACE_SELECTOR) {
             expected.extend(of(NAMESPACE_PERMISSIONS));
