@@ -13,7 +13,13 @@ use serde::{
 };
 use serde_json::{Value, json};
 
+mod jobs;
+
 use crate::names;
+pub use jobs::{
+    ContainerRunning, ContainerState, ContainerStatus, ContainerTerminated, ContainerWaiting,
+    DrillAnnotations, Job, JobCondition, JobMetadata, JobPod, JobPodStatus, JobStatus,
+};
 
 mod groups;
 
@@ -55,6 +61,15 @@ pub struct SnapshotAnnotations {
     /// Uid of the claim at the time the snapshot was requested.
     #[serde(rename = "volume-snapshotter/claim-uid")]
     pub claim_uid: Option<String>,
+    /// What the claim's volume was at that time, as JSON.
+    #[serde(rename = "volume-snapshotter/claim-volume")]
+    pub claim_volume: Option<String>,
+    /// When the snapshot's data was last read without fault, and what was found.
+    #[serde(rename = "volume-snapshotter/verified")]
+    pub verified: Option<String>,
+    /// When it was last tried to read it in vain, and why.
+    #[serde(rename = "volume-snapshotter/verify-failed")]
+    pub verify_failed: Option<String>,
     /// Of a group: its claims at the time it was requested, each as `name=uid`, comma-separated.
     #[serde(rename = "volume-snapshotter/claim-uids")]
     pub claim_uids: Option<String>,
@@ -294,6 +309,9 @@ pub struct ClaimMetadata {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct ClaimLabels {
+    /// For a claim of a drill: the drill.
+    #[serde(rename = "volume-snapshotter/drill")]
+    pub drill: Option<String>,
     /// The restore that created the claim.
     #[serde(rename = "volume-snapshotter/run")]
     pub run: Option<String>,
@@ -608,6 +626,8 @@ pub struct StorageClass {
     pub metadata: StorageClassMetadata,
     /// `Immediate` or `WaitForFirstConsumer`.
     pub volume_binding_mode: String,
+    /// What becomes of a volume whose claim is deleted: `Delete` or `Retain`.
+    pub reclaim_policy: String,
 }
 
 impl StorageClass {

@@ -1,5 +1,7 @@
 //! Wires the process together: the command line, the settings, the log, the command, its report.
 
+mod verify;
+
 use std::{
     collections::HashSet,
     io,
@@ -48,6 +50,7 @@ pub fn main() -> ExitCode {
         Ok(Command::Restore(command)) => restore_once(command),
         Ok(Command::Adopt(command)) => adopt_once(&command),
         Ok(Command::Simulate(command)) => simulate_once(&command),
+        Ok(Command::Verify(command)) => verify::verify_once(command),
         Ok(Command::Read(command)) => read_once(&command),
         Ok(Command::Text(text)) => printed(&text),
         Err(problem) if problem.use_stderr() => {

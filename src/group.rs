@@ -11,7 +11,7 @@ use k8s_openapi::jiff::Timestamp;
 use crate::{
     api::{GROUP_SNAPSHOT_KIND, Lenient, VolumeGroupSnapshot, VolumeSnapshot},
     names,
-    snapshot::{ClaimId, Owner, Record, Snapshot},
+    snapshot::{ClaimId, Owner, Record, Snapshot, Verification},
     text,
 };
 
@@ -116,6 +116,7 @@ impl From<VolumeGroupSnapshot> for Group {
                 run,
                 run_uid,
                 claim_uid: None,
+                verified: false,
                 name: metadata.name,
                 uid: metadata.uid,
                 resource_version: metadata.resource_version,
@@ -176,6 +177,8 @@ impl Group {
             class: self.class.clone(),
             restore_size: None,
             maker: None,
+            volume: None,
+            verification: Verification::default(),
             labels: self.labels.clone(),
             group: None,
             snapshot: self.snapshot(members),

@@ -22,9 +22,11 @@
 //! | [`cluster`] | every request to the API server, its bounds and its repetition |
 //! | [`run`] | the run: discover, create, watch, wait, prune |
 //! | [`notify`] | who is told what a run came to, and how: Events, pings, metrics |
+//! | [`volume`] | what a volume made from a snapshot is: size, class, modes |
 //! | [`list`] | the command `list`: what there is, and why it stays or goes |
 //! | [`simulate`] | the command `simulate`: how many snapshots a policy holds, without a cluster |
 //! | [`restore`] | the command `restore`: a new claim from a snapshot |
+//! | [`verify`] | the command `verify`: proves that volumes can be made from snapshots and read |
 //! | [`adopt`] | the command `adopt`: gives a schedule the snapshots that another tool made |
 //! | [`read`] | the command `read`: every byte of a volume, without a cluster |
 //! | [`command`] | the command line |
@@ -57,6 +59,9 @@
 //!   moves a terminal's cursor ([`text::foreign`]).
 //! - A restore makes a claim, once, and changes or deletes nothing that exists
 //!   ([`cluster::Cluster::create_claim`], [`cluster::RESTORE_PERMISSIONS`]).
+//! - A drill deletes its own Jobs and nothing else, each by its uid, and none whose volume may just be being made
+//!   ([`cluster::Cluster::delete_job`], [`verify`]). It notes a verdict only on the snapshot that was read, by its uid
+//!   ([`cluster::Cluster::note_on_snapshot`]).
 //! - An adoption changes marks that say whose a snapshot is, and nothing else; only of the state that was judged, and
 //!   of none that another schedule or object owns ([`cluster::Cluster::adopt`], [`adopt::Choice::refusal`]).
 //! - A setting that cannot be understood stops the run before anything is changed
@@ -92,6 +97,8 @@ pub mod snapshot;
 pub mod text;
 pub mod timeline;
 pub mod url;
+pub mod verify;
+pub mod volume;
 pub mod yaml;
 
 pub use entry::main;

@@ -24,6 +24,9 @@ pub const RUN_UID_LABEL: &str = "volume-snapshotter/run-uid";
 /// claim's name.
 pub const CLAIM_UID_ANNOTATION: &str = "volume-snapshotter/claim-uid";
 
+/// Annotation of a snapshot: what the claim's volume was when the snapshot was requested, as JSON.
+pub const CLAIM_VOLUME_ANNOTATION: &str = "volume-snapshotter/claim-volume";
+
 /// Annotation of a group snapshot: the claims when it was requested, each as `name=uid`, comma-separated. The
 /// snapshot controller looks them up by their labels, later.
 pub const CLAIM_UIDS_ANNOTATION: &str = "volume-snapshotter/claim-uids";
@@ -83,6 +86,25 @@ pub const HOOK_ANNOTATIONS: [&str; 4] = [
 /// set afterwards, so one without it may be consistent too.
 pub const CONSISTENT_LABEL: &str = "volume-snapshotter/consistent";
 
+/// Annotation of a snapshot whose data was restored and read without fault: when, and what was found.
+pub const VERIFIED_ANNOTATION: &str = "volume-snapshotter/verified";
+
+/// Annotation of a snapshot that could not be verified: when, and why.
+pub const VERIFY_FAILED_ANNOTATION: &str = "volume-snapshotter/verify-failed";
+
+/// Label of a drill's Jobs, their pods and their claims; the value is that of [`RUN_UID_LABEL`], or a random one. No
+/// run snapshots a claim that has it.
+pub const DRILL_LABEL: &str = "volume-snapshotter/drill";
+
+/// Annotation of a drill's Job: the claim whose snapshot it reads.
+pub const DRILL_CLAIM_ANNOTATION: &str = "volume-snapshotter/drill-claim";
+
+/// Annotation of a drill's Job: the snapshot that it reads.
+pub const DRILL_SNAPSHOT_ANNOTATION: &str = "volume-snapshotter/drill-snapshot";
+
+/// Annotation of a drill's Job: the uid of the snapshot that it reads.
+pub const DRILL_SNAPSHOT_UID_ANNOTATION: &str = "volume-snapshotter/drill-snapshot-uid";
+
 /// The recommended label for the tool that manages an object.
 pub const MANAGED_BY_LABEL: &str = "app.kubernetes.io/managed-by";
 
@@ -108,6 +130,19 @@ pub fn run_id(random: u32) -> String {
 /// Returns the id of a restore outside a Kubernetes Job.
 pub fn restore_id(random: u32) -> String {
     format!("restore-{random:08x}")
+}
+
+/// Returns the id of a drill outside a Kubernetes Job.
+pub fn drill_id(random: u32) -> String {
+    format!("verify-{random:08x}")
+}
+
+/// Returns the name of the Job that reads a claim's snapshot in a drill. `drill` is the value of [`DRILL_LABEL`]. The
+/// name depends on nothing else, so that the drill's next attempt finds the Job and there are never two. It leaves
+/// room for what Kubernetes appends to name the pod and the pod's claim.
+pub fn drill_job_name(drill: &str, claim: &str) -> String {
+    let bytes = drill.bytes().chain([b'/']).chain(claim.bytes());
+    format!("volume-snapshotter-verify-{:016x}", crate::shard::hash_of(bytes))
 }
 
 /// Whether a text is a UUID, as the uids of objects are.

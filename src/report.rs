@@ -157,6 +157,10 @@ pub enum Reason {
     Hook,
     /// Older snapshots could not be deleted.
     NotPruned,
+    /// A drill found that a volume made from a snapshot cannot be read, or that there is nothing in it.
+    Damaged,
+    /// The newest snapshot is older than a drill accepts.
+    TooOld,
     /// The run reached its time limit.
     TimeLimit,
     /// A signal stopped the run.
@@ -165,6 +169,7 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// Those that a run can have.
     pub const ALL: [Reason; 15] = [
         Reason::NotReady,
         Reason::Quota,
@@ -198,6 +203,8 @@ impl Reason {
             Reason::Disturbed => "disturbed",
             Reason::Hook => "hook",
             Reason::NotPruned => "not_pruned",
+            Reason::Damaged => "damaged",
+            Reason::TooOld => "too_old",
             Reason::TimeLimit => "time_limit",
             Reason::Signal => "signal",
             Reason::Other => "other",

@@ -57,7 +57,12 @@ impl fmt::Display for Shard {
 }
 
 fn hash(claim: &ClaimId) -> u64 {
-    mix(fnv_1a(claim.namespace.bytes().chain([b'/']).chain(claim.name.bytes())))
+    hash_of(claim.namespace.bytes().chain([b'/']).chain(claim.name.bytes()))
+}
+
+/// The hash of any bytes. It is the same in every version.
+pub(crate) fn hash_of(bytes: impl Iterator<Item = u8>) -> u64 {
+    mix(fnv_1a(bytes))
 }
 
 /// Fowler–Noll–Vo hash 1a, 64 bits.

@@ -8,6 +8,7 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use crate::{
     api::{Claim, GROUP_SNAPSHOT_KIND, Lenient, VolumeSnapshot},
     names, text,
+    volume::NotedVolume,
 };
 
 /// Identifies a claim by namespace and name.
@@ -60,6 +61,8 @@ pub struct Snapshot {
     /// Uid of the claim when the snapshot was requested, from its annotation. Of a group those of its claims, see
     /// [`crate::group::claim_uids`].
     pub claim_uid: Option<String>,
+    /// Whether a drill has read its data without fault, and none has found it to be bad since.
+    pub verified: bool,
     /// The last error that the snapshot controller reported.
     pub error: Option<String>,
 }
@@ -96,6 +99,7 @@ impl Snapshot {
             run: None,
             run_uid: None,
             claim_uid: None,
+            verified: false,
             error: None,
         }
     }
@@ -164,11 +168,43 @@ pub struct Record {
     pub restore_size: Option<String>,
     /// The other tool that made it. `None` also if it carries no mark that is known.
     pub maker: Option<Maker>,
+    /// What its claim's volume was when it was requested, if that was noted.
+    pub volume: Option<NotedVolume>,
+    /// Whether its data was restored and read.
+    pub verification: Verification,
     /// All labels but those that have a field of their own.
     pub labels: BTreeMap<String, String>,
     /// The VolumeGroupSnapshot that it is a member of.
     pub group: Option<GroupRef>,
     pub snapshot: Snapshot,
+}
+
+/// What a snapshot's annotations say of drills.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Verification {
+    /// When its data was last restored and read without fault. `None` also if what stands there is no time.
+    pub verified: Option<Timestamp>,
+    /// What was found then, in words.
+    pub found: Option<String>,
+    /// When and why it was last tried in vain, since then.
+    pub failed: Option<String>,
+}
+
+/// The time with which the annotation of a verified snapshot begins.
+fn verified_at(annotation: &str) -> Option<Timestamp> {
+    annotation.split(' ').next()?.parse().ok()
+}
+
+impl Verification {
+    /// Reads the annotations: a time, a blank, and words.
+    fn read(verified: Option<&str>, failed: Option<String>) -> Self {
+        let found = verified.and_then(|text| text.split_once(' ')).map(|(_, found)| text::foreign(found));
+        Verification {
+            verified: verified.and_then(verified_at),
+            found: found.filter(|found| !found.is_empty()),
+            failed: failed.map(|why| text::foreign(&why)),
+        }
+    }
 }
 
 /// Identifies a VolumeGroupSnapshot, in the namespace of its members.
@@ -217,12 +253,18 @@ impl From<VolumeSnapshot> for Record {
             let group = object.metadata.annotations.gemini_group.take();
             group.map(|name| Maker { key: names::GEMINI_ANNOTATION, name })
         });
+        let annotations = &mut object.metadata.annotations;
+        let volume = annotations.claim_volume.take().and_then(|noted| NotedVolume::read(&noted));
+        let verification =
+            Verification::read(annotations.verified.as_deref(), annotations.verify_failed.take());
         let owners = &object.metadata.owner_references;
         let group = owners.iter().find(|owner| owner.kind == GROUP_SNAPSHOT_KIND);
         let group = group.map(|owner| GroupRef { name: owner.name.clone(), uid: owner.uid.clone() });
         Record {
             maker,
             group,
+            volume,
+            verification,
             labels: further,
             namespace: std::mem::take(&mut object.metadata.namespace),
             claim: object.spec.source.persistent_volume_claim_name.take(),
@@ -238,6 +280,7 @@ impl From<VolumeSnapshot> for Snapshot {
     fn from(object: VolumeSnapshot) -> Self {
         let VolumeSnapshot { metadata, spec: _, status } = object;
         let mut labels = metadata.labels;
+        let verified = metadata.annotations.verified.as_deref().and_then(verified_at).is_some();
         let unreadable = status == Lenient::Unreadable;
         let status = status.known().unwrap_or_default();
         // The controller writes the group's name into the status late; the owner reference is there from the
@@ -249,6 +292,7 @@ impl From<VolumeSnapshot> for Snapshot {
             run: labels.remove(names::RUN_LABEL),
             run_uid: labels.remove(names::RUN_UID_LABEL),
             claim_uid: metadata.annotations.claim_uid,
+            verified,
             name: metadata.name,
             uid: metadata.uid,
             resource_version: metadata.resource_version,
@@ -319,6 +363,7 @@ mod tests {
                 run: Some("hourly-1".into()),
                 run_uid: Some("0e1f".into()),
                 claim_uid: Some("76d4".into()),
+                verified: false,
                 error: None,
             }
         );

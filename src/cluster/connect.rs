@@ -99,14 +99,15 @@ impl Cluster {
         concurrency: usize,
         budget: Duration,
     ) -> Result<Self, Error> {
-        let namespace = namespace.unwrap_or_else(|| config.default_namespace.clone());
+        let own_namespace = config.default_namespace.clone();
+        let namespace = namespace.unwrap_or_else(|| own_namespace.clone());
         let plugin = config.auth_info.exec.as_ref().and_then(|plugin| plugin.command.clone());
         if !can_be_sent(&config.auth_info) {
             return Err(Error::no_way(credentials::INVALID_HEADER));
         }
         let client = Client::try_from(adapt(config))
             .map_err(|error| Error::no_way(&credentials::of_client(error, plugin.as_deref())))?;
-        Ok(Cluster { requests: Requests::new(client, concurrency, budget), namespace, in_pod })
+        Ok(Cluster { requests: Requests::new(client, concurrency, budget), namespace, own_namespace, in_pod })
     }
 }
 

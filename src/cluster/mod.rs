@@ -1,7 +1,7 @@
 //! The cluster: every request that this program makes is made here, and only here is one repeated.
 //!
 //! [`Cluster`] offers what a run needs in a run's own words, what a restore needs beside that in `claims`, and
-//! what people are told with in `events`. How a request is sent, bounded and repeated is in `request` and
+//! what people are told with in `events`, and what a drill needs in `jobs`. How a request is sent, bounded and repeated is in `request` and
 //! `backoff`, how a list is read page by page in `pages`; where the API server is and who we are to it in
 //! `connect`; how a command is run in a container in `exec`; what is asked of group snapshots in `groups`; what a new
 //! snapshot is to be in `new`; what can go wrong in [`Error`].
@@ -14,6 +14,7 @@ mod error;
 mod events;
 mod exec;
 mod groups;
+mod jobs;
 mod new;
 mod operation;
 mod pages;
@@ -35,6 +36,7 @@ pub use connect::{Access, INTERACTIVE_RETRY_BUDGET, RETRY_BUDGET, connect};
 pub(crate) use error::with_causes;
 pub use error::{Error, ErrorKind};
 pub use exec::{OpenCommand, PodCommand};
+pub use jobs::{NewJob, Notes, VERIFY_CLAIM_PERMISSIONS, VERIFY_CLASS_PERMISSIONS, VERIFY_PERMISSIONS};
 pub use new::{NewSnapshot, Source, Stored};
 pub use request::{DENIED_FOR, Slot};
 
@@ -70,6 +72,7 @@ const EVENTS: &str = "events";
 const CLASSES: &str = "storageclasses";
 const VOLUMES: &str = "persistentvolumes";
 const CRON_JOBS: &str = "cronjobs";
+const JOBS: &str = "jobs";
 const CONFIG_MAPS: &str = "configmaps";
 const PODS: &str = "pods";
 const EXEC: &str = "pods/exec";
@@ -165,6 +168,8 @@ const WATCH_SECONDS: u32 = 290;
 pub struct Cluster {
     requests: Requests,
     namespace: String,
+    /// That of the pod, or of the kubeconfig's context.
+    own_namespace: String,
     in_pod: bool,
 }
 
@@ -235,6 +240,11 @@ impl Cluster {
     /// Whether we are the pod's ServiceAccount. Otherwise a person started this program.
     pub fn is_in_pod(&self) -> bool {
         self.in_pod
+    }
+
+    /// Whether this is a pod that works in its own namespace: what it makes can belong to its Job.
+    pub fn is_in_own_namespace(&self) -> bool {
+        self.in_pod && self.namespace == self.own_namespace
     }
 
     /// The current time by the API server's clock, which dates all objects. This machine's may be wrong.
@@ -689,7 +699,7 @@ fn path(scope: &Scope, resource: &str) -> ApiRequest {
         SNAPSHOTS => format!("/apis/{SNAPSHOT_API}"),
         GROUPS => format!("/apis/{GROUP_SNAPSHOT_API}"),
         CLASSES => format!("/apis/{STORAGE_GROUP}/v1"),
-        CRON_JOBS => format!("/apis/{BATCH_GROUP}/v1"),
+        CRON_JOBS | JOBS => format!("/apis/{BATCH_GROUP}/v1"),
         _ => "/api/v1".to_owned(),
     };
     ApiRequest::new(match scope {

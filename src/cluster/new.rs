@@ -32,6 +32,9 @@ pub struct NewSnapshot {
     pub run_uid: Option<String>,
     /// The uid of the claim, as it was just read. Of a group those of its claims, see [`crate::group::claim_uids`].
     pub claim_uid: Option<String>,
+    /// What the claim's volume is, for whoever makes a volume from the snapshot without reading the claim. `None` of a
+    /// group.
+    pub claim_volume: Option<String>,
     /// The part of all claims that its claim is in.
     pub shard: Shard,
     /// Whether it is held.
@@ -158,11 +161,12 @@ impl NewSnapshot {
         let further = self.labels.iter().map(|(key, value)| (Cow::Owned(key.clone()), value.clone()));
         let own = self.own_labels().into_iter().map(|(key, value)| (Cow::Borrowed(key), value));
         let claim_uid = self.claim_uid.iter().map(|uid| (self.annotation(), uid.clone()));
+        let volume = self.claim_volume.iter().map(|volume| (names::CLAIM_VOLUME_ANNOTATION, volume.clone()));
         NewMetadata {
             name: self.name.clone(),
             // Own ones last: none of the others may stand in their place.
             labels: further.chain(own).collect(),
-            annotations: claim_uid.collect(),
+            annotations: claim_uid.chain(volume).collect(),
         }
     }
 

@@ -217,6 +217,35 @@ Examples:
   {program} read --allow-empty --timeout 2h /data
   {program} read /dev/mapper/data";
 
+/// What `verify` does.
+pub(super) const VERIFY: &str = "\
+Makes a throw-away volume from the newest ready snapshot of each claim, has a pod read every byte of it, and notes on \
+the snapshot what came of it (volume-snapshotter/verified or volume-snapshotter/verify-failed). Pod, claim and volume \
+are gone afterwards. What was verified within the last week is not read again.";
+
+/// What the flags of `list` that mean something else to `verify` are.
+pub(super) const VERIFY_CLAIMS: &str = "Snapshots of these claims [default: of all that the schedule has snapshots of] [env: SNAPSHOT_PVC_NAMES]";
+pub(super) const VERIFY_JOB: &str = "The schedule whose snapshots they are: value of the label 'job' [default: volume-snapshotter] [env: SNAPSHOT_JOB]";
+
+/// What stands behind the flags of `verify`.
+pub(super) const VERIFY_AFTER: &str = "\
+A flag wins over its variable. Further variables: VERIFY_EVERY (7d: how long a
+verification holds), VERIFY_TIME_LIMIT (6h: how long the whole may take),
+VERIFY_PING_URL, and those of a run for logs, Events and metrics.
+
+Exit codes:
+  0    the newest snapshot of every claim is verified
+  1    one is not, and another attempt may help
+  2    one is damaged, empty or too old, or trying again cannot help: the command
+       line, settings, permissions, the cluster does not allow the pod
+  3    all are verified, but that could not be noted, or a Job stays for a while
+  130  told to stop (Ctrl-C); 143: SIGTERM
+
+Examples:
+  {program} verify data
+  {program} verify -l app=web --parallel 4 --max-age 2d
+  {program} verify data --image busybox:1 --command '[\"test\", \"-s\", \"/data/app.db\"]'";
+
 /// What stands behind the argument of `completion`.
 pub(super) const COMPLETION_AFTER: &str = "\
 Examples:

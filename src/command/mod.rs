@@ -23,7 +23,7 @@ use crate::{
     list::Extent,
     names, read,
     retention::{Rules, Window},
-    settings::{self, Flag, RestoreSettings, Settings},
+    settings::{self, Flag, RestoreSettings, Settings, VerifySettings},
     simulate::{self, Plan},
 };
 
@@ -49,6 +49,8 @@ pub enum Command {
     Adopt(AdoptCommand),
     /// What a policy would hold.
     Simulate(SimulateCommand),
+    /// Whether volumes can be made from snapshots and read.
+    Verify(VerifyCommand),
     /// Every byte of a volume.
     Read(ReadCommand),
     /// A text for standard output: the version, a script for a shell.
@@ -99,6 +101,15 @@ pub struct SimulateCommand {
     pub plan: Plan,
     /// How it is said.
     pub format: Format,
+}
+
+/// How `verify` was called.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VerifyCommand {
+    /// What stands in the place of variables: of those of a run, and of those of a drill.
+    pub flags: (Vec<Flag>, Vec<Flag>),
+    /// Which cluster.
+    pub cluster: ClusterFlags,
 }
 
 /// How `read` was called.
@@ -157,6 +168,14 @@ struct AdoptFlags {
     /// Adopt them; without it they are only shown
     #[arg(short, long)]
     yes: bool,
+}
+
+/// What a drill has in common with a run.
+#[derive(Args)]
+struct VerifyFlags {
+    /// Say what would be read, and change nothing [env: SNAPSHOT_DRY_RUN]
+    #[arg(long, num_args = 0, default_missing_value = "true")]
+    dry_run: Option<String>,
 }
 
 /// What is simulated, and how it is said.
@@ -242,6 +261,11 @@ pub fn program(name: &str) -> clap::Command {
         .mut_arg("pvc_names", |argument| argument.help("Snapshots of these claims [env: SNAPSHOT_PVC_NAMES]"))
         .mut_arg("pvc_selector", |argument| argument.help(help::ADOPT_SELECTOR))
         .mut_arg("job", |argument| argument.help(help::ADOPT_JOB));
+    let verify = VerifyFlags::augment_args(VerifySettings::add_flags(clap::Command::new("verify")));
+    let verify = ClusterFlags::augment_args(verify)
+        .mut_arg("retention", |argument| argument.hide(true))
+        .mut_arg("pvc_names", |argument| argument.help(help::VERIFY_CLAIMS))
+        .mut_arg("job", |argument| argument.help(help::VERIFY_JOB));
     let read = ReadFlags::augment_args(clap::Command::new("read"));
     let completion = CompletionFlags::augment_args(clap::Command::new("completion"));
     clap::Command::new(names::PROGRAM)
@@ -280,6 +304,13 @@ pub fn program(name: &str) -> clap::Command {
                 .before_help(help::ADOPT)
                 .override_usage(text(help::ADOPT_USAGE))
                 .after_help(text(help::ADOPT_AFTER)),
+        )
+        .subcommand(
+            verify
+                .about("Prove that volumes can be made from the newest snapshots, and read")
+                .help_template(TEMPLATE)
+                .before_help(help::VERIFY)
+                .after_help(text(help::VERIFY_AFTER)),
         )
         .subcommand(
             read.about("Read every byte of a volume, and say what cannot be read")
@@ -325,6 +356,10 @@ pub fn command(arguments: impl IntoIterator<Item = OsString>) -> Result<Command,
                 yes,
             }))
         }
+        "verify" => Ok(Command::Verify(VerifyCommand {
+            flags: VerifySettings::flags(subcommand, matches),
+            cluster: ClusterFlags::from_arg_matches(matches)?,
+        })),
         "simulate" => {
             let SimulateFlags { retention, every, length, output } =
                 SimulateFlags::from_arg_matches(matches)?;

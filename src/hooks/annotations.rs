@@ -206,7 +206,7 @@ fn hook(
 }
 
 /// A command is a JSON array, or the name of a program without arguments. No shell reads it.
-fn argv(command: &str) -> Result<Vec<String>, String> {
+pub(crate) fn argv(command: &str) -> Result<Vec<String>, String> {
     let argv = if command.starts_with('[') {
         serde_json::from_str::<Vec<String>>(command)
             .map_err(|error| format!("it begins like a JSON array of strings and is none: {error}"))?

@@ -7,5 +7,6 @@
 mod annotations;
 mod plan;
 
+pub(crate) use annotations::argv;
 pub use annotations::{Hook, HookError, HookedPod, Hooks, OnError, of_pod};
 pub use plan::{Unit, units};

@@ -84,6 +84,8 @@ fn item(row: &Row) -> Value {
         "job": record.schedule,
         "run": snapshot.run,
         "held": snapshot.held,
+        "verified": record.verification.verified.map(|time| time.to_string()),
+        "verifyFailed": record.verification.failed,
         "labels": labels,
         "state": state.word(),
         "terminatingSince": snapshot.terminating_since.map(|since| since.to_string()),

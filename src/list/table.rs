@@ -6,7 +6,7 @@ use std::iter;
 use k8s_openapi::jiff::Timestamp;
 
 use super::{Retention, Row, State};
-use crate::text;
+use crate::{snapshot::Verification, text};
 
 /// How a table looks.
 #[derive(Clone, Copy, Debug, Default)]
@@ -62,12 +62,13 @@ impl Cell {
 
 /// The table, with a line of headings. Ages are those of `now`.
 pub fn table(rows: &[Row], look: Look<'_>, now: Timestamp) -> String {
-    let mut lines: Vec<Vec<Cell>> = vec![headings(look)];
+    let verified = look.wide || rows.iter().any(|row| row.record.verification != Verification::default());
+    let mut lines: Vec<Vec<Cell>> = vec![headings(look, verified)];
     let rows: Vec<(&Row, bool)> = rows
         .iter()
         .flat_map(|row| iter::once((row, false)).chain(row.members.iter().map(|row| (row, true))))
         .collect();
-    lines.extend(rows.iter().map(|(row, is_member)| cells(row, *is_member, look, now)));
+    lines.extend(rows.iter().map(|(row, is_member)| cells(row, *is_member, look, verified, now)));
     let columns = lines.first().map_or(0, Vec::len);
     let widths: Vec<usize> = (0..columns)
         .map(|column| lines.iter().filter_map(|line| line.get(column)).map(Cell::width).max().unwrap_or(0))
@@ -99,7 +100,7 @@ fn shown_error(row: &Row) -> Option<&str> {
     row.record.snapshot.error.as_deref().filter(|_| !row.record.snapshot.ready)
 }
 
-fn headings(look: Look<'_>) -> Vec<Cell> {
+fn headings(look: Look<'_>, verified: bool) -> Vec<Cell> {
     let mut names = Vec::new();
     // As kubectl heads its columns of labels.
     let labels = look.labels.iter().map(|key| key.rsplit('/').next().unwrap_or(key).to_uppercase());
@@ -112,6 +113,9 @@ fn headings(look: Look<'_>) -> Vec<Cell> {
         names.push("TIME");
     }
     names.extend(["READY", "SIZE", "STATE"]);
+    if verified {
+        names.push("VERIFIED");
+    }
     if look.jobs || look.wide {
         names.push("SCHEDULE");
     }
@@ -126,9 +130,20 @@ fn headings(look: Look<'_>) -> Vec<Cell> {
     names.into_iter().map(|name| Cell::new(name, Style::Heading)).collect()
 }
 
+/// When it was verified, or that this failed since.
+fn verification(verification: &Verification, now: Timestamp) -> Cell {
+    match verification {
+        Verification { failed: Some(_), .. } => Cell::new("failed", Style::Bad),
+        Verification { verified: Some(time), .. } => {
+            Cell::new(format!("{} ago", text::age(now.duration_since(*time))), Style::Good)
+        }
+        Verification { .. } => Cell::new("-", Style::Plain),
+    }
+}
+
 /// The cells of a row. A member stands under its group, and its name, which is as long as a line, is shown only where
 /// lines may be long.
-fn cells(row: &Row, is_member: bool, look: Look<'_>, now: Timestamp) -> Vec<Cell> {
+fn cells(row: &Row, is_member: bool, look: Look<'_>, verified: bool, now: Timestamp) -> Vec<Cell> {
     let Row { record, group, members: _, state, retention } = row;
     let snapshot = &record.snapshot;
     let mut cells = Vec::new();
@@ -170,6 +185,9 @@ fn cells(row: &Row, is_member: bool, look: Look<'_>, now: Timestamp) -> Vec<Cell
             State::Error | State::Stuck => Style::Bad,
         },
     ));
+    if verified {
+        cells.push(verification(&record.verification, now));
+    }
     if look.jobs || look.wide {
         cells.push(Cell::name(record.schedule.as_deref()));
     }

@@ -16,8 +16,9 @@ use crate::{
     api::NewEvent,
     cluster::{Cluster, Error, ErrorKind},
     report::{ClaimReport, End, Report, Step, Stop, truncate},
-    settings::{EventChoice, Settings},
+    settings::{EventChoice, Settings, VerifySettings},
     text,
+    verify::{ClaimVerdict, VerifyEnd, VerifyReport},
 };
 
 /// The most Events of a run.
@@ -72,7 +73,12 @@ fn note(claim: &ClaimReport, report: &Report) -> String {
         note.push_str(": ");
         note.push_str(why.unwrap_or("the run reached its time limit"));
     }
-    let mut note = text::foreign(&note);
+    shortened(&note)
+}
+
+/// A line that the API server takes for a note.
+fn shortened(note: &str) -> String {
+    let mut note = text::foreign(note);
     truncate(&mut note, MAX_NOTE);
     note
 }
@@ -111,16 +117,73 @@ pub(super) async fn announce(
     instance: &str,
     within: Duration,
 ) {
-    let mut all = all_said(report, settings.events);
+    let all = all_said(report, settings.events);
+    let event = |(claim, said): &(&ClaimReport, Said)| event(claim, *said, report, instance);
+    create_all(cluster, &all, event, settings.concurrency, within).await;
+}
+
+/// Creates the Events that are wanted of a drill, as [`announce`] does those of a run.
+pub(super) async fn announce_drill(
+    cluster: &Cluster,
+    settings: &VerifySettings,
+    report: &VerifyReport,
+    instance: &str,
+    within: Duration,
+) {
+    let all = all_said_of_drill(report, settings.run.events);
+    let event = |(claim, said): &(&ClaimVerdict, Said)| NewEvent {
+        name: name(&claim.claim, rand::random()),
+        namespace: claim.namespace.clone(),
+        claim: claim.claim.clone(),
+        claim_uid: claim.claim_uid.clone(),
+        is_warning: said.is_warning,
+        reason: said.reason,
+        action: said.action,
+        note: shortened(&claim.line()),
+        time: Timestamp::now(),
+        instance: instance.to_owned(),
+    };
+    create_all(cluster, &all, event, settings.run.concurrency, within).await;
+}
+
+/// What is said after a drill, the failures first.
+fn all_said_of_drill(report: &VerifyReport, choice: EventChoice) -> Vec<(&ClaimVerdict, Said)> {
+    if choice == EventChoice::Off || report.dry_run {
+        return Vec::new();
+    }
+    let is_signalled = matches!(report.stopped, Some(Stop::Signal(_)));
+    let said = |claim: &ClaimVerdict| {
+        let (is_warning, reason) = match &claim.end {
+            VerifyEnd::Verified(_) => (false, "SnapshotVerified"),
+            VerifyEnd::Recent(_) | VerifyEnd::WouldVerify(_) => return None,
+            VerifyEnd::Unfinished(_) if is_signalled => return None,
+            VerifyEnd::Failed(_) | VerifyEnd::Unfinished(_) => (true, "SnapshotNotVerified"),
+        };
+        Some(Said { is_warning, reason, action: "Verify" })
+    };
+    let all = report.claims.iter().filter_map(|claim| Some((claim, said(claim)?)));
+    let mut all: Vec<_> = all.filter(|(_, said)| said.is_warning || choice == EventChoice::All).collect();
+    all.sort_by_key(|(_, said)| !said.is_warning);
+    all
+}
+
+/// Creates an Event of each, the first alone, within this time.
+async fn create_all<T>(
+    cluster: &Cluster,
+    all: &[T],
+    event: impl Fn(&T) -> NewEvent,
+    concurrency: usize,
+    within: Duration,
+) {
     let unsent = all.len().saturating_sub(MOST);
-    all.truncate(MOST);
+    let all = all.get(..MOST).unwrap_or(all);
     let Some((first, rest)) = all.split_first() else { return };
     let (created, failed) = (Cell::new(0), RefCell::new(None::<Error>));
-    let create = async |(claim, said): &(&ClaimReport, Said)| {
+    let create = async |one: &T| {
         if failed.borrow().is_some() {
             return;
         }
-        match cluster.create_event(&event(claim, *said, report, instance)).await {
+        match cluster.create_event(&event(one)).await {
             Ok(()) => created.set(created.get() + 1),
             Err(error) => *failed.borrow_mut() = Some(error),
         }
@@ -128,7 +191,7 @@ pub(super) async fn announce(
     let sending = async {
         // Alone: without the right, or without a server, one request is enough to know.
         create(first).await;
-        stream::iter(rest).for_each_concurrent(settings.concurrency, &create).await;
+        stream::iter(rest).for_each_concurrent(concurrency, &create).await;
     };
     let is_over = timeout(within.min(WITHIN), sending).await.is_ok();
     let (created, wanted) = (created.get(), all.len());

@@ -29,7 +29,7 @@ use crate::{
 
 /// The most claims that have series of their own. Their text takes about a kilobyte each, in the memory of the run
 /// and in the Pushgateway.
-const MOST_CLAIMS: usize = 1000;
+pub(super) const MOST_CLAIMS: usize = 1000;
 
 /// All that is pushed of a run.
 #[derive(Debug)]
@@ -80,12 +80,12 @@ impl Claim {
 }
 
 /// As a float, which every value of Prometheus is.
-fn number(count: usize) -> f64 {
+pub(super) fn number(count: usize) -> f64 {
     // Exact as far as anything can be counted here.
     count as f64
 }
 
-fn unix(time: SystemTime) -> f64 {
+pub(super) fn unix(time: SystemTime) -> f64 {
     time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
 }
 
@@ -225,7 +225,7 @@ impl Metrics {
 }
 
 /// A metric with all its series; nothing if there are none.
-fn gauge<'a>(
+pub(super) fn gauge<'a>(
     encoder: &mut DescriptorEncoder,
     name: &str,
     help: &str,

@@ -4,8 +4,9 @@
 //! Whatever goes wrong here is a line of the log, and whatever takes long ends in time: see [`tell`].
 //!
 //! What is said on the claims is in `events`; who is pinged, and when, is in `ping`; what is pushed to a Pushgateway is
-//! in `metrics`, and how in `push`; how a request is sent to a foreign URL is in [`http`].
+//! in `metrics`, of a drill in `drill_metrics`, and how in `push`; how a request is sent to a foreign URL is in [`http`].
 
+mod drill_metrics;
 mod events;
 pub mod http;
 mod metrics;
@@ -17,7 +18,8 @@ use std::time::Duration;
 use crate::{
     cluster::Cluster,
     report::{EXIT_PERMANENT, Report, Stop},
-    settings::{Ping, Problems, Settings, TELLING},
+    settings::{Ping, Problems, Settings, TELLING, VerifySettings},
+    verify::VerifyReport,
 };
 
 /// How long it may take when a signal ended the run: the process has to be gone within a second.
@@ -36,6 +38,17 @@ struct Outcome {
 
 impl From<&Report> for Outcome {
     fn from(report: &Report) -> Self {
+        Outcome {
+            exit: report.exit_code(),
+            summary: report.summary(),
+            message: report.termination_message(),
+            took: report.took,
+        }
+    }
+}
+
+impl From<&VerifyReport> for Outcome {
+    fn from(report: &VerifyReport) -> Self {
         Outcome {
             exit: report.exit_code(),
             summary: report.summary(),
@@ -79,6 +92,37 @@ pub async fn tell(
         tokio::join!(announcing, pinging, pushing);
     };
     match is_signalled(report) {
+        true => telling.await,
+        false => until(stop, telling).await,
+    }
+}
+
+/// Tells everybody who is to be told of a drill, as [`tell`] does of a run.
+pub async fn tell_of_drill(
+    report: &VerifyReport,
+    settings: &VerifySettings,
+    cluster: Option<&Cluster>,
+    id: &str,
+    stop: impl Future<Output = Stop>,
+) {
+    let is_signalled = matches!(report.stopped, Some(Stop::Signal(_)));
+    let within = if is_signalled { AFTER_SIGNAL } else { TELLING };
+    let announcing = async {
+        if let Some(cluster) = cluster {
+            events::announce_drill(cluster, settings, report, id, within).await;
+        }
+    };
+    let pinging = async {
+        if let Some(ping) = settings.ping() {
+            ping::ping(&ping, &Outcome::from(report), within).await;
+        }
+    };
+    let namespace = cluster.map(Cluster::namespace).or(settings.run.namespace.as_deref());
+    let pushing = push::push_drill(report, settings, namespace, within);
+    let telling = async {
+        tokio::join!(announcing, pinging, pushing);
+    };
+    match is_signalled {
         true => telling.await,
         false => until(stop, telling).await,
     }

@@ -9,4 +9,4 @@ mod termination;
 pub use log::{finish_log, start_log, start_plain_log};
 pub use signals::stop_signals;
 pub use terminal::{canvas, print, screen, waiting_line};
-pub use termination::{leave_message, publish, publish_reading, publish_restore};
+pub use termination::{leave_message, publish, publish_reading, publish_restore, publish_verify};

@@ -12,6 +12,7 @@ use crate::{
     read,
     report::{EXIT_DONE, Report, RestoreReport},
     settings::LogFormat,
+    verify::VerifyReport,
 };
 
 /// Logs the summary of a run, and writes its termination message.
@@ -47,6 +48,20 @@ pub fn publish_restore(report: &RestoreReport, format: Option<LogFormat>, termin
         Err(_) => tracing::error!(exit, "{said}"),
     }
     leave_message(&format!("{said}\n"), termination_log);
+}
+
+/// Logs the summary of a drill, and writes its termination message.
+pub fn publish_verify(report: &VerifyReport, termination_log: &Path) {
+    let code = report.exit_code();
+    let duration_ms = u64::try_from(report.took.as_millis()).unwrap_or(u64::MAX);
+    let (claims, verified) = (report.claims.len(), report.verified());
+    let summary = report.summary();
+    if code == EXIT_DONE {
+        tracing::info!(exit = code, claims, verified, duration_ms, "{summary}");
+    } else {
+        tracing::error!(exit = code, claims, verified, duration_ms, "{summary}");
+    }
+    leave_message(&report.termination_message(), termination_log);
 }
 
 /// Logs the summary of a reading, and writes its result to the termination message.

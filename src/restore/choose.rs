@@ -92,10 +92,14 @@ fn latest(mut records: Vec<Record>, settings: &RestoreSettings, now: Timestamp) 
     if !settings.labels.is_empty() {
         described.push_str(&format!(" with label {}", settings.said_labels()));
     }
+    if settings.verified {
+        described.push_str(" that is verified");
+    }
     records.retain(|record| {
         record.claim.as_deref() == Some(wanted)
             && (settings.schedule.is_none() || record.schedule == settings.schedule)
             && settings.has_labels(record)
+            && (!settings.verified || record.snapshot.verified)
     });
     if records.is_empty() {
         return Err(permanent(format!(

@@ -24,11 +24,13 @@ use crate::{
     report::{Failure, Reason, RestoreReport, Restored, Stop},
     settings::{Choice, RestoreSettings},
     snapshot::{ClaimId, Record},
-    text, yaml,
+    text,
+    volume::Source,
+    yaml,
 };
 use choose::Chosen;
 use next::{Deletable, Done, Pair};
-use plan::{Plan, Source};
+use plan::Plan;
 use wait::Ready;
 
 /// Says something, once the line that says what is waited for is out of the way.

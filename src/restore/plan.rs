@@ -3,24 +3,16 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    api::{Claim, NewClaim, Quantity},
+    api::{Claim, NewClaim},
     names,
     quantity::Bytes,
-    report::{Failure, Reason},
+    report::Failure,
     retention::ClaimIdentity,
     settings::{Choice, RestoreSettings},
     snapshot::Record,
     text,
+    volume::{self, Source, VolumePlan, Wishes},
 };
-
-/// The claim that a snapshot was taken of.
-pub(super) enum Source {
-    There(Box<Claim>),
-    /// It was deleted, or the snapshot does not name it.
-    Gone,
-    /// It cannot be read, for this reason.
-    Unread(String),
-}
 
 /// The claim to create, with warnings.
 #[derive(Debug)]
@@ -46,33 +38,15 @@ pub(super) fn plan(
         Source::There(claim) => Some(claim),
         Source::Gone | Source::Unread(_) => None,
     };
-    let spec = claim.map(|claim| &claim.spec);
-    let size = size(settings, record, claim.map(AsRef::as_ref))?;
-
+    let wishes = Wishes {
+        size: settings.size.clone(),
+        storage_class: settings.storage_class.clone(),
+        access_modes: settings.access_modes.clone(),
+        volume_mode: settings.volume_mode,
+    };
     // Values that neither the settings nor the claim specify are assumed, with a warning.
-    let mut assumed = Vec::new();
-    let class = settings.storage_class.clone().or_else(|| {
-        // An empty class means that the volume was created by hand. No provisioner would create another.
-        let of_claim =
-            spec.and_then(|spec| spec.storage_class_name.clone()).filter(|class| !class.is_empty());
-        if of_claim.is_none() {
-            assumed.push("the cluster's default StorageClass (--storage-class)");
-        }
-        of_claim
-    });
-    let access_modes = settings.access_modes.clone().unwrap_or_else(|| {
-        let of_claim = spec.map(|spec| spec.access_modes.clone()).filter(|modes| !modes.is_empty());
-        of_claim.unwrap_or_else(|| {
-            assumed.push("ReadWriteOnce (--access-modes)");
-            vec!["ReadWriteOnce".to_owned()]
-        })
-    });
-    let volume_mode = settings.volume_mode.map(|mode| mode.to_string()).unwrap_or_else(|| {
-        spec.and_then(|spec| spec.volume_mode.clone()).unwrap_or_else(|| {
-            assumed.push("Filesystem (--volume-mode)");
-            "Filesystem".to_owned()
-        })
-    });
+    let VolumePlan { size, storage_class, access_modes, volume_mode, assumed } =
+        volume::plan(&wishes, record, source, "; give it with --size or RESTORE_SIZE")?;
     if !assumed.is_empty() {
         let why = match (source, &record.claim) {
             (Source::There(claim), _) => format!("claim {} leaves some fields unset", claim.metadata.name),
@@ -117,39 +91,11 @@ pub(super) fn plan(
         annotations,
         access_modes,
         volume_mode,
-        storage_class: class,
+        storage_class,
         size: size.to_string(),
         snapshot: snapshot.name.clone(),
     };
     Ok(Plan { claim, warnings })
-}
-
-/// Returns the size of the volume: the user's, else the larger of claim and snapshot, because the claim may
-/// have been expanded since.
-fn size(settings: &RestoreSettings, record: &Record, claim: Option<&Claim>) -> Result<Bytes, Failure> {
-    let name = &record.snapshot.name;
-    let permanent = |message: String| Failure { message, is_transient: false, reason: Reason::Other };
-    let least: Option<Bytes> = record.restore_size.as_deref().and_then(|size| size.parse().ok());
-    if let Some(wanted) = &settings.size {
-        return match least {
-            Some(least) if *wanted < least => Err(permanent(format!(
-                "a volume of {wanted} is smaller than snapshot {name}, which needs {least}; ask for {least} or more, \
-                 or leave the size out"
-            ))),
-            _ => Ok(wanted.clone()),
-        };
-    }
-    let of_claim = claim.into_iter().flat_map(|claim| {
-        [claim.spec.resources.requests.storage.as_ref(), claim.status.capacity.storage.as_ref()]
-    });
-    let parse = |size: &Quantity| size.0.parse::<Bytes>().ok();
-    // `max` returns the last of equals: the claim's own spelling.
-    least.into_iter().chain(of_claim.flatten().filter_map(parse)).max().ok_or_else(|| {
-        permanent(format!(
-            "the size of the volume is not known: snapshot {name} has no status.restoreSize, and the claim that it was \
-             taken of is not available; give it with --size or RESTORE_SIZE"
-        ))
-    })
 }
 
 /// Returns a warning if the claim was recreated and older snapshots are of the previous claim. The latest

@@ -8,11 +8,12 @@ use super::{
 };
 
 impl Rule {
-    /// Returns the indices of the times that the rule keeps, ascending. `times` must be ordered newest first.
+    /// Returns the indices of the times that the rule keeps, ascending. `times` must be ordered newest first; for
+    /// [`Rule::Verified`] they are those of verified snapshots alone.
     /// Takes O(n log n).
     pub fn keeps(&self, times: &[Timestamp]) -> Vec<usize> {
         match self {
-            Rule::Last(count) => (0..times.len().min(at_most(*count))).collect(),
+            Rule::Last(count) | Rule::Verified(count) => (0..times.len().min(at_most(*count))).collect(),
             Rule::Each(period, count) => newest_of_each(*period, at_most(*count), times, times.len()),
             Rule::Within(window) => (0..within(window, times)).collect(),
             Rule::WithinEach(period, window) => {
@@ -32,6 +33,8 @@ impl Rule {
         match self {
             Rule::Last(Count::All) | Rule::Each(_, Count::All) | Rule::All => false,
             Rule::Last(count) => times.len() >= at_most(*count),
+            // Here nothing is ever verified.
+            Rule::Verified(_) => true,
             Rule::Each(period, count) => periods(*period, times) >= at_most(*count),
             Rule::Within(window) | Rule::WithinEach(_, window) => {
                 window.before(*newest).is_some_and(|reach| reach >= begin)

@@ -9,8 +9,10 @@
 //! 3. The newest ready snapshot is kept whatever the rules say, and so is the one that this run created.
 //!    "Newest" means by the time of the data and by the API server's clock. If the two disagree, both are
 //!    kept.
-//! 4. Without a ready snapshot nothing is deleted.
-//! 5. A snapshot that is not ready is deleted only if it is older than the newest ready one, older than the
+//! 4. The newest snapshot that a drill has verified is kept whatever the rules say. A schedule whose snapshots nobody
+//!    verifies has none.
+//! 5. Without a ready snapshot nothing is deleted.
+//! 6. A snapshot that is not ready is deleted only if it is older than the newest ready one, older than the
 //!    longest wait of a run and, if a Job created it, older than the lifetime of a Job. Until then another
 //!    run, or that Job's next attempt, may be waiting for it.
 
@@ -123,6 +125,8 @@ pub enum Verdict<'r> {
     New,
     /// Kept: no ready snapshot is newer.
     NewestReady,
+    /// Kept: of those that a drill has verified none is newer.
+    NewestVerified,
     /// Kept: it is the n-th snapshot that the rule keeps.
     KeptBy(&'r Rule, usize),
     /// Kept: not ready, but no newer one is ready, or another run may still wait for it.
@@ -155,7 +159,13 @@ impl fmt::Display for Verdict<'_> {
             Verdict::NotOlder => f.write_str("not older than this run's"),
             Verdict::New => f.write_str("made by this run"),
             Verdict::NewestReady => f.write_str("newest ready"),
-            Verdict::KeptBy(rule @ (Rule::Last(Count::AtMost(_)) | Rule::Each(_, Count::AtMost(_))), nth) => {
+            Verdict::NewestVerified => f.write_str("newest verified"),
+            Verdict::KeptBy(
+                rule @ (Rule::Last(Count::AtMost(_))
+                | Rule::Each(_, Count::AtMost(_))
+                | Rule::Verified(Count::AtMost(_))),
+                nth,
+            ) => {
                 write!(f, "{} of {rule}", text::ordinal(*nth))
             }
             Verdict::KeptBy(rule, _) => rule.fmt(f),
@@ -187,11 +197,20 @@ pub fn judge<'s, 'r>(snapshots: &'s [Snapshot], by: &Judgement<'r>) -> Vec<Decis
     // `max_by_key` returns the last of equals; iterating in reverse makes that the one that ranks first.
     let last_created = ready.iter().rev().copied().max_by_key(|&place| ranked[place].rank.created);
 
-    let times: Vec<Timestamp> = ready.iter().map(|&place| ranked[place].rank.time).collect();
+    let times = |places: &[usize]| -> Vec<Timestamp> {
+        places.iter().map(|&place| ranked[place].rank.time).collect()
+    };
+    let verified: Vec<usize> =
+        ready.iter().copied().filter(|&place| ranked[place].snapshot.verified).collect();
+    let of_ready = times(&ready);
     let mut kept: Vec<Option<(&'r Rule, usize)>> = vec![None; ranked.len()];
     for rule in by.rules.iter() {
-        for (nth, index) in rule.keeps(&times).into_iter().enumerate() {
-            kept[ready[index]].get_or_insert((rule, nth + 1));
+        let (places, keeps) = match rule {
+            Rule::Verified(_) => (&verified, rule.keeps(&times(&verified))),
+            _ => (&ready, rule.keeps(&of_ready)),
+        };
+        for (nth, index) in keeps.into_iter().enumerate() {
+            kept[places[index]].get_or_insert((rule, nth + 1));
         }
     }
 
@@ -217,6 +236,9 @@ pub fn judge<'s, 'r>(snapshots: &'s [Snapshot], by: &Judgement<'r>) -> Vec<Decis
         }
         if place == newest || Some(place) == last_created {
             return Verdict::NewestReady;
+        }
+        if Some(place) == verified.first().copied() {
+            return Verdict::NewestVerified;
         }
         Verdict::Superseded
     };

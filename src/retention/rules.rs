@@ -20,6 +20,8 @@ pub enum Rule {
     /// `--keep-within-hourly` to `--keep-within-yearly`.
     WithinEach(Period, Window),
     Deltas(Deltas),
+    /// Keeps the N newest of those that a drill has verified.
+    Verified(Count),
     All,
 }
 
@@ -52,8 +54,8 @@ pub struct RuleError {
 }
 
 const ACCEPTED: &str = "accepted are last=N, hourly=N, daily=N, weekly=N, monthly=N, yearly=N (N may be all), \
-                        within=DURATION, within-hourly=DURATION to within-yearly=DURATION, deltas=DURATIONS and \
-                        all, comma-separated, e.g. last=3,daily=7,within=14d";
+                        within=DURATION, within-hourly=DURATION to within-yearly=DURATION, deltas=DURATIONS, \
+                        verified=N and all, comma-separated, e.g. last=3,daily=7,within=14d";
 
 impl Rules {
     /// Iterates over the rules in the order in which they were written.
@@ -141,6 +143,7 @@ fn parse_rule(text: &str) -> Result<Rule, String> {
         "within-monthly" => Ok(Rule::WithinEach(Period::Month, needed()?.parse()?)),
         "within-yearly" => Ok(Rule::WithinEach(Period::Year, needed()?.parse()?)),
         "deltas" => Ok(Rule::Deltas(needed()?.parse()?)),
+        "verified" => Ok(Rule::Verified(count()?)),
         "all" if value.is_none() => Ok(Rule::All),
         "all" => Err("all takes no value".to_owned()),
         "" if value.is_none() => Err("a rule is missing".to_owned()),
@@ -165,6 +168,7 @@ impl Rule {
             Rule::WithinEach(Period::Month, _) => "within-monthly",
             Rule::WithinEach(Period::Year, _) => "within-yearly",
             Rule::Deltas(_) => "deltas",
+            Rule::Verified(_) => "verified",
             Rule::All => "all",
         }
     }
@@ -182,7 +186,9 @@ impl fmt::Display for Count {
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Rule::Last(count) | Rule::Each(_, count) => write!(f, "{}={count}", self.name()),
+            Rule::Last(count) | Rule::Each(_, count) | Rule::Verified(count) => {
+                write!(f, "{}={count}", self.name())
+            }
             Rule::Within(window) | Rule::WithinEach(_, window) => write!(f, "{}={window}", self.name()),
             Rule::Deltas(deltas) => write!(f, "deltas={deltas}"),
             Rule::All => f.write_str("all"),

@@ -207,6 +207,7 @@ impl Plain {
             run,
             run_uid,
             claim_uid,
+            verified: false,
             error: None,
         } = snapshot
         else {
@@ -249,6 +250,7 @@ impl Plain {
             run: texts.text(self.run),
             run_uid: texts.text(self.run_uid),
             claim_uid: texts.text(self.claim_uid),
+            verified: false,
             error: None,
         }
     }

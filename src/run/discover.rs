@@ -488,6 +488,8 @@ fn usable(claim: Claim, settings: &Settings, chosen: Chosen) -> Found {
     let ClaimId { namespace, name } = ClaimId::of(&claim);
     let (problem, is_transient, is_failure) = match claim.status.phase.as_str() {
         _ if claim.metadata.deletion_timestamp.is_some() => ("is being deleted", false, false),
+        // A selector that matches everything matches them too, and they are gone in a moment.
+        _ if claim.metadata.labels.drill.is_some() => ("is a drill's, made from a snapshot", false, false),
         "Bound" => return Found::Usable(Some(KnownClaim::of(claim, &settings.schedule))),
         "Lost" => ("is Lost: its volume is gone", false, true),
         "Pending" => ("is Pending: it has no volume yet", true, false),

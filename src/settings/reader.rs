@@ -72,6 +72,13 @@ pub(super) fn flags(
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problems(Vec<Problem>);
 
+impl Problems {
+    /// All problems of several readings of the variables.
+    pub(super) fn joined(all: impl IntoIterator<Item = Option<Problems>>) -> Self {
+        Problems(all.into_iter().flatten().flat_map(|problems| problems.0).collect())
+    }
+}
+
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Problem {

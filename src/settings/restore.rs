@@ -40,6 +40,8 @@ pub struct RestoreSettings {
     pub schedule: Option<String>,
     /// The labels that a snapshot has to have to be considered (`RESTORE_LABEL`).
     pub labels: BTreeMap<String, String>,
+    /// Whether only snapshots are considered that a drill has verified (`RESTORE_VERIFIED`).
+    pub verified: bool,
     /// The size; unset for the larger of claim and snapshot (`RESTORE_SIZE`).
     pub size: Option<Bytes>,
     /// The StorageClass; unset for the claim's (`RESTORE_STORAGE_CLASS`).
@@ -112,6 +114,9 @@ struct Variables {
     /// Only snapshots with this label, or these: release=1.2.3,team=shop
     #[arg(long, value_name = "LABEL", conflicts_with = "snapshot")]
     label: Option<String>,
+    /// Only snapshots that are verified: the latest that is proven
+    #[arg(long, num_args = 0, default_missing_value = "true", conflicts_with = "snapshot")]
+    verified: Option<String>,
     /// Size of the new claim: 10Gi [default: the larger of the claim's and the snapshot's]
     #[arg(long, value_name = "SIZE")]
     size: Option<String>,
@@ -141,7 +146,7 @@ struct Variables {
 }
 
 /// The names of all variables of a restore, in the order in which the documentation gives them.
-pub const RESTORE_NAMES: [&str; 19] = [
+pub const RESTORE_NAMES: [&str; 20] = [
     "RESTORE_CLAIM",
     "RESTORE_GROUP",
     "RESTORE_SNAPSHOT",
@@ -150,6 +155,7 @@ pub const RESTORE_NAMES: [&str; 19] = [
     "RESTORE_NAMESPACE",
     "RESTORE_JOB",
     "RESTORE_LABEL",
+    "RESTORE_VERIFIED",
     "RESTORE_SIZE",
     "RESTORE_STORAGE_CLASS",
     "RESTORE_ACCESS_MODES",
@@ -188,6 +194,7 @@ impl RestoreSettings {
         let excluding = [
             ["RESTORE_SNAPSHOT", "RESTORE_AT"],
             ["RESTORE_SNAPSHOT", "RESTORE_LABEL"],
+            ["RESTORE_SNAPSHOT", "RESTORE_VERIFIED"],
             ["RESTORE_GROUP", "RESTORE_CLAIM"],
         ];
         let (variables, mut others) = reader.read::<Variables>(variables, flags, &excluding);
@@ -202,6 +209,7 @@ impl RestoreSettings {
             namespace,
             schedule,
             label,
+            verified,
             size,
             storage_class,
             access_modes,
@@ -234,6 +242,12 @@ impl RestoreSettings {
             let problem = "a snapshot and a label are both given; give one of the two at most";
             reader.problem("RESTORE_LABEL", None, problem.to_owned());
         }
+        let verified = reader.optional("RESTORE_VERIFIED", verified, values::flag).unwrap_or(false);
+        if snapshot.is_some() && verified {
+            let problem =
+                "a snapshot is given, and only verified ones are wanted; give one of the two at most";
+            reader.problem("RESTORE_VERIFIED", None, problem.to_owned());
+        }
         let snapshot = reader.optional("RESTORE_SNAPSHOT", snapshot, values::object_name);
         let at = reader.optional("RESTORE_AT", at, values::moment);
         let settings = RestoreSettings {
@@ -251,6 +265,7 @@ impl RestoreSettings {
             namespace: reader.optional("RESTORE_NAMESPACE", namespace, values::namespace),
             schedule: reader.optional("RESTORE_JOB", schedule, values::label_value),
             labels: reader.optional("RESTORE_LABEL", label, values::labels).unwrap_or_default(),
+            verified,
             size: reader.optional("RESTORE_SIZE", size, values::bytes),
             storage_class: reader.optional("RESTORE_STORAGE_CLASS", storage_class, values::object_name),
             access_modes: reader.optional("RESTORE_ACCESS_MODES", access_modes, values::access_modes),

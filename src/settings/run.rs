@@ -25,6 +25,8 @@ const PING_URL: &str = "SNAPSHOT_PING_URL";
 const GROUP_LABEL: &str = "SNAPSHOT_GROUP_LABEL";
 const GROUP_CLASS: &str = "SNAPSHOT_GROUP_CLASS_NAME";
 
+const NAMESPACE_SELECTOR: &str = "SNAPSHOT_NAMESPACE_SELECTOR";
+
 /// The variable in which Kubernetes tells each pod of an Indexed Job which one it is, from 0.
 const INDEX: &str = "JOB_COMPLETION_INDEX";
 
@@ -249,7 +251,7 @@ pub struct Variable {
     pub default: &'static str,
 }
 
-const fn variable(name: &'static str, default: &'static str, meaning: &'static str) -> Variable {
+pub(super) const fn variable(name: &'static str, default: &'static str, meaning: &'static str) -> Variable {
     Variable { name, meaning, default }
 }
 
@@ -284,7 +286,8 @@ pub const VARIABLES: [Variable; 36] = [
         "SNAPSHOT_RETENTION",
         "last=1; outside a pod nothing is deleted unless this is set",
         "what stays, if any rule keeps it: last=N, hourly=N, daily=N, weekly=N, monthly=N, yearly=N (daily=all: \
-         of every day), within=14d, within-hourly=2d to within-yearly=5y, deltas=PT1H P1D P7D, all",
+         of every day), within=14d, within-hourly=2d to within-yearly=5y, deltas=PT1H P1D P7D, \
+         verified=N, all",
     ),
     variable(
         "SNAPSHOT_EVERY",
@@ -407,6 +410,36 @@ impl Settings {
         flags: Vec<Flag>,
     ) -> Result<Self, Problems> {
         Self::read(variables, flags, true).map_err(|(problems, _)| problems)
+    }
+
+    /// The settings as a drill takes them: as [`Settings::parse_for_list`], with what can be told all the same of how
+    /// to report problems. A Job can be owned by another of its own namespace only, so there is one namespace.
+    ///
+    /// # Errors
+    /// As [`Settings::parse`].
+    pub(super) fn parse_for_drill(
+        variables: impl IntoIterator<Item = (OsString, OsString)>,
+        flags: Vec<Flag>,
+    ) -> Result<Self, (Problems, Fallback)> {
+        let settings = Self::read(variables, flags, true)?;
+        if settings.namespace_selector.is_none() {
+            return Ok(settings);
+        }
+        let mut reader = Reader::new(PREFIX, &NAMES);
+        reader.problem(
+            NAMESPACE_SELECTOR,
+            None,
+            format!(
+                "a drill is of one namespace, because a Job belongs to another of its own namespace only; set \
+                 SNAPSHOT_NAMESPACE instead of {NAMESPACE_SELECTOR}, and install the drill in each namespace"
+            ),
+        );
+        let fallback = Fallback {
+            ping: None,
+            termination_log: settings.termination_log,
+            log_format: settings.log_format,
+        };
+        Err((Problems::joined([reader.finish(), None]), fallback))
     }
 
     fn read(

@@ -13,9 +13,10 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 
 use super::Annotations;
 use crate::{
+    hooks::argv,
     names::{self, is_label_value, is_namespace_name, is_object_name},
     quantity::{Bytes, NoAmount},
-    retention::{Every, RuleError, Rules},
+    retention::{Every, RuleError, Rules, Window},
     shard::Shard,
     url::{PingUrl, SecretUrl, UrlError},
 };
@@ -159,6 +160,10 @@ pub(super) enum ValueError {
     Retention(#[from] RuleError),
     #[error("{0}")]
     Every(String),
+    #[error("not the name of an image; accepted is a name without blanks, e.g. busybox:1")]
+    Image,
+    #[error("{0}")]
+    Command(String),
     #[error("{0}; accepted are labels, comma-separated, e.g. release=1.2.3,team=shop")]
     Labels(String),
 }
@@ -330,6 +335,24 @@ pub(super) fn rules(text: &str) -> Result<Rules, ValueError> {
 /// How often.
 pub(super) fn every(text: &str) -> Result<Every, ValueError> {
     text.parse().map_err(ValueError::Every)
+}
+
+/// A length of time in days and the like.
+pub(super) fn window(text: &str) -> Result<Window, ValueError> {
+    text.parse().map_err(ValueError::Every)
+}
+
+/// The name of an image, which only a node can check.
+pub(super) fn image(text: &str) -> Result<String, ValueError> {
+    match text.chars().all(|character| character.is_ascii_graphic()) {
+        true => Ok(text.to_owned()),
+        false => Err(ValueError::Image),
+    }
+}
+
+/// A program and its arguments.
+pub(super) fn command(text: &str) -> Result<Vec<String>, ValueError> {
+    argv(text).map_err(ValueError::Command)
 }
 
 /// What stands for the name of a claim in a pattern.

@@ -62,6 +62,7 @@ impl TestCluster {
             .env_clear()
             .env("KUBECONFIG", &kubeconfig)
             .env("RESTORE_TERMINATION_LOG", &message)
+            .env("SNAPSHOT_TERMINATION_LOG", &message)
             .envs(variables.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -118,6 +119,7 @@ fn the_man_pages_are_those_of_the_command_line() {
         ("restore", "volume-snapshotter-restore"),
         ("adopt", "volume-snapshotter-adopt"),
         ("simulate", "volume-snapshotter-simulate"),
+        ("verify", "volume-snapshotter-verify"),
         ("read", "volume-snapshotter-read"),
     ];
     let pages = pages.into_iter().map(|(name, title)| {

@@ -23,7 +23,7 @@ use std::{
 use fake_apiserver::{GroupApi, Options, objects};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
-use volume_snapshotter::settings::{NAMES, RESTORE_NAMES};
+use volume_snapshotter::settings::{NAMES, RESTORE_NAMES, VERIFY_NAMES};
 
 use crate::{
     alerts,
@@ -44,8 +44,10 @@ const PROGRAMS: [&str; 15] = [
 ];
 
 /// Flags of others that sentences name: of the API server, the snapshot controller, cargo, restic, docker, kubectl,
-/// kube-state-metrics and etcd.
-const FLAGS_OF_OTHERS: [&str; 23] = [
+/// kube-state-metrics, etcd and MySQL.
+const FLAGS_OF_OTHERS: [&str; 25] = [
+    "--skip-networking",
+    "--skip-grant-tables",
     "--max-requests-inflight",
     "--max-mutating-requests-inflight",
     "--kube-api-qps",
@@ -277,8 +279,14 @@ fn every_setting_and_label_that_is_named_exists_and_every_setting_is_in_the_read
     let mut problems = Vec::new();
     for page in pages() {
         let text = text(&page.path);
-        for name in words_from(&text, "SNAPSHOT_", variable).chain(words_from(&text, "RESTORE_", variable)) {
-            let known = NAMES.contains(&name) || RESTORE_NAMES.contains(&name) || name.ends_with("_*");
+        for name in words_from(&text, "SNAPSHOT_", variable)
+            .chain(words_from(&text, "RESTORE_", variable))
+            .chain(words_from(&text, "VERIFY_", variable))
+        {
+            let known = NAMES.contains(&name)
+                || RESTORE_NAMES.contains(&name)
+                || VERIFY_NAMES.contains(&name)
+                || name.ends_with("_*");
             if !known {
                 problems.push(format!("{}: there is no setting {name}", page.path));
             }
@@ -377,7 +385,13 @@ fn the_groups_of_the_rules_are_cut_out_as_the_page_says() {
 #[test]
 fn every_flag_that_a_sentence_names_is_somebodys() {
     let mut known: BTreeSet<String> = FLAGS_OF_OTHERS.map(str::to_owned).into();
-    for arguments in [&["--help"][..], &["list", "--help"], &["restore", "--help"], &["adopt", "--help"]] {
+    for arguments in [
+        &["--help"][..],
+        &["list", "--help"],
+        &["restore", "--help"],
+        &["adopt", "--help"],
+        &["verify", "--help"],
+    ] {
         let said = output(Command::new(BINARY).args(arguments)).expect("the binary");
         let help = String::from_utf8(said.stdout).expect("UTF-8");
         let words = help.split(|c: char| !(c.is_alphanumeric() || c == '-'));

@@ -608,8 +608,9 @@ async fn completed(shell: &str, variables: &[(&str, &str)], words: &[&str]) -> V
 #[tokio::test]
 async fn commands_flags_and_values_are_completed() {
     let bash = async |words: &[&str]| completed("bash", &[], words).await;
-    let commands = ["list", "restore", "simulate", "adopt", "read", "completion", "version", "help"];
-    assert_eq!(bash(&[""]).await[..8], commands);
+    let commands =
+        ["list", "restore", "simulate", "adopt", "verify", "read", "completion", "version", "help"];
+    assert_eq!(bash(&[""]).await[..9], commands);
     assert_eq!(bash(&["re"]).await, ["restore", "read"]);
     assert_eq!(bash(&["restore", "--s"]).await, ["--snapshot", "--size", "--storage-class"]);
     assert_eq!(bash(&["list", "-o", "j"]).await, ["json"]);

@@ -31,3 +31,4 @@ mod scenarios;
 mod shards;
 mod test_cluster;
 mod timeline;
+mod verify;

@@ -9,6 +9,7 @@
 use std::{io::Write, path::Path};
 
 use fake_apiserver::Options;
+use serde_json::Value;
 use tokio::process::Command;
 
 use crate::test_cluster::{BINARY, Running, TestCluster, all_permissions, embedded};
@@ -20,10 +21,11 @@ set -eu
 mount -t tmpfs tmpfs /run
 mkdir -p /run/secrets/kubernetes.io/serviceaccount
 cp "$1"/* /run/secrets/kubernetes.io/serviceaccount/
-exec "$2"
+shift
+exec "$@"
 "#;
 
-async fn mount_namespaces_work() -> bool {
+pub(crate) async fn mount_namespaces_work() -> bool {
     // /var/run, which Kubernetes names, has to be a link to /run as everywhere by now.
     let tried = Command::new("unshare")
         .args([
@@ -39,13 +41,13 @@ async fn mount_namespaces_work() -> bool {
     tried.is_ok_and(|output| output.status.success())
 }
 
-fn over_tls() -> Options {
+pub(crate) fn over_tls() -> Options {
     Options { tls: true, ..Options::default() }
 }
 
 /// A directory with what the kubelet mounts into a pod.
-async fn service_account(cluster: &TestCluster) -> std::path::PathBuf {
-    let token = cluster.token(&all_permissions()).await;
+pub(crate) async fn service_account(cluster: &TestCluster, rules: &Value) -> std::path::PathBuf {
+    let token = cluster.token(rules).await;
     let directory = cluster.directory("serviceaccount");
     for (name, content) in [
         ("token", token.as_str()),
@@ -55,6 +57,26 @@ async fn service_account(cluster: &TestCluster) -> std::path::PathBuf {
         std::fs::write(directory.join(name), content).expect("a file");
     }
     directory
+}
+
+/// Starts the binary with these arguments where those files are as in a pod.
+pub(crate) fn start_in_pod(
+    cluster: &TestCluster,
+    files: &Path,
+    arguments: &[&str],
+    settings: &[(&str, &str)],
+) -> Running {
+    let mut command = Command::new("unshare");
+    command.args(["--user", "--map-root-user", "--mount", "sh", "-c", AS_IN_A_POD, "sh"]);
+    command.arg(files).arg(BINARY).args(arguments);
+    // On Gardener the address is a host's name as well.
+    let port = cluster.fake().address().port().to_string();
+    let pod = [
+        ("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"),
+        ("KUBERNETES_SERVICE_HOST", "localhost"),
+        ("KUBERNETES_SERVICE_PORT", &port),
+    ];
+    cluster.start_process(command, &pod, settings)
 }
 
 /// Starts the binary by a kubeconfig that names those files.
@@ -83,19 +105,9 @@ async fn in_a_pod_the_service_account_and_the_clusters_ca_are_all_it_needs() {
     embedded(over_tls(), async |cluster| {
         cluster.claim("data").await;
         cluster.older("old", "data").await;
-        let files = service_account(cluster).await;
-        let mut command = Command::new("unshare");
-        command.args(["--user", "--map-root-user", "--mount", "sh", "-c", AS_IN_A_POD, "sh"]);
-        command.arg(&files).arg(BINARY);
-        // On Gardener the address is a host's name as well.
-        let port = cluster.fake().address().port().to_string();
-        let pod = [
-            ("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"),
-            ("KUBERNETES_SERVICE_HOST", "localhost"),
-            ("KUBERNETES_SERVICE_PORT", &port),
-        ];
+        let files = service_account(cluster, &all_permissions()).await;
         let settings = [("SNAPSHOT_PVC_NAMES", "data"), ("SNAPSHOT_RUN_ID", "volume-snapshotter-29384750")];
-        has_run_well(cluster, cluster.start_process(command, &pod, &settings)).await;
+        has_run_well(cluster, start_in_pod(cluster, &files, &[], &settings)).await;
     })
     .await;
 }
@@ -105,7 +117,7 @@ async fn a_kubeconfig_may_name_a_token_file_and_a_ca_file() {
     embedded(over_tls(), async |cluster| {
         cluster.claim("data").await;
         cluster.older("old", "data").await;
-        let files = service_account(cluster).await;
+        let files = service_account(cluster, &all_permissions()).await;
         let settings = [("SNAPSHOT_PVC_NAMES", "data")];
         has_run_well(cluster, start_by_files(cluster, &files, &settings)).await;
     })
@@ -115,7 +127,7 @@ async fn a_kubeconfig_may_name_a_token_file_and_a_ca_file() {
 #[tokio::test]
 async fn another_clusters_ca_is_not_trusted() {
     embedded(over_tls(), async |cluster| {
-        let files = service_account(cluster).await;
+        let files = service_account(cluster, &all_permissions()).await;
         embedded(over_tls(), async |other| {
             std::fs::write(files.join("ca.crt"), other.fake().ca_pem().expect("TLS")).expect("a file");
         })

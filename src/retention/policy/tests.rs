@@ -244,6 +244,33 @@ fn every_rule_says_which_one_keeps_a_snapshot() {
 }
 
 #[test]
+fn the_newest_verified_stays_whatever_the_rules_say_and_a_rule_keeps_more_of_them() {
+    let verified = |name: &str, minutes_ago: i64| Snapshot { verified: true, ..ready(name, minutes_ago) };
+    let snapshots = [ready("new", 0), ready("b", 10), verified("c", 20), ready("d", 30), verified("e", 40)];
+    assert_eq!(going(&snapshots, "last=1", Some("new")), ["b", "d", "e"]);
+    assert_eq!(going(&snapshots, "last=1,verified=2", Some("new")), ["b", "d"]);
+    assert_eq!(going(&snapshots, "verified=all", Some("new")), ["b", "d"]);
+    let of = |rules: &str, name: &str| {
+        let all = decide(&snapshots, rules, Some("new"));
+        all.into_iter().find(|(one, ..)| one == name).map(|(_, why, _)| why)
+    };
+    assert_eq!(of("last=1", "c").as_deref(), Some("newest verified"));
+    assert_eq!(of("verified=2", "e").as_deref(), Some("2nd of verified=2"));
+    // Nobody verifies: nothing more stays than before.
+    let plain = [ready("new", 0), ready("b", 10), ready("c", 20)];
+    assert_eq!(going(&plain, "last=1,verified=5", Some("new")), ["b", "c"]);
+    // One that is not ready, or that nothing touches anyway, is not the newest verified.
+    let odd = [
+        ready("new", 0),
+        Snapshot { verified: true, ..unready("u", 5) },
+        Snapshot { held: true, ..verified("h", 10) },
+        verified("v", 20),
+        verified("w", 30),
+    ];
+    assert_eq!(going(&odd, "last=1", Some("new")), ["u", "w"]);
+}
+
+#[test]
 fn the_cause_of_a_verdict_is_the_rule_or_the_whole_reason() {
     let rules: Rules =
         "last=21,daily=all,within=2d,within-weekly=1y,deltas=PT1H P1D,all".parse().expect("rules");
