@@ -107,3 +107,44 @@ pub(super) fn of_client(error: kube::Error, plugin: Option<&str>) -> String {
         error => super::error::with_causes(error),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[test]
+    fn each_error_with_credentials_names_what_to_look_at() {
+        let missing = || io::Error::from(io::ErrorKind::NotFound);
+        for (error, said) in [
+            (
+                AuthError::AuthExecStart(missing()),
+                "the kubeconfig's exec plugin \"login\" cannot be started: ",
+            ),
+            (AuthError::ExecPluginFailed, "\"login\" did not print an ExecCredential; run it by hand"),
+            (
+                AuthError::ReadTokenFile(missing(), "/run/token".into()),
+                "cannot read the token file /run/token: ",
+            ),
+            (AuthError::MissingCommand, "the kubeconfig's exec plugin has no command"),
+            (AuthError::UnrefreshableTokenResponse, "\"login\" returned no usable credentials"),
+        ] {
+            let words = of_auth(&error, Some("login"));
+            assert!(words.contains(said), "{words}");
+        }
+        assert!(
+            of_auth(&AuthError::ExecPluginFailed, None).starts_with("the kubeconfig's exec plugin did not")
+        );
+        for (error, said) in [
+            (
+                LoadDataError::ReadFile(missing(), "/ca.pem".into()),
+                "cannot read the kubeconfig's certificate /ca.pem: ",
+            ),
+            (LoadDataError::NoBase64DataOrFile, "the kubeconfig has no certificate"),
+        ] {
+            let words = of_data("certificate", &error);
+            assert!(words.starts_with(said), "{words}");
+        }
+    }
+}

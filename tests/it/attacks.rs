@@ -7,6 +7,7 @@
 //! | `claims` | claims that are made anew, deleted, restored |
 //! | `judging` | what changes between the look and the deletion |
 //! | `attempts` | Jobs of one name, quotas, leftovers, admission |
+//! | `lists` | lists that are longer than a page |
 //! | `making` | what others do while a snapshot is made, room is made for it, and it is waited for |
 //! | `oddities` | statuses, names and sizes that make no sense |
 //! | `surroundings` | rights, proxies, secrets, places to write to |
@@ -14,6 +15,7 @@
 mod attempts;
 mod claims;
 mod judging;
+mod lists;
 mod making;
 mod oddities;
 mod surroundings;

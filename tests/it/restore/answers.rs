@@ -1,10 +1,10 @@
 //! What a restore says where the API server answers with an error, request by request: each error is that of what
 //! was tried, and none is taken for another.
 
-use fake_apiserver::{Fault, Options, Request, When};
+use fake_apiserver::{Fault, Options, Provision, Request, When};
 use serde_json::json;
 
-use super::{NEEDS_FAULTS, restore_rights};
+use super::{NEEDS_FAULTS, millis, restore_rights};
 use crate::{
     commands::Said,
     test_cluster::{TestCluster, embedded_only},
@@ -109,6 +109,53 @@ async fn where_claims_may_not_be_read_the_old_one_counts_as_unread_and_not_as_go
         assert!(!said.err.contains("claim data is gone"), "{}", said.err);
         assert!(said.err.contains("so assuming ReadWriteOnce"), "{}", said.err);
         assert!(said.message.contains("cannot read claim b"), "{}", said.message);
+    })
+    .await;
+}
+
+/// While a restore waits for its volume it reads the claim, the claim's Events and the snapshot, again and again.
+#[tokio::test]
+async fn errors_while_the_volume_is_waited_for_are_those_of_what_was_read() {
+    type Row = (&'static str, &'static str, &'static str, usize, u16, bool, &'static str);
+    let rows: [Row; 4] = [
+        ("get", "persistentvolumeclaims", "b", 2, 400, true, "cannot read claim b"),
+        // An outage is waited out.
+        ("get", "persistentvolumeclaims", "b", 2, 503, false, "Bound after"),
+        // That the snapshot cannot be read does not matter, as long as nobody says that it is gone.
+        ("get", "volumesnapshots", "old", 2, 400, false, "Bound after"),
+        ("list", "events", "", 1, 400, false, "Bound after"),
+    ];
+    for (verb, resource, name, number, code, fails, said) in rows {
+        embedded_only(Options::default(), NEEDS_FAULTS, async |cluster| {
+            cluster.fake().provision(|_| Some(Provision { after: Some(millis(2000)), error: None }));
+            cluster.claim("data").await;
+            cluster.older("old", "data").await;
+            cluster.fake().fault_nth(asks(verb, resource, name), number, Fault::Error(code, When::Before));
+            let answer = restore(cluster).await;
+            assert_eq!(answer.code != 0, fails, "{verb} {resource} {code}: {}", answer.err);
+            answer.assert_says(said);
+            // What is missing all the time is said once.
+            assert!(answer.err.matches("continuing without the Events").count() <= 1, "{}", answer.err);
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn a_claim_whose_volume_is_lost_under_a_restore_ends_it() {
+    embedded_only(Options::default(), NEEDS_FAULTS, async |cluster| {
+        cluster.claim("data").await;
+        cluster.older("old", "data").await;
+        cluster.fake().provision(|_| Some(Provision { after: None, error: None }));
+        let arguments = ["restore", "--snapshot=old", "--to=b"];
+        let saying = cluster.begin_to_say(&restore_rights(), &[], &arguments).await;
+        cluster.until("the claim is made", async || cluster.try_claim("b").await.is_some()).await;
+        cluster.fake().update("persistentvolumeclaims", &cluster.namespace, "b", |claim| {
+            claim["status"]["phase"] = json!("Lost");
+        });
+        let said = saying.finish().await;
+        assert_ne!(said.code, 0);
+        said.assert_says("claim b is Lost: its volume was deleted");
     })
     .await;
 }
