@@ -119,11 +119,7 @@ async fn store(run: &Run<'_>, target: &Target) -> Result<(NewSnapshot, Object), 
             run: run.id.to_owned(),
             run_uid: settings.run_uid.clone(),
             claim_uid: target.claim.as_ref().map(|claim: &KnownClaim| claim.uid.to_string()),
-            claim_volume: target
-                .claim
-                .as_ref()
-                .map(|claim| claim.volume.to_string())
-                .filter(|volume| !volume.is_empty()),
+            claim_volume: target.claim.as_ref().and_then(|claim| claim.volume.as_deref()).map(str::to_owned),
             shard: settings.shard,
             hold: settings.hold,
             labels: settings.labels.clone(),

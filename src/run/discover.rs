@@ -115,6 +115,7 @@ pub(super) async fn targets(
     let mut groups: Vec<FoundGroup> = Vec::new();
     let mut group_of: HashMap<Rc<ClaimId>, usize> = HashMap::new();
     let mut passed_over = 0;
+    let mut kinds_of_volumes: HashSet<Rc<str>> = HashSet::new();
     let called_of = |id: &ClaimId| match scope {
         Scope::Namespace(_) => id.name.clone(),
         Scope::All => format!("{}/{}", id.namespace, id.name),
@@ -135,7 +136,14 @@ pub(super) async fn targets(
             continue;
         }
         match found {
-            Found::Usable(claim) => {
+            Found::Usable(mut claim) => {
+                // Most volumes are of one class and size, so one text serves them all.
+                if let Some(volume) = claim.as_mut().and_then(|claim| claim.volume.as_mut()) {
+                    match kinds_of_volumes.get(volume) {
+                        Some(shared) => *volume = Rc::clone(shared),
+                        None => drop(kinds_of_volumes.insert(Rc::clone(volume))),
+                    }
+                }
                 let policy = Policy::of(claim.as_ref(), settings, cluster.is_in_pod());
                 let target = Target { id, called, claim, read, report, group: None };
                 say_policy(&target, &policy, settings);

@@ -264,6 +264,7 @@ async fn list(
                 if let Some(uid) = run.cache.shared(&known.uid) {
                     known.uid = uid;
                 }
+                known.volume = None;
                 claims.alone.insert(id, known);
             }
         }

@@ -51,8 +51,8 @@ pub(super) struct KnownClaim {
     /// Of a group those of its claims, see [`claim_uids`].
     pub(super) uid: Rc<str>,
     pub(super) created: Option<Timestamp>,
-    /// What its volume is, as its snapshots note it; empty for a group, which has several.
-    pub(super) volume: Box<str>,
+    /// What its volume is, as its snapshots note it; `None` for a group, which has several, and where it does not matter.
+    pub(super) volume: Option<Rc<str>>,
     /// Whether somebody deleted it; it stays while a pod uses it.
     pub(super) is_terminating: bool,
     /// The rules that it is annotated with, or what is wrong with them; most claims have none.
@@ -70,7 +70,7 @@ impl KnownClaim {
             rules: rules_of_claim(name, annotations, schedule).transpose().map(Box::new),
             every: every_of_claim(name, annotations, schedule).transpose().map(Box::new),
             is_annotated: is_annotated(annotations, schedule),
-            volume: NotedVolume::of(&claim).written().into(),
+            volume: Some(NotedVolume::of(&claim).written().into()),
             uid: claim.metadata.uid.into(),
             created: claim.metadata.creation_timestamp,
             is_terminating: claim.metadata.deletion_timestamp.is_some(),
@@ -89,7 +89,7 @@ impl KnownClaim {
             rules: agreed(group, RETENTION_ANNOTATION, claims, |claim| &claim.rules),
             every: agreed(group, EVERY_ANNOTATION, claims, |claim| &claim.every),
             is_annotated: claims.values().all(|claim| claim.is_annotated),
-            volume: Box::default(),
+            volume: None,
         }
     }
 
