@@ -167,8 +167,12 @@ fn an_archive_has_the_binary_and_the_licence_and_is_the_same_each_time() {
                 ("-rw-r--r--", "0/0", "LICENSE"),
                 ("-rwxr-xr-x", "0/0", "volume-snapshotter"),
                 ("-rw-r--r--", "0/0", "volume-snapshotter.1"),
+                ("-rw-r--r--", "0/0", "volume-snapshotter-adopt.1"),
                 ("-rw-r--r--", "0/0", "volume-snapshotter-list.1"),
+                ("-rw-r--r--", "0/0", "volume-snapshotter-read.1"),
                 ("-rw-r--r--", "0/0", "volume-snapshotter-restore.1"),
+                ("-rw-r--r--", "0/0", "volume-snapshotter-simulate.1"),
+                ("-rw-r--r--", "0/0", "volume-snapshotter-verify.1"),
             ],
             "{archive}"
         );

@@ -1,9 +1,10 @@
 //! Watch the binary at work, without a cluster.
 //!
-//! `cargo run --package demo` starts an API server with a snapshot controller in this process, creates three
-//! claims with a few older snapshots, and runs the binary three times like an hourly schedule. Then it runs
-//! once more on a claim with snapshots of a few days to show what calendar rules keep. `cargo run --package
-//! demo -- --serve` keeps the API server running for kubectl and manual runs.
+//! `cargo run --package demo` starts an API server with a snapshot controller in this process, creates a few
+//! claims with older snapshots, and runs the binary three times like an hourly schedule. Then it runs once
+//! more on a claim with snapshots of a few days to show what calendar rules keep, takes two claims at one
+//! instant, and has two snapshots verified, of which one is damaged. `cargo run --package demo -- --serve`
+//! keeps the API server running for kubectl and manual runs.
 //!
 //! The demo is also the binary: started under the binary's name it calls the library's `main`, so nothing
 //! else needs to be built.
@@ -12,18 +13,18 @@ use std::{
     env, fs,
     os::unix::fs::symlink,
     path::{Path, PathBuf},
-    process::{ExitCode, Stdio},
+    process::{self, ExitCode, Stdio},
     time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
-use fake_apiserver::{FakeApiServer, Options, Plan, objects};
+use fake_apiserver::{FakeApiServer, GroupApi, Options, Plan, PodPlan, objects};
 use http::{Request, header::ACCEPT};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::{Client, Config, config::KubeConfigOptions, config::Kubeconfig};
 use serde_json::{Value, json};
 use tokio::process::Command;
-use volume_snapshotter::cluster::{EVENT_PERMISSIONS, PERMISSIONS};
+use volume_snapshotter::cluster::{EVENT_PERMISSIONS, GROUP_PERMISSIONS, PERMISSIONS};
 
 const NAMESPACE: &str = "shop";
 const SNAPSHOTS: &str = "volumesnapshots";
@@ -99,10 +100,10 @@ impl Files {
     }
 }
 
-/// Two claims, and what earlier days left behind.
+/// The claims, and what earlier days left behind.
 async fn furnished_bed() -> FakeApiServer {
     // With TLS, because kubectl sends tokens only over TLS.
-    let mut options = Options { tls: true, ..Options::default() };
+    let mut options = Options { tls: true, group_api: GroupApi::V1, ..Options::default() };
     // What a fast driver takes.
     options.controller.ready_after = Duration::from_millis(600);
     let fake = FakeApiServer::start(options).await;
@@ -115,6 +116,9 @@ async fn furnished_bed() -> FakeApiServer {
         let mut claim = objects::bound_claim(NAMESPACE, name, &[]);
         claim["metadata"]["creationTimestamp"] = json!(hours_ago(400 * 24));
         fake.put(claim);
+    }
+    for name in ["wiki-db", "wiki-files"] {
+        fake.put(objects::bound_claim(NAMESPACE, name, &[("volume-snapshotter/group", "wiki")]));
     }
 
     let older = |name: &str, claim: &str, hours: i64, labels: Value| {
@@ -133,15 +137,15 @@ async fn furnished_bed() -> FakeApiServer {
         older(&format!("orders-{hours:02}-hours-ago"), "orders", hours, json!({"job": "orders"}));
     }
 
-    let rules: Vec<_> = PERMISSIONS
+    let rules: Vec<_> = [PERMISSIONS, EVENT_PERMISSIONS, GROUP_PERMISSIONS]
+        .concat()
         .iter()
-        .chain(EVENT_PERMISSIONS)
         .map(|right| (right.group, right.resource, [right.verb]))
         .collect();
     let rules: Vec<_> =
         rules.iter().map(|(group, resource, verb)| (*group, *resource, verb.as_slice())).collect();
-    fake.put(objects::role(NAMESPACE, "volume-snapshotter", &rules));
-    fake.put(objects::role_binding(NAMESPACE, "volume-snapshotter", "volume-snapshotter"));
+    fake.put(objects::role(NAMESPACE, BINARY, &rules));
+    fake.put(objects::role_binding(NAMESPACE, BINARY, BINARY));
     fake
 }
 
@@ -187,6 +191,33 @@ async fn three_hours(fake: &FakeApiServer, files: &Files) -> Result<()> {
     println!("days (in UTC). SNAPSHOT_DRY_RUN=true shows the same and deletes nothing.\n");
     show(fake, "orders").await?;
 
+    heading("Two claims of a wiki share the label volume-snapshotter/group=wiki: the component groups");
+    let wiki = [
+        ("SNAPSHOT_PVC_NAMES", "wiki-db,wiki-files"),
+        ("SNAPSHOT_JOB", "wiki"),
+        ("SNAPSHOT_NAME_PREFIX", "wiki"),
+        ("SNAPSHOT_GROUP_LABEL", "volume-snapshotter/group"),
+        ("SNAPSHOT_RETENTION", "last=7"),
+    ];
+    run(files, &wiki, 0).await?;
+    println!("\nBoth were taken at one instant. They stay, go and are restored together.\n");
+    command(fake, files, &["list", "--job", "wiki", "--retention", "last=7"], 0).await?;
+
+    heading("The drill of the week: the newest snapshot of data becomes a throw-away volume, and is read");
+    pods_read(fake, files, false)?;
+    command(fake, files, &["verify", "data"], 0).await?;
+
+    heading("And that of media, which has lost a block without anybody noticing");
+    pods_read(fake, files, true)?;
+    command(fake, files, &["verify", "media"], 2).await?;
+    ensure!(fake.list("jobs", NAMESPACE).is_empty(), "a Job of a drill is left");
+    println!(
+        "\nThe throw-away volumes are gone. What was found is noted on the snapshots: restore --verified"
+    );
+    println!("takes only what is proven, and the newest verified one is never pruned.\n");
+    let notes = ["list", "data", "media", "--job", BINARY, "--retention", "last=2"];
+    command(fake, files, &notes, 0).await?;
+
     heading("On your own cluster");
     println!("1. Build the image and push it where your cluster can pull it:   just image");
     println!("2. Pick the overlay of your place (gardener, gke, aks, eks), say deploy/overlays/gardener:");
@@ -197,7 +228,7 @@ async fn three_hours(fake: &FakeApiServer, files: &Files) -> Result<()> {
 }
 
 async fn serve_until_interrupted(files: &Files) -> Result<()> {
-    println!("An API server with three claims and their snapshots is up. In another terminal:\n");
+    println!("An API server with five claims and their snapshots is up. In another terminal:\n");
     println!(
         "  export KUBECONFIG={} PATH=\"{}:$PATH\"",
         files.kubeconfig.display(),
@@ -265,6 +296,68 @@ async fn run(files: &Files, settings: &[(&str, &str)], expected: i32) -> Result<
     left.lines().for_each(|line| println!("  {line}"));
     fs::remove_file(&files.message).context("cannot remove the termination message")?;
     ensure!(code == expected, "the binary exits with {code} instead of {expected}");
+    Ok(())
+}
+
+/// Runs a command of the binary as a person with all permissions does, from a laptop.
+async fn command(fake: &FakeApiServer, files: &Files, arguments: &[&str], expected: i32) -> Result<()> {
+    println!("$ {BINARY} {}\n", arguments.join(" "));
+    let kubeconfig = files.directory.join("kubeconfig-of-a-person");
+    fs::write(&kubeconfig, fake.kubeconfig(fake.admin_token(), NAMESPACE))
+        .context("cannot write a kubeconfig")?;
+    let output = Command::new(&files.binary)
+        .args(arguments)
+        .env_clear()
+        .env("KUBECONFIG", &kubeconfig)
+        .env("VERIFY_IMAGE", "volume-snapshotter:0.1.0")
+        .env("SNAPSHOT_LOG_FORMAT", "text")
+        .env("SNAPSHOT_TERMINATION_LOG", &files.message)
+        .output()
+        .await
+        .context("cannot start the binary")?;
+    String::from_utf8_lossy(&output.stdout).lines().for_each(|line| println!("{line}"));
+    String::from_utf8_lossy(&output.stderr).lines().for_each(|line| println!("{line}"));
+    let code = output.status.code().context("the binary was ended by a signal")?;
+    if code != 0 {
+        println!("\nIt exits with {code}.");
+    }
+    ensure!(code == expected, "the binary exits with {code} instead of {expected}");
+    Ok(())
+}
+
+/// Has the pods of drills run the real `read`, on a directory in the place of the volume.
+fn pods_read(fake: &FakeApiServer, files: &Files, damaged: bool) -> Result<()> {
+    let volume = files.directory.join("volume");
+    fs::create_dir_all(volume.join("orders")).context("cannot make a directory")?;
+    fs::write(volume.join("orders/2026-11.json"), "x".repeat(70_000)).context("cannot write a file")?;
+    fs::write(volume.join("customers.db"), "x".repeat(4_000_000)).context("cannot write a file")?;
+    let mut paths = vec![volume.clone()];
+    if damaged {
+        // To Linux, reading what is not there in a process's memory is an I/O error, as a bad block is.
+        let broken = volume.join("film.mp4");
+        symlink("/proc/self/mem", &broken).context("cannot make a link")?;
+        paths.push(broken);
+    }
+    let (binary, message) = (files.binary.clone(), files.directory.join("reading"));
+    fake.plan_pod(move |_| {
+        let (binary, message, volume, paths) =
+            (binary.clone(), message.clone(), volume.clone(), paths.clone());
+        Some(PodPlan::decided(move |_, _| {
+            let mut read = process::Command::new(&binary);
+            read.arg("read").arg("--termination-log").arg(&message).args(&paths).env_clear();
+            let inside = |text: &str| text.replace(&*volume.to_string_lossy(), "/data");
+            match (read.output(), fs::read_to_string(&message)) {
+                (Ok(output), Ok(said)) => {
+                    let plan = match output.status.code() {
+                        Some(0) => PodPlan::succeeds(&inside(&said)),
+                        code => PodPlan::fails(code.unwrap_or(1), &inside(&said)),
+                    };
+                    plan.logging(&inside(&String::from_utf8_lossy(&output.stderr)))
+                }
+                (output, said) => PodPlan::fails(1, &format!("the demo cannot read: {output:?}, {said:?}")),
+            }
+        }))
+    });
     Ok(())
 }
 

@@ -115,7 +115,7 @@ async fn without_the_setting_groups_are_neither_asked_for_nor_touched() {
 }
 
 #[tokio::test]
-async fn a_run_for_one_group_costs_eight_requests_and_two_watches() {
+async fn a_run_for_one_group_costs_seven_requests_two_of_them_watches() {
     with_group(options(), async |cluster| {
         cluster.run_groups(&[]).await.assert_exit(0);
         let requests = cluster.fake().requests();

@@ -78,6 +78,11 @@ fn the_job_before_an_upgrade_is_that_of_the_schedule_but_for_its_variables() {
     assert_eq!(cron_job.map(without_what_differs), job.map(without_what_differs));
 }
 
+/// Whether the Job takes snapshots: restores and drills are commands.
+fn is_run(job: &JobSpec) -> bool {
+    container_of(job).args.is_none()
+}
+
 /// Whether the Job is that of the component etcd-snapshot, which has a claim of its own.
 fn saves_etcd(job: &JobSpec) -> bool {
     let labels = job.template.metadata.as_ref().and_then(|metadata| metadata.labels.as_ref());
@@ -88,9 +93,13 @@ fn saves_etcd(job: &JobSpec) -> bool {
 fn selects(selector: &LabelSelector, labels: &BTreeMap<String, String>) -> bool {
     let equal = selector.match_labels.iter().flatten().all(|(key, value)| labels.get(key) == Some(value));
     let expressed = selector.match_expressions.iter().flatten().all(|requirement| {
-        assert_eq!(requirement.operator, "In", "no other is used");
-        let values = requirement.values.iter().flatten();
-        labels.get(&requirement.key).is_some_and(|label| values.into_iter().any(|value| value == label))
+        let (label, values) = (labels.get(&requirement.key), requirement.values.iter().flatten());
+        match requirement.operator.as_str() {
+            "In" => label.is_some_and(|label| values.into_iter().any(|value| value == label)),
+            "Exists" => label.is_some(),
+            "DoesNotExist" => label.is_none(),
+            other => panic!("{other} is not used"),
+        }
     });
     equal && expressed
 }
@@ -104,18 +113,30 @@ fn a_network_policy_selects_every_pod_and_opens_nothing_but_names_and_the_api_se
             let spec = policy.spec.expect("a NetworkPolicy has a specification");
             let selector = spec.pod_selector.expect("it is about some pods");
             // One is for the pods that save an etcd, in addition to the one for all.
-            let is_of_etcd =
-                policy.metadata.name.as_deref().is_some_and(|name| name.ends_with("volume-snapshotter-etcd"));
+            let name = policy.metadata.name.unwrap_or_default();
+            let is_of_etcd = name.ends_with("volume-snapshotter-etcd");
+            let is_of_drills = name.ends_with("volume-snapshotter-verify");
             let of_others = BTreeMap::from([("app.kubernetes.io/name".to_owned(), "shop".to_owned())]);
             assert!(!selects(&selector, &of_others), "{}: it would hold for every pod", rendered.directory);
+            // The pods of a drill, and those that it makes to read what it has restored: src/verify/job.rs.
+            let mut labels: BTreeMap<String, String> =
+                BTreeMap::from([("app.kubernetes.io/name".into(), "volume-snapshotter-verify".into())]);
+            let is_of_all = !is_of_etcd && !is_of_drills;
+            assert_eq!(selects(&selector, &labels), is_of_all, "{}: {name}", rendered.directory);
+            labels.insert("volume-snapshotter/drill".into(), "uid".into());
+            assert_eq!(selects(&selector, &labels), is_of_drills, "{}: {name}", rendered.directory);
             for job in rendered.jobs() {
-                let expected = !is_of_etcd || saves_etcd(&job);
+                let expected = is_of_all || is_of_etcd && saves_etcd(&job);
                 let labels = job.template.metadata.and_then(|metadata| metadata.labels).unwrap_or_default();
                 assert_eq!(selects(&selector, &labels), expected, "{}: {labels:?}", rendered.directory);
             }
             let types: BTreeSet<_> = spec.policy_types.into_iter().flatten().collect();
             assert_eq!(types, BTreeSet::from(["Egress".into(), "Ingress".into()]), "{}", rendered.directory);
             assert_eq!(spec.ingress, None, "{}", rendered.directory);
+            if is_of_drills {
+                assert_eq!(spec.egress, None, "{}", rendered.directory);
+                continue;
+            }
             let mut ports = BTreeSet::new();
             for rule in spec.egress.expect("egress is open somewhere") {
                 for port in rule.ports.expect("a rule without ports opens all") {
@@ -253,13 +274,12 @@ fn the_order_in_which_components_are_listed_makes_no_difference() {
 }
 
 #[test]
-fn what_changes_runs_changes_all_of_them_and_restores_are_left_alone() {
+fn what_changes_runs_changes_all_of_them_and_restores_and_drills_are_left_alone() {
     for rendered in LAYERS.iter() {
-        let (restores, runs): (Vec<_>, Vec<_>) = rendered
-            .jobs()
-            .into_iter()
-            .partition(|job| container_of(job).args.as_deref() == Some(&["restore".to_owned()][..]));
-        assert_eq!((restores.len(), runs.len()), (1, 4), "{}", rendered.directory);
+        let (runs, others): (Vec<_>, Vec<_>) = rendered.jobs().into_iter().partition(is_run);
+        let commands: BTreeSet<_> = others.iter().filter_map(|job| container_of(job).args.clone()).collect();
+        let expected = ["restore", "verify"].map(|command| vec![command.to_owned()]);
+        assert_eq!((commands, runs.len()), (BTreeSet::from(expected), 4), "{}", rendered.directory);
         let (of_etcd, runs): (Vec<_>, Vec<_>) = runs.into_iter().partition(saves_etcd);
         for job in &of_etcd {
             let settings = parse(&variables(rendered, container_of(job))).expect("settings are accepted");
@@ -303,7 +323,7 @@ fn what_changes_runs_changes_all_of_them_and_restores_are_left_alone() {
             assert!(settings.only_annotated, "{}: annotated-claims", rendered.directory);
             assert_eq!(job.completions, Some(4), "{}: sharded", rendered.directory);
         }
-        assert_eq!(restores[0].completions, None, "{}", rendered.directory);
+        assert!(others.iter().all(|job| job.completions.is_none()), "{}", rendered.directory);
     }
 }
 
@@ -311,9 +331,7 @@ fn what_changes_runs_changes_all_of_them_and_restores_are_left_alone() {
 #[test]
 fn schedules_ping_and_push_and_nothing_else_does() {
     for rendered in LAYERS.iter() {
-        let is_restore =
-            |job: &&JobSpec| container_of(job).args.as_deref() == Some(&["restore".to_owned()][..]);
-        for job in rendered.jobs().iter().filter(|job| !is_restore(job)) {
+        for job in rendered.jobs().iter().filter(|job| is_run(job)) {
             let container = container_of(job);
             let variables = variables(rendered, container);
             let is_of_schedule = rendered.all::<CronJob>().iter().any(|cron_job| {

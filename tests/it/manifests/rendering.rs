@@ -73,10 +73,11 @@ pub(super) fn overlay_directories() -> Vec<String> {
     directories_in("deploy/overlays").iter().map(|name| format!("deploy/overlays/{name}")).collect()
 }
 
-/// All but that of restores, which is another command with other settings: see `crate::restore`.
+/// All but those of restores and drills, which are other commands with other settings: see `crate::restore` and
+/// `crate::verify`.
 pub(super) fn component_names() -> Vec<String> {
     let mut names = directories_in("kustomize/components");
-    names.retain(|name| name != "restore");
+    names.retain(|name| name != "restore" && name != "verify");
     names
 }
 

@@ -1,6 +1,6 @@
 //! The component `verify`: what a person applies.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::LazyLock};
 
 use k8s_openapi::api::{
     batch::v1::{CronJob, JobSpec},
@@ -20,12 +20,16 @@ use crate::manifests::{
 
 const COMPONENT: &str = "kustomize/components/verify";
 
-fn rendered() -> Vec<Rendered> {
-    let tree = Tree::new("verify");
-    [("verify-on-the-base", on_the_base(&["verify"])), ("verify-moved", on_an_overlay(&["verify"]))]
-        .into_iter()
-        .filter_map(|(name, text)| tree.render(name, &text))
-        .collect()
+/// Rendered once: a second tree would take the place of the first while it is read.
+fn rendered() -> &'static [Rendered] {
+    static RENDERED: LazyLock<Vec<Rendered>> = LazyLock::new(|| {
+        let tree = Tree::new("verify");
+        [("verify-on-the-base", on_the_base(&["verify"])), ("verify-moved", on_an_overlay(&["verify"]))]
+            .into_iter()
+            .filter_map(|(name, text)| tree.render(name, &text))
+            .collect()
+    });
+    &RENDERED
 }
 
 fn job_of(rendered: &Rendered) -> JobSpec {
@@ -40,7 +44,7 @@ fn job_of(rendered: &Rendered) -> JobSpec {
 fn the_drill_has_the_rights_that_it_uses_and_none_on_claims() {
     for rendered in rendered() {
         let directory = rendered.directory.as_str();
-        let (job, pod) = (job_of(&rendered), pod_of(&job_of(&rendered)).clone());
+        let (job, pod) = (job_of(rendered), pod_of(&job_of(rendered)).clone());
         assert_eq!(violations(&pod), [""; 0], "{directory}");
         assert_eq!(container_of(&job).args.as_deref(), Some(&["verify".to_owned()][..]));
         assert_eq!(pod.enable_service_links, Some(false), "{directory}");
@@ -69,7 +73,7 @@ fn the_settings_and_examples_are_accepted_and_fit_the_deadline() {
         text.lines().filter_map(|line| assignment(line.strip_prefix('#')?)).collect();
     assert!(examples.len() >= 6, "{examples:?}");
     for rendered in rendered() {
-        let job = job_of(&rendered);
+        let job = job_of(rendered);
         let container = container_of(&job);
         let mut variables = BTreeMap::new();
         for source in container.env_from.iter().flatten() {
@@ -118,4 +122,26 @@ fn the_pods_template_is_accepted_as_it_is() {
         .collect();
     let template = Template::parse(&uncommented).unwrap_or_else(|problem| panic!("{problem}\n{uncommented}"));
     assert_ne!(template, Template::default());
+}
+
+/// Whoever copies them from the page has them read.
+#[test]
+fn the_recipes_of_the_page_are_accepted() {
+    let page = std::fs::read_to_string(top().join("docs/verify.md")).expect("the page");
+    let commands: Vec<&str> = page.lines().filter_map(|line| line.strip_prefix("VERIFY_COMMAND=")).collect();
+    assert_eq!(commands.len(), 3, "SQLite, PostgreSQL and MariaDB");
+    for command in commands {
+        let variables =
+            [("SNAPSHOT_PVC_NAMES", "data"), ("VERIFY_IMAGE", "db:1"), ("VERIFY_COMMAND", command)];
+        let variables = variables.map(|(name, value)| (name.into(), value.into()));
+        let settings = VerifySettings::parse(variables, Default::default());
+        let settings = settings.unwrap_or_else(|(problems, _)| panic!("{command}: {problems}"));
+        // Kubernetes makes one dollar sign of two, and puts variables in the place of their names.
+        assert!(!command.contains("$$"), "{command}");
+        assert!(settings.command.is_some(), "{command}");
+    }
+    let template = page.split("```text\n").find(|block| block.starts_with("spec:\n")).expect("a template");
+    let template = template.split("```").next().expect("its end");
+    let parsed = Template::parse(template).unwrap_or_else(|problem| panic!("{problem}\n{template}"));
+    assert_ne!(parsed, Template::default());
 }
