@@ -1,17 +1,20 @@
 //! The requests that only `verify` makes: its Jobs and their pods, the Events that say what is wrong with them, and what
 //! it notes on snapshots.
 
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy};
+use kube::api::{
+    DeleteParams, GetParams, ListParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy,
+};
 use serde_json::{Value, json};
 
 use super::{
-    BATCH_GROUP, CREATE_EVENT, Cluster, EVENTS, Error, ErrorKind, GET, GET_CLAIM, GET_CLASS, JOBS, LIST,
-    LIST_CLAIMS, LIST_CLASSES, LIST_EVENTS, LIST_PODS, PATCH, PODS, Permission, SNAPSHOTS, Scope, decode,
-    is_name, operation::Operation, pages::PAGE, path,
+    BATCH_GROUP, CLAIMS, CREATE_EVENT, Cluster, EVENTS, Error, ErrorKind, GET, GET_CLAIM, GET_CLASS, JOBS,
+    LIST, LIST_CLAIMS, LIST_CLASSES, LIST_EVENTS, LIST_PODS, PATCH, PODS, Permission, SNAPSHOTS, Scope,
+    decode, is_name, operation::Operation, pages::PAGE, path,
 };
 use crate::{
-    api::{Job, JobPod, ObjectEvent, Page, VolumeSnapshot},
+    api::{Claim, Job, JobPod, ObjectEvent, Page, VolumeSnapshot},
     names,
+    snapshot::ClaimId,
 };
 
 const fn on_jobs(verb: &'static str) -> Permission {
@@ -82,6 +85,19 @@ impl Cluster {
         let operation = Operation::new(format!("read Job {name}"), &scope, GET_JOB);
         is_name(&operation, name)?;
         let get = || path(&scope, JOBS).get(name, &Default::default());
+        self.read(&operation, get).await
+    }
+
+    /// Reads a claim whose snapshot is to be verified. A drill does without what it may not read, so a denial is
+    /// believed at once.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] if there is none of that name, [`ErrorKind::Forbidden`] without the right.
+    pub async fn claim_if_permitted(&self, claim: &ClaimId) -> Result<Claim, Error> {
+        let scope = Scope::Namespace(claim.namespace.clone());
+        let operation = Operation::new(format!("read claim {}", claim.name), &scope, GET_CLAIM).optional();
+        is_name(&operation, &claim.name)?;
+        let get = || path(&scope, CLAIMS).get(&claim.name, &GetParams::default());
         self.read(&operation, get).await
     }
 

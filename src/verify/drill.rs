@@ -198,7 +198,7 @@ impl Run<'_> {
         for name in names {
             let id = ClaimId { namespace: self.cluster.namespace().to_owned(), name: name.clone() };
             let claim = match may_read {
-                true => match self.cluster.claim(&id).await {
+                true => match self.cluster.claim_if_permitted(&id).await {
                     Ok(claim) => Some(Box::new(claim)),
                     Err(error) if error.kind() == ErrorKind::NotFound => None,
                     Err(error) if error.kind() == ErrorKind::Forbidden => {

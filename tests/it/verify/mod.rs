@@ -1,9 +1,12 @@
 //! `volume-snapshotter verify`: a drill that makes volumes from snapshots, has them read, and leaves nothing behind.
 
 mod attempts;
+mod killed;
 mod manifests;
+mod others;
 mod outcomes;
 mod safety;
+mod table;
 
 use std::time::Duration;
 
@@ -18,6 +21,9 @@ use crate::{
 };
 
 pub(crate) const IMAGE: &str = "registry/volume-snapshotter:0.1.0";
+
+/// How long it may take until nothing is left.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 /// The rules of the Role that the component has.
 pub(crate) fn rights() -> Value {
@@ -101,7 +107,11 @@ impl TestCluster {
 
     /// Waits until nothing of a drill is left.
     pub(crate) async fn nothing_is_left(&self) {
-        self.until("nothing is left of the drill", async || self.left().is_empty()).await;
+        let began = std::time::Instant::now();
+        while !self.left().is_empty() {
+            assert!(began.elapsed() < LONGEST_WAIT, "left of the drill: {:?}", self.left());
+            tokio::time::sleep(millis(2)).await;
+        }
         assert_eq!(self.fake().leaked_volumes(), Vec::new(), "volumes that nobody knows of any more");
     }
 

@@ -1,6 +1,7 @@
 //! What a drill must never do, whatever others do meanwhile.
 
-use fake_apiserver::{Options, PodPlan, Provision};
+use fake_apiserver::{Options, PodPlan, Provision, objects};
+use k8s_openapi::jiff::Timestamp;
 use serde_json::json;
 
 use super::{IMAGE, millis, plan, rights, verify, whole};
@@ -47,6 +48,58 @@ async fn a_snapshot_that_took_the_name_meanwhile_is_not_said_to_be_verified() {
         assert_eq!(cluster.noted("snap", "verified").await, None);
         assert_eq!(cluster.noted("snap", "verify-failed").await, None);
         cluster.nothing_is_left().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_snapshot_that_takes_the_name_between_the_look_and_the_note_is_not_noted_on() {
+    with_snapshot(async |cluster| {
+        plan(cluster.fake(), whole);
+        let namespace = cluster.namespace.clone();
+        cluster.fake().before(
+            |request| request.is("patch", "volumesnapshots") && request.user.contains("serviceaccount"),
+            1,
+            move |others| {
+                others.remove("volumesnapshots", &namespace, "snap");
+                others.put(objects::ready_snapshot(&namespace, "snap", "data", Timestamp::now()));
+            },
+        );
+        let said = verify(cluster, &["data"]).await;
+        said.assert_exit(1).assert_says("snapshot snap was replaced while it was being verified");
+        assert_eq!(cluster.noted("snap", "verified").await, None);
+        assert_eq!(cluster.noted("snap", "verify-failed").await, None);
+        cluster.nothing_is_left().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_job_that_takes_the_name_just_before_the_deletion_stays() {
+    with_snapshot(async |cluster| {
+        plan(cluster.fake(), whole);
+        let namespace = cluster.namespace.clone();
+        cluster.fake().before(
+            |request| request.is("delete", "jobs") && request.user.contains("serviceaccount"),
+            1,
+            move |others| {
+                let jobs = others.list("jobs", &namespace);
+                let name = jobs[0]["metadata"]["name"].as_str().expect("a name").to_owned();
+                others.remove("jobs", &namespace, &name);
+                others.put(json!({
+                    "apiVersion": "batch/v1", "kind": "Job",
+                    "metadata": {"name": name, "namespace": namespace, "labels": {"of": "another"}},
+                }));
+            },
+        );
+        verify(cluster, &["data"]).await.assert_exit(0);
+        cluster.nothing_is_left().await;
+        let jobs = cluster.fake().list("jobs", &cluster.namespace);
+        assert_eq!(
+            jobs.iter().filter(|job| job["metadata"]["labels"]["of"] == "another").count(),
+            1,
+            "{jobs:#?}"
+        );
     })
     .await;
 }
