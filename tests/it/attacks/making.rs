@@ -230,3 +230,50 @@ async fn a_claim_that_is_being_deleted_still_has_its_new_snapshot_if_nothing_has
     })
     .await;
 }
+
+// --- Deleting --------------------------------------------------------------------------------------
+
+/// A run whose watch has gone deaf, and whose first try of a deletion fails while something happens to the new
+/// snapshot: the next try looks, and the older one stays.
+#[tokio::test]
+async fn behind_a_deaf_watch_no_deletion_is_repeated_once_the_new_snapshot_is_another() {
+    let replace = |others: &Others, namespace: &str| {
+        let name = new_one(others, namespace);
+        if let Some(mut snapshot) = others.remove(SNAPSHOTS, namespace, &name) {
+            let labels = json!({"job": "volume-snapshotter"});
+            snapshot["metadata"] = json!({"name": name, "namespace": namespace, "labels": labels});
+            others.put(snapshot);
+        }
+    };
+    let delete = |others: &Others, namespace: &str| {
+        let name = new_one(others, namespace);
+        others.update(SNAPSHOTS, namespace, &name, |snapshot| {
+            snapshot["metadata"]["finalizers"] = json!(["example.com/in-use"]);
+        });
+        others.delete(SNAPSHOTS, namespace, &name);
+    };
+    let unready = |others: &Others, namespace: &str| {
+        others.update(SNAPSHOTS, namespace, &new_one(others, namespace), |snapshot| {
+            snapshot["status"]["readyToUse"] = json!(false);
+        });
+    };
+    let ways: [fn(&Others, &str); 3] = [replace, delete, unready];
+    for meanwhile in ways {
+        embedded_only(Options::default(), NEEDS_OTHER_HAND, async |cluster| {
+            put_claim(cluster, "data");
+            put_ready(cluster, "old", "data", 1);
+            cluster.fake().fault(|request| {
+                asks("watch", SNAPSHOTS)(request).then_some(Fault::Watch(WatchFault::MuteAfter(0)))
+            });
+            cluster.fake().fault_nth(asks("delete", SNAPSHOTS), 1, Fault::Error(503, When::Before));
+            let namespace = cluster.namespace.clone();
+            cluster.fake().before(asks("delete", SNAPSHOTS), 1, move |others| meanwhile(others, &namespace));
+            let ran = cluster.run(&[ONE[0], ("SNAPSHOT_READY_INTERVAL", "1s")]).await;
+            ran.assert_exit(1);
+            assert!(ran.message.contains("somebody deleted snapshot"), "{}", ran.message);
+            assert_eq!(asked(cluster, "delete", SNAPSHOTS), 1, "{}", ran.message);
+            assert!(cluster.names().await.contains(&"old".to_owned()));
+        })
+        .await;
+    }
+}
