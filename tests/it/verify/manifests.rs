@@ -20,8 +20,9 @@ use crate::manifests::{
 
 const COMPONENT: &str = "kustomize/components/verify";
 
-fn rendered() -> Vec<Rendered> {
-    let tree = Tree::new("verify");
+/// `of` is a name of the test's own: each has a tree to itself, for they run side by side.
+fn rendered(of: &str) -> Vec<Rendered> {
+    let tree = Tree::new(&format!("verify-{of}"));
     [("verify-on-the-base", on_the_base(&["verify"])), ("verify-moved", on_an_overlay(&["verify"]))]
         .into_iter()
         .filter_map(|(name, text)| tree.render(name, &text))
@@ -38,7 +39,7 @@ fn job_of(rendered: &Rendered) -> JobSpec {
 
 #[test]
 fn the_drill_has_the_rights_that_it_uses_and_none_on_claims() {
-    for rendered in rendered() {
+    for rendered in rendered("rights") {
         let directory = rendered.directory.as_str();
         let (job, pod) = (job_of(&rendered), pod_of(&job_of(&rendered)).clone());
         assert_eq!(violations(&pod), [""; 0], "{directory}");
@@ -68,7 +69,7 @@ fn the_settings_and_examples_are_accepted_and_fit_the_deadline() {
     let examples: Vec<(String, String)> =
         text.lines().filter_map(|line| assignment(line.strip_prefix('#')?)).collect();
     assert!(examples.len() >= 6, "{examples:?}");
-    for rendered in rendered() {
+    for rendered in rendered("settings") {
         let job = job_of(&rendered);
         let container = container_of(&job);
         let mut variables = BTreeMap::new();
