@@ -11,7 +11,7 @@ use serde_json::json;
 use crate::test_cluster::{BINARY, TestCluster, all_permissions, embedded};
 
 /// How large the binary may be, in bytes.
-const LARGEST_BINARY: u64 = 7_000_000;
+const LARGEST_BINARY: u64 = 8_000_000;
 
 /// Maximum number of bytes on the wire, in both directions with TLS, of a run for one claim with one older
 /// snapshot. Most of them are the certificates and session tickets of the two connections.
