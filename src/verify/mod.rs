@@ -3,7 +3,7 @@
 //! claims and volumes.
 //!
 //! Here is the order of things. Which snapshot it is is decided in `choose`, what the Job is in `job`, what users may add
-//! to its pod in [`template`], what became of it in `verdict`, and what all of it came to in `report`. The steps are in `drill`.
+//! to its pod in `template`, what became of it in `verdict`, and what all of it came to in `report`. The steps are in `drill`.
 //!
 //! A drill in a pod makes Jobs that belong to its own Job, so that Kubernetes deletes them with it, and names them so
 //! that its next attempt finds them. Each Job also ends and goes by itself, after a deadline and a time to live: whenever
